@@ -18,6 +18,7 @@ PRESETS = Path(__file__).parent / "configs"
 @dataclass
 class Data:
     root: str = ""  # folder with manifest.json, as shards/build.py writes it
+    stage_to: str = ""  # node-local folder that the launcher copies the shards to before training; empty: none
     height: int = 128  # pixels; must be what the shards hold
     width: int = 64  # pixels; height or height / 2
     decode: str = "auto"  # JPEG decoding: auto | cpu | mixed (DALI's GPU decoder)

@@ -1,0 +1,37 @@
+# `make demo` and `make test` do all set-up themselves: a virtual environment in .venv, then every package.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+RUN := .venv/bin/python
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test test-all install slurm clean
+
+demo: install
+	$(RUN) shards/build.py synthetic --out runs/demo/shards --people 200 --views 8 --height 64 --width 32
+	$(RUN) launch/submit.py --config demo
+	$(RUN) -m mscgan.evaluate --run runs/demo
+	$(RUN) -m mscgan.generate --run runs/demo --pairs 8
+	$(RUN) -m mscgan.pictures runs/demo
+
+test: install slurm
+	$(RUN) -m pytest
+
+test-all: install slurm
+	$(RUN) -m pytest -m "slow or not slow"
+
+install: .venv/installed
+
+# torch first and alone, so that a CPU build that is chosen here (TORCH=...) is kept by what follows.
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(RUN) -m pip install --quiet $(TORCH)
+	$(RUN) -m pip install --quiet --editable .[test]
+	touch $@
+
+# A real SLURM for tests/slurm, where this user may install it; elsewhere those tests skip and say so.
+slurm:
+	@if ! command -v slurmctld >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends slurm-wlm munge >/dev/null; fi
+
+clean:
+	rm -rf .venv runs/demo
