@@ -1,0 +1,39 @@
+"""A rank's sign of life: a file in the run folder, touched once a step, and a stack dump on request.
+
+launch/watchdog.py, in the process that started the rank, watches the file and ends a rank that fell silent.
+"""
+
+import faulthandler
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+EVERY_SECONDS = 1.0  # quick steps must not cost the shared file system a request each
+
+_file: Path | None = None
+_touched = 0.0
+
+
+def path(run: Path | str, rank: int) -> Path:
+    """The rank's file: RUN/heartbeat/rank-00000; it holds `HOST PID`."""
+    return Path(run) / "heartbeat" / f"rank-{rank:05d}"
+
+
+def start(run: Path | str, rank: int) -> None:
+    """Writes the rank's file and, from now on, prints the stacks of all threads to stderr on SIGQUIT."""
+    global _file, _touched
+    faulthandler.register(signal.SIGQUIT, all_threads=True)
+    _file = path(run, rank)
+    _file.parent.mkdir(parents=True, exist_ok=True)
+    _file.write_text(f"{socket.gethostname()} {os.getpid()}\n")
+    _touched = time.monotonic()
+
+
+def beat() -> None:
+    """Touches the rank's file, at most once a second; nothing happens before `start`."""
+    global _touched
+    if _file is not None and time.monotonic() - _touched >= EVERY_SECONDS:
+        os.utime(_file)
+        _touched = time.monotonic()

@@ -1,0 +1,86 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from launch import watchdog
+from mscgan import heartbeat
+
+SLEEPER = """
+import sys, time
+from mscgan import heartbeat
+heartbeat.start(sys.argv[1], int(sys.argv[2]))
+def stuck_in_a_collective():
+    time.sleep(60)
+stuck_in_a_collective()
+"""
+
+
+@pytest.fixture(autouse=True)
+def short_times(monkeypatch):
+    monkeypatch.setattr(watchdog, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(watchdog, "DUMP_SECONDS", 1.0)
+
+
+def start(run, rank=0):
+    log = open(run / f"log-{rank}", "w")
+    child = subprocess.Popen([sys.executable, "-c", SLEEPER, str(run), str(rank)], stderr=log)
+    while not heartbeat.path(run, rank).exists():
+        assert child.poll() is None
+    return child
+
+
+def test_the_childs_own_return_code_comes_back(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", "raise SystemExit(85)"])
+    assert watchdog.watch(child, heartbeat.path(tmp_path, 0), 60) == 85
+
+
+def test_a_child_ended_by_a_signal_gives_its_negative_number(tmp_path):
+    child = start(tmp_path)
+    child.kill()
+    assert watchdog.watch(child, heartbeat.path(tmp_path, 0), 60) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("stop", [False, True], ids=["waiting", "stopped"])
+def test_a_silent_child_dumps_its_stacks_and_is_ended(tmp_path, stop):
+    child = start(tmp_path)
+    if stop:
+        child.send_signal(signal.SIGSTOP)
+    assert watchdog.watch(child, heartbeat.path(tmp_path, 0), 0.5) == 88
+    assert child.returncode == -signal.SIGKILL
+    assert "stuck_in_a_collective" in (tmp_path / "log-0").read_text()
+
+
+def test_a_child_that_beats_is_left_alone(tmp_path):
+    file = heartbeat.path(tmp_path, 0)
+    file.parent.mkdir()
+    script = "import os, sys, time\nfor i in range(15): open(sys.argv[1], 'w').write(str(i)); time.sleep(0.1)"
+    child = subprocess.Popen([sys.executable, "-c", script, str(file)])
+    assert watchdog.watch(child, file, 1.0) == 0
+
+
+def test_one_silent_rank_makes_all_dump_their_stacks(tmp_path):
+    silent, other = start(tmp_path, 0), start(tmp_path, 1)
+    codes = {}
+    patient = threading.Thread(
+        target=lambda: codes.update(other=watchdog.watch(other, heartbeat.path(tmp_path, 1), 600))
+    )
+    patient.start()
+    codes["silent"] = watchdog.watch(silent, heartbeat.path(tmp_path, 0), 0.5)
+    patient.join()
+    assert codes == {"silent": 88, "other": 88}
+    assert "stuck_in_a_collective" in (tmp_path / "log-1").read_text()
+    assert "rank-00000" in (tmp_path / "heartbeat" / "hung").read_text()
+
+
+def test_the_mark_of_an_earlier_attempt_and_its_old_heartbeat_do_not_count(tmp_path):
+    file = heartbeat.path(tmp_path, 0)
+    file.parent.mkdir()
+    file.write_text("old")
+    os.utime(file, (1, 1))
+    (file.parent / "hung").write_text("an earlier attempt")
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.5)"])
+    assert watchdog.watch(child, file, 30) == 0
