@@ -1,0 +1,139 @@
+"""Pictures for people: images back from tensors, drawn poses, grids with titles, and plots of metrics.jsonl."""
+
+import colorsys
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+
+# OpenPose's drawing, 0-based: neck-shoulders, arms, legs, then the head. (pose.LIMBS has more: they fill the body.)
+SKELETON = (
+    (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10),
+    (1, 11), (11, 12), (12, 13), (1, 0), (0, 14), (14, 16), (0, 15), (15, 17),
+)  # fmt: skip
+COLOURS = [tuple(round(255 * v) for v in colorsys.hsv_to_rgb(i / 18, 1.0, 1.0)) for i in range(18)]
+CELL_HEIGHT = 256  # pixels: smaller images are enlarged by the largest whole factor that stays within it
+PANELS = (  # title, and how the names of its loss terms begin
+    ("G1, G2: L1 and masked L1", ("L1_", "bg_")),
+    ("D: real and generated pairs", ("D",)),
+    ("G2 against D", ("G_D",)),
+)
+
+
+def to_uint8(images: torch.Tensor) -> np.ndarray:
+    """(N, 3, H, W) in [-1, 1] of any float dtype, any device -> (N, H, W, 3) uint8: (v + 1) * 127.5, rounded half to
+    even, then clipped to [0, 255]. It undoes normalise() exactly. What is not finite has no picture: ValueError."""
+    values = (images.detach().float() + 1) * 127.5
+    if not torch.isfinite(values).all():
+        raise ValueError("images hold NaN or infinite values, so there is no picture to make of them")
+    return values.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def draw_pose(keypoints: np.ndarray, height: int, width: int, scale: int = 1) -> np.ndarray:
+    """The skeleton of (18, 2) keypoints (x, y), missing (-1, -1), in an image of height x width pixels:
+    (height * scale, width * scale, 3) uint8, a colour a limb and a joint, on black."""
+    picture = Image.new("RGB", (width * scale, height * scale))
+    draw = ImageDraw.Draw(picture)
+    # A pixel's centre lies half a pixel inside it: keeps the drawing in place over an enlarged image.
+    points = [(((x + 0.5) * scale - 0.5), ((y + 0.5) * scale - 0.5)) for x, y in np.asarray(keypoints).tolist()]
+    present = [x >= 0 and y >= 0 for x, y in np.asarray(keypoints).tolist()]
+    thick = max(1, round(height * scale / 64))
+    for (a, b), colour in zip(SKELETON, COLOURS, strict=False):
+        if present[a] and present[b]:
+            draw.line([points[a], points[b]], fill=tuple(int(0.7 * v) for v in colour), width=thick)
+    for (x, y), there, colour in zip(points, present, COLOURS, strict=True):
+        if there:
+            radius = 0.75 * thick
+            draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=colour)
+    return np.array(picture)
+
+
+def pose_column(keypoints: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(N, 18, 2) keypoints -> (N, h, w, 3) uint8 skeletons, drawn at the size that `grid` shows images at."""
+    scale = _enlargement(height)
+    return np.stack([draw_pose(one, height, width, scale) for one in keypoints])
+
+
+def grid(columns: dict[str, np.ndarray]) -> Image.Image:
+    """A row a pair, a titled column an entry; small images are enlarged (bicubic, as a viewer would).
+
+    Args:
+        columns: title -> (N, H, W, 3) uint8. N is the same for all; H and W are those of the images, except
+            for columns from `pose_column`, which are drawn at the final size.
+    """
+    height = min(images.shape[1] for images in columns.values())
+    width = min(images.shape[2] for images in columns.values())
+    rows = len(next(iter(columns.values())))
+    scale, gap, head = _enlargement(height), 4, 24
+    cell_height, cell_width = height * scale, width * scale
+    picture = Image.new(
+        "RGB", (gap + len(columns) * (cell_width + gap), head + rows * (cell_height + gap)), (255, 255, 255)
+    )
+    draw = ImageDraw.Draw(picture)
+    for column, (title, images) in enumerate(columns.items()):
+        left = gap + column * (cell_width + gap)
+        draw.text((left + cell_width / 2, head / 2), title, (0, 0, 0), _font(title, cell_width), anchor="mm")
+        for row, image in enumerate(images):
+            cell = Image.fromarray(image)
+            if cell.size != (cell_width, cell_height):
+                cell = cell.resize((cell_width, cell_height), Image.Resampling.BICUBIC)
+            picture.paste(cell, (left, head + row * (cell_height + gap)))
+    return picture
+
+
+def save_png(picture: Image.Image, path: Path) -> None:
+    """Writes a PNG under a temporary name and renames it, so that a picture that is there is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    picture.save(temporary, format="PNG")
+    os.replace(temporary, path)
+
+
+def loss_plots(metrics: Path, out: Path) -> None:
+    """Plots every loss term and pairs/s of a run's metrics.jsonl over the pairs seen, as a PNG.
+
+    A dotted line marks each change of stage. Panels without a value are left out; a file without lines gives
+    one empty panel.
+    """
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    panels = []
+    for title, prefixes in PANELS:
+        names = list(dict.fromkeys(name for line in lines for name in line if name.startswith(prefixes)))
+        if names:
+            panels.append((title, names))
+    panels.append(("pairs per second", ["pairs_per_second"]))
+    figure = Figure(figsize=(8, 2.6 * len(panels)), layout="constrained")
+    changes = [a["images"] for a, b in zip(lines, lines[1:], strict=False) if a["stage"] != b["stage"]]
+    for axes, (title, names) in zip(figure.subplots(len(panels), squeeze=False, sharex=True)[:, 0], panels, strict=True):
+        for name in names:
+            points = [(line["images"], line[name]) for line in lines if line.get(name) is not None]
+            axes.plot(*zip(*points, strict=True) if points else ([], []), label=name, linewidth=1.2)
+        for images in changes:
+            axes.axvline(images, color="grey", linestyle=":", linewidth=1)
+        axes.set_title(title, fontsize=10)
+        axes.grid(alpha=0.3)
+        if len(names) > 1:
+            axes.legend(fontsize=8, ncols=math.ceil(len(names) / 4))
+    axes.set_xlabel("pairs seen")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    figure.savefig(temporary, format="png", dpi=110)
+    os.replace(temporary, out)
+
+
+def _enlargement(height: int) -> int:
+    return max(1, CELL_HEIGHT // height)
+
+
+def _font(title: str, width: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    """The default font at 14 pixels, or as much smaller as the title needs to fit."""
+    for size in range(14, 7, -1):
+        font = ImageFont.load_default(size)
+        if font.getlength(title) <= width:
+            return font
+    return font

@@ -1,0 +1,176 @@
+"""What a run says while it trains: a progress bar, metrics.jsonl, TensorBoard, and the GPU's own meters.
+
+Only rank 0 speaks; on other ranks every method returns at once. Values must be the mean over ranks already.
+Each line of metrics.jsonl is one JSON object:
+    images (pairs seen), epoch, stage, every loss term, pairs_per_second, data_wait (share of the time since the last
+    line spent waiting for data, 0 to 1), seconds (of training so far, over all restarts), memory_bytes (peak of the
+    process), and with an NVIDIA GPU power_watts, gpu_utilisation (0 to 1), gpu_memory_bytes (in use on the device).
+"""
+
+import json
+import math
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pynvml
+import torch
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from mscgan.pictures import save_png
+
+PLAIN_SECONDS = 10  # between two lines of progress where stderr is a file
+
+
+class Telemetry:
+    """Args:
+        run: the run's folder.
+        rank: this process's rank; all but 0 stay silent.
+        total_images: pairs that the whole run will see.
+        start_images: pairs seen before this start (0, or where the run goes on from). Lines of metrics.jsonl and
+            TensorBoard's points beyond it came from a run that was killed and are dropped: the curve is one.
+    """
+
+    def __init__(self, run: Path, rank: int, total_images: int, start_images: int):
+        self.speaks = rank == 0
+        if not self.speaks:
+            return
+        self.run, self.total = Path(run), total_images
+        self.run.mkdir(parents=True, exist_ok=True)
+        path = self.run / "metrics.jsonl"
+        self._seconds_before = _drop_beyond(path, start_images)
+        self._lines = path.open("a")
+        self._board = SummaryWriter(self.run / "tensorboard", purge_step=start_images + 1)
+        self._gpu = _open_gpu()
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=total_images, initial=start_images, unit="pair", unit_scale=True, dynamic_ncols=True)
+        self._start = self._since = time.monotonic()
+        self._pairs = self._wait = 0
+        self._said, self._unsaid = -math.inf, ""
+
+    def step(self, pairs: int, wait_seconds: float) -> None:
+        """Counts one step: the pairs it saw over all ranks, and the seconds that it waited for data."""
+        if not self.speaks:
+            return
+        self._pairs += pairs
+        self._wait += wait_seconds
+        if self._bar is not None:
+            self._bar.update(pairs)
+
+    def log(self, images: int, epoch: int, stage: str, terms: dict[str, float]) -> None:
+        """Writes one line on the steps since the last call; `images` is the pairs seen so far. A term that is not
+        finite becomes null, since JSON has no NaN."""
+        if not self.speaks:
+            return
+        now = time.monotonic()
+        elapsed = max(now - self._since, 1e-9)
+        terms = {name: float(value) for name, value in terms.items()}
+        meters = {
+            "pairs_per_second": self._pairs / elapsed,
+            "data_wait": min(self._wait / elapsed, 1.0),
+            "seconds": self._seconds_before + now - self._start,
+            "memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        } | _read_gpu(self._gpu)
+        self._since, self._pairs, self._wait = now, 0, 0
+
+        finite = {name: value if math.isfinite(value) else None for name, value in terms.items()}
+        line = {"images": images, "epoch": epoch, "stage": stage} | finite | meters
+        self._lines.write(json.dumps(line, allow_nan=False) + "\n")
+        self._lines.flush()
+        for name, value in terms.items():
+            self._board.add_scalar(f"loss/{name}", value, images)
+        for name, value in meters.items():
+            self._board.add_scalar(f"meters/{name}", value, images)
+        self._board.flush()
+        self._progress(images, stage, terms, meters)
+
+    def pictures(self, images: int, grid: Image.Image) -> None:
+        """Writes a grid to RUN/samples/images-000012345.png and to TensorBoard."""
+        if not self.speaks:
+            return
+        save_png(grid, self.run / "samples" / f"images-{images:09d}.png")
+        self._board.add_image("samples", np.asarray(grid), images, dataformats="HWC")
+
+    def close(self) -> None:
+        """Says the last line, if it was held back, and closes the files."""
+        if not self.speaks:
+            return
+        if self._unsaid:
+            print(self._unsaid, file=sys.stderr, flush=True)
+        if self._bar is not None:
+            self._bar.close()
+        self._board.close()
+        self._lines.close()
+
+    def _progress(self, images: int, stage: str, terms: dict[str, float], meters: dict[str, float]) -> None:
+        losses = " ".join(f"{name} {value:.3g}" for name, value in terms.items())
+        wait = f"data wait {meters['data_wait']:.0%}"
+        if self._bar is not None:
+            self._bar.set_description(f"stage {stage}", refresh=False)
+            self._bar.set_postfix_str(f"{wait}, {losses}")
+            return
+        rate = meters["pairs_per_second"]
+        left = tqdm.format_interval((self.total - images) / rate) if rate > 0 else "?"
+        text = f"stage {stage}: {images}/{self.total} pairs, {rate:.1f} pairs/s, {left} left, {wait}, {losses}"
+        self._unsaid = text
+        if time.monotonic() - self._said >= PLAIN_SECONDS:
+            print(text, file=sys.stderr, flush=True)
+            self._said, self._unsaid = time.monotonic(), ""
+
+
+def _drop_beyond(path: Path, images: int) -> float:
+    """Keeps the whole lines up to `images` in metrics.jsonl; returns the `seconds` of the last, 0 without one."""
+    if not path.exists():
+        return 0.0
+    kept, seconds = [], 0.0
+    for text in path.read_text().splitlines():
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:  # the line that a killed run was writing
+            continue
+        if line["images"] <= images:
+            kept.append(text + "\n")
+            seconds = line["seconds"]
+    temporary = path.with_name(".metrics.jsonl.tmp")
+    temporary.write_text("".join(kept))
+    os.replace(temporary, path)
+    return seconds
+
+
+def _open_gpu():
+    """NVML's handle of the CUDA device of this process; None, said once, where there is none or no NVML."""
+    if not torch.cuda.is_available():
+        print("no CUDA device: metrics.jsonl has no power, utilisation or GPU memory", file=sys.stderr)
+        return None
+    try:
+        pynvml.nvmlInit()
+        # By UUID: NVML counts every device of the machine, CUDA those of CUDA_VISIBLE_DEVICES.
+        uuid = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
+        return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+    except pynvml.NVMLError as error:
+        print(f"NVML is not to be had ({error}): metrics.jsonl has no power, utilisation or GPU memory", file=sys.stderr)
+        return None
+
+
+def _read_gpu(handle) -> dict[str, float]:
+    """The device's meters; one that it does not have (a MIG slice has no utilisation) is left out."""
+    if handle is None:
+        return {}
+    read = {
+        "power_watts": lambda: pynvml.nvmlDeviceGetPowerUsage(handle) / 1000,
+        "gpu_utilisation": lambda: pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100,
+        "gpu_memory_bytes": lambda: pynvml.nvmlDeviceGetMemoryInfo(handle).used,
+    }
+    meters = {}
+    for name, meter in read.items():
+        try:
+            meters[name] = meter()
+        except pynvml.NVMLError:
+            continue
+    return meters
