@@ -1,0 +1,194 @@
+"""One split of a shard folder: its images by number, their keypoints and people, and the table of pairs.
+
+A folder holds manifest.json, WebDataset tars (KEY.jpg and KEY.json an image), DALI's index beside each tar and a pair
+table a split; shards/build.py writes it. Nothing is extracted or unpickled: bytes are read in place (`os.pread` at the
+index's offset), at most as many as the limits below allow. Opening checks what is cheap to check (sizes of the tars,
+sha256 of index and pair table); the tars' own checksums and the JPEGs are the work of shards/verify.py.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from mscgan.errors import UserError
+
+SCHEMA = 1
+JOINTS = 18  # OpenPose's COCO joints
+_INDEX_VERSION = "v1.2"  # of DALI's wds2idx
+_MAX_IMAGE = 64 << 20  # bytes; far above any JPEG of a person crop
+_MAX_RECORD = 64 << 10  # bytes of a KEY.json
+_MAX_MANIFEST = 64 << 20  # bytes
+_MAX_INDEX_LINE = 1024  # bytes an image
+
+
+class ShardSet:
+    """The images, keypoints and pairs of one split, read only.
+
+    Attributes:
+        height, width: pixels of every image.
+        dataset: the data set's name.
+        keys: n member names, in tar order.
+        persons: n names of people.
+        keypoints: (n, 18, 2) float32, (x, y) pixels, missing joints (-1, -1).
+        pairs: (P, 2) int32, rows (source image, target image).
+        fingerprint: hex; the same for the same images and pairs in the same order.
+
+    Raises:
+        UserError: the folder is missing, half-written, damaged, of another schema, or has no such split.
+    """
+
+    def __init__(self, root: str | Path, split: str):
+        self.root = Path(root)
+        manifest = _manifest(self.root)
+        try:
+            self.dataset = str(manifest["dataset"])
+            self.height, self.width = int(manifest["height"]), int(manifest["width"])
+            splits = manifest["splits"]
+            if split not in splits:
+                raise UserError(f"{self.root} has no split {split!r}; it has {', '.join(sorted(splits)) or 'none'}")
+            tars, table, images = splits[split]["tars"], splits[split]["pair_table"], int(splits[split]["images"])
+            self._open(tars)
+            self.pairs = self._pairs(table, images, int(splits[split]["pairs"]))
+            self.fingerprint = _fingerprint(manifest, tars, table)
+        except (KeyError, TypeError) as error:
+            raise self._damaged("manifest.json", f"a field is missing or of a wrong type ({error})") from error
+        if len(self.keys) != images:
+            raise self._damaged("manifest.json", f"{images} images in split {split!r}, but its tars list {len(self.keys)}")
+        self._read_records()
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.keys)
+
+    def read(self, i: int) -> bytes:
+        """The JPEG bytes of image i."""
+        return self._pread(i, self._offsets[i, 0], self._sizes[i, 0])
+
+    def locate(self, i: int) -> str:
+        """Where image i lies, as "train-00000.tar:KEY"."""
+        return f"{self._names[self._tar[i]]}:{self.keys[i]}"
+
+    def _open(self, tars: list[dict]) -> None:
+        """Opens the tars and takes over their indices: offset and size of (jpg, json) an image."""
+        self.keys: list[str] = []
+        self._names, self._files, tar_of, offsets, sizes = [], [], [], [], []
+        for number, tar in enumerate(tars):
+            path = self._inside(tar["name"])
+            length = path.stat().st_size if path.is_file() else None
+            if length != tar["bytes"]:
+                came = "is missing" if length is None else f"has {length} bytes, not the {tar['bytes']} of manifest.json"
+                raise self._damaged(tar["name"], came)
+            index = self._checked(tar["index"], tar["index_sha256"], (tar["images"] + 1) * _MAX_INDEX_LINE)
+            try:
+                members = _parse_index(index.decode(), length)
+            except ValueError as error:
+                raise self._damaged(tar["index"], str(error)) from error
+            if len(members) != tar["images"]:
+                raise self._damaged(tar["index"], f"lists {len(members)} images, manifest.json {tar['images']}")
+            self._names.append(tar["name"])
+            self._files.append(open(path, "rb", buffering=0))
+            for key, jpg, record in members:
+                self.keys.append(key)
+                tar_of.append(number)
+                offsets.append((jpg[0], record[0]))
+                sizes.append((jpg[1], record[1]))
+        self._tar = np.array(tar_of, np.int32)
+        self._offsets, self._sizes = (np.array(v, np.int64).reshape(-1, 2) for v in (offsets, sizes))
+
+    def _pairs(self, table: dict, images: int, rows: int) -> np.ndarray:
+        self._checked(table["name"], table["sha256"], 8 * rows + 4096)
+        pairs = np.load(self._inside(table["name"]), allow_pickle=False)
+        if pairs.dtype != np.int32 or pairs.shape != (rows, 2):
+            raise self._damaged(table["name"], f"holds {pairs.dtype} {pairs.shape}, expected int32 ({rows}, 2)")
+        if rows and not (0 <= pairs.min() and pairs.max() < images):
+            raise self._damaged(table["name"], f"names images outside 0..{images - 1}")
+        return pairs
+
+    def _read_records(self) -> None:
+        """People and keypoints, from each KEY.json."""
+        self.persons: list[str] = []
+        keypoints = np.empty((len(self.keys), JOINTS, 2), np.float32)
+        for i in range(len(self.keys)):
+            try:
+                record = json.loads(self._pread(i, self._offsets[i, 1], self._sizes[i, 1]))
+                self.persons.append(str(record["person"]))
+                joints = np.array(record["keypoints"], np.float32)
+            except (ValueError, KeyError, TypeError) as error:
+                raise self._damaged(f"{self.locate(i)}.json", f"unreadable ({type(error).__name__}: {error})") from error
+            if joints.shape != (JOINTS, 2) or not np.isfinite(joints).all():
+                raise self._damaged(f"{self.locate(i)}.json", f"keypoints {joints.shape}, expected {JOINTS} (x, y) points")
+            keypoints[i] = joints
+        self.keypoints = keypoints
+
+    def _pread(self, i: int, offset: int, size: int) -> bytes:
+        data = os.pread(self._files[self._tar[i]].fileno(), size, offset)
+        if len(data) != size:
+            raise self._damaged(self.locate(i), f"{len(data)} bytes where the index says {size}")
+        return data
+
+    def _checked(self, name: str, sha256: str, limit: int) -> bytes:
+        """The bytes of a small file of the folder, whose checksum is that of the manifest."""
+        path = self._inside(name)
+        if not path.is_file():
+            raise self._damaged(name, "is missing")
+        with open(path, "rb") as file:
+            data = file.read(limit + 1)
+        if len(data) > limit or hashlib.sha256(data).hexdigest() != sha256:
+            raise self._damaged(name, "is not the file that manifest.json describes (sha256 differs)")
+        return data
+
+    def _inside(self, name: str) -> Path:
+        """A file of the folder; names that lead elsewhere are refused."""
+        if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
+            raise self._damaged("manifest.json", f"{name!r} is not the name of a file in this folder")
+        return self.root / name
+
+    def _damaged(self, what: str, why: str) -> UserError:
+        return UserError(
+            f"{self.root}/{what}: {why}; see `python shards/verify.py {self.root}`, or build the folder again"
+        )
+
+
+def _manifest(root: Path) -> dict:
+    path = root / "manifest.json"
+    if not root.is_dir():
+        raise UserError(f"no shard folder {str(root)!r}; build one with `python shards/build.py`, or mend data.root")
+    if not path.is_file():
+        raise UserError(f"{root} has no manifest.json, so it is no whole shard folder; run `python shards/build.py` (again)")
+    with open(path, "rb") as file:
+        text = file.read(_MAX_MANIFEST)
+    try:
+        manifest = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); build the folder again") from error
+    schema = manifest.get("schema") if isinstance(manifest, dict) else None
+    if schema != SCHEMA:
+        raise UserError(f"{path} has schema {schema}, this version reads {SCHEMA}; build the folder again")
+    return manifest
+
+
+def _parse_index(text: str, length: int) -> list[tuple[str, tuple[int, int], tuple[int, int]]]:
+    """(key, (offset, size) of the jpg, (offset, size) of the json) of each line of a wds2idx index."""
+    head, *lines = text.splitlines()
+    if head.split() != [_INDEX_VERSION, str(len(lines))]:
+        raise ValueError(f"begins with {head!r}, expected '{_INDEX_VERSION} {len(lines)}'")
+    members = []
+    for line in lines:
+        words = line.split(" ")
+        found = {ext: (int(offset), int(size)) for ext, offset, size in zip(words[0::4], words[1::4], words[2::4])}
+        if len(words) != 8 or set(found) != {"jpg", "json"}:
+            raise ValueError(f"line {line!r} is not one jpg and one json, each with offset, size and name")
+        for (offset, size), limit in ((found["jpg"], _MAX_IMAGE), (found["json"], _MAX_RECORD)):
+            if offset < 0 or not 0 <= size <= limit or offset + size > length:
+                raise ValueError(f"line {line!r}: a member is above {limit} bytes or ends outside the tar")
+        members.append((words[3].removesuffix(f".{words[0]}"), found["jpg"], found["json"]))
+    return members
+
+
+def _fingerprint(manifest: dict, tars: list[dict], table: dict) -> str:
+    """Of the content alone: moving the folder or naming its source differently leaves it as it is."""
+    facts = [manifest["height"], manifest["width"], [tar["sha256"] for tar in tars], table["sha256"]]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
