@@ -1,0 +1,134 @@
+"""A pose as pictures: joint order, mirror image, heatmaps for G1 and the body mask M_p of the losses (section 3.1).
+
+Keypoints are (N, 18, 2) tensors of (x, y) in pixels, in OpenPose's COCO order, inside the image; a joint is missing
+where a coordinate is -1 (the field's files write -1 in both). Everything is batched and runs on the keypoints' device.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# "right" is the person's right. Eyes and ears: the public files hold the right one first, whatever their readers say.
+JOINTS = (
+    "nose", "neck",
+    "right shoulder", "right elbow", "right wrist", "left shoulder", "left elbow", "left wrist",
+    "right hip", "right knee", "right ankle", "left hip", "left knee", "left ankle",
+    "right eye", "left eye", "right ear", "left ear",
+)  # fmt: skip
+FLIP = [0, 1, 5, 6, 7, 2, 3, 4, 11, 12, 13, 8, 9, 10, 15, 14, 17, 16]  # the joint that takes each place in a mirror
+
+# PG2's limbs (shared by pose-gan): OpenPose's without shoulder-ear, and the edges that fill head and trunk.
+LIMBS = (
+    (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13),
+    (1, 0), (0, 14), (14, 16), (0, 15), (15, 17), (1, 16), (1, 17), (8, 11), (11, 5), (8, 2), (16, 17),
+)  # fmt: skip
+
+
+def present(keypoints: Tensor) -> Tensor:
+    """Which joints are there: (..., 18, 2) -> (..., 18) bool."""
+    return (keypoints != -1).all(-1)
+
+
+def flip(keypoints: Tensor, width: int) -> Tensor:
+    """The keypoints of the image mirrored left to right: (N, 18, 2) -> (N, 18, 2), left and right joints swapped."""
+    x, y = keypoints[:, FLIP].unbind(-1)
+    mirrored = torch.stack([width - 1 - x, y], -1)
+    return torch.where(present(keypoints[:, FLIP])[..., None], mirrored, -1.0)
+
+
+def heatmaps(
+    keypoints: Tensor, height: int, width: int, kind: str = "gaussian", sigma: float = 6.0, radius: float = 4.0
+) -> Tensor:
+    """One picture a joint: (N, 18, 2) -> (N, 18, H, W) float32 in [0, 1]; a missing joint's is all zeros.
+
+    kind: "gaussian", exp(-d^2 / 2 sigma^2) with no cut-off (pose-gan and its successors; sigma 6 px), or "disc", 1 at
+    whole-pixel distances up to `radius` from the truncated coordinates (PG2; radius 4 px).
+    """
+    there = present(keypoints)[..., None, None]
+    if kind == "gaussian":
+        dx, dy = _offsets(keypoints.float(), height, width)
+        drawn = torch.exp(dx.square() / (-2 * sigma**2)) * torch.exp(dy.square() / (-2 * sigma**2))
+    elif kind == "disc":
+        dx, dy = _offsets(keypoints.float().trunc(), height, width)
+        drawn = (dx.square() + dy.square() <= radius**2).float()
+    else:
+        raise ValueError(f"heatmaps of kind {kind!r}; choose gaussian or disc")
+    return drawn * there
+
+
+def body_mask(keypoints: Tensor, height: int, width: int, kind: str = "pg2", radius: float = 4.0) -> Tensor:
+    """The filled body M_p: (N, 18, 2) -> (N, 1, H, W) float32 in {0, 1}, 1 on the person (section 3.1.3, figure 3).
+
+    kind: "pg2" (Ma et al. 2017) or "pose-gan" (Siarohin et al. 2018). Both draw LIMBS `radius` pixels wide to each side
+    and close the gaps with a 5x5 square; a limb with a missing end is left out.
+    """
+    if kind == "pg2":
+        drawn = _pg2_limbs(keypoints, height, width, radius)
+    elif kind == "pose-gan":
+        drawn = _pose_gan_limbs(keypoints, height, width, radius)
+    else:
+        raise ValueError(f"a body mask of kind {kind!r}; choose pg2 or pose-gan")
+    # skimage's dilation and erosion look at the pixels inside the image only, and so does the pool's padding.
+    dilated = F.max_pool2d(drawn[:, None].float(), 5, stride=1, padding=2)
+    return -F.max_pool2d(-dilated, 5, stride=1, padding=2)
+
+
+def _pg2_limbs(keypoints: Tensor, height: int, width: int, radius: float) -> Tensor:
+    """Discs in a row from end to end of each limb: (N, H, W) bool. A joint on no complete limb is not drawn.
+
+    PG2 stamps n-1 discs between the ends, n = int(length / radius), at r0 + (r1 - r0)*i/n. That is Python 2: with whole
+    peaks `/` rounds down, with float peaks it divides and int() then truncates. Public keypoints are whole, so we
+    truncate coordinates first and round down. All centres are dots in one grid, and one convolution makes them discs.
+    """
+    points = keypoints.trunc().long()
+    ends = torch.tensor(LIMBS, device=keypoints.device)
+    start, end = points[:, ends[:, 0], None], points[:, ends[:, 1], None]  # (N, 23, 1, 2)
+    drawn = present(keypoints)[:, ends].all(-1)[..., None]  # (N, 23, 1)
+    length = (end - start).double().square().sum(-1).sqrt()
+    n = (length / radius).long().clamp(min=1)  # (N, 23, 1); 1: the two ends alone
+    most = int(math.hypot(height, width) / radius) + 1  # the image's diagonal: no wait for the device's data
+    i = torch.arange(most + 1, device=keypoints.device)
+    centres = start + torch.div((end - start) * i[:, None], n[..., None], rounding_mode="floor")  # (N, 23, most+1, 2)
+    x, y = centres.unbind(-1)
+    drawn = drawn & (i <= n) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
+
+    cells = torch.where(drawn, y * width + x, height * width)  # what is not drawn goes to a cell past the end
+    dots = torch.zeros(len(points), height * width + 1, device=keypoints.device)
+    dots.scatter_(1, cells.flatten(1), 1.0)
+    dots = dots[:, :-1].view(-1, 1, height, width)
+    reach = int(radius)
+    offset = torch.arange(-reach, reach + 1, device=keypoints.device)
+    disc = (offset[:, None].square() + offset.square() <= radius**2).float()
+    with torch.autocast(keypoints.device.type, enabled=False):
+        return F.conv2d(dots, disc[None, None], padding=reach)[:, 0] > 0.5
+
+
+def _pose_gan_limbs(keypoints: Tensor, height: int, width: int, radius: float) -> Tensor:
+    """A rectangle a limb, edges included, and a disc a joint, edge excluded: (N, H, W) bool.
+
+    A pixel is in the rectangle when its distance from the limb's line is at most `radius` and its foot lies between the
+    ends. Both are compared as squares in float64, which is exact for whole keypoints, so a pixel on the very edge is in
+    on every device. A limb of no length has no rectangle (pose-gan's own code divides by zero there).
+    """
+    points, there = keypoints.double(), present(keypoints)
+    dx, dy = _offsets(points, height, width)  # (N, 18, 1, W), (N, 18, H, 1)
+    discs = (dx.square() + dy.square() < radius**2) & there[..., None, None]
+    drawn = discs.any(1)
+    for start, end in LIMBS:
+        along_x, along_y = (points[:, end] - points[:, start])[..., None, None].unbind(1)  # (N, 1, 1)
+        squared_length = along_x.square() + along_y.square()
+        across = dx[:, start] * along_y - dy[:, start] * along_x
+        along = dx[:, start] * along_x + dy[:, start] * along_y
+        inside = (across.square() <= radius**2 * squared_length) & (along >= 0) & (along <= squared_length)
+        drawn |= inside & (squared_length > 0) & (there[:, start] & there[:, end])[:, None, None]
+    return drawn
+
+
+def _offsets(keypoints: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Each pixel's x and y distance from each joint: (N, 18, 1, W) and (N, 18, H, 1)."""
+    x, y = keypoints[..., None, None].unbind(2)
+    columns = torch.arange(width, device=keypoints.device, dtype=keypoints.dtype)
+    rows = torch.arange(height, device=keypoints.device, dtype=keypoints.dtype)
+    return columns - x, rows[:, None] - y
