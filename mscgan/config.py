@@ -123,6 +123,8 @@ def load(preset: str, overrides: list[str] = ()) -> Config:
         config = OmegaConf.to_object(merged)
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         reason = " ".join(str(error).split("\n")[0].split())
+        if getattr(error, "full_key", None):
+            reason = f"{error.full_key}: {reason}"
         raise UserError(f"configuration {path.name}: {reason}; mscgan/config.py lists every key") from error
     _check(config)
     return config

@@ -1,0 +1,313 @@
+"""Trains MsCGAN: `python -m mscgan.train --config market1501 data.root=DIR run=RUN train.batch=64`.
+
+One process a device; RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT say which (launch/submit.py and torchrun set
+them; without them, one process). The same command again goes on from the newest checkpoint, at any number of processes.
+Exit codes: 0 done, 1 failed, 2 a mistake of the user's, 85 saved after USR1, USR2, TERM or Ctrl-C: run it again to go on.
+"""
+
+import argparse
+import math
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mscgan import checkpoint, dist, heartbeat, losses, pose
+from mscgan.config import Config, Data, load, save
+from mscgan.data.loader import Batch, Loader
+from mscgan.data.shards import ShardSet
+from mscgan.errors import UserError, run
+from mscgan.ops.body_mask import body_mask
+from mscgan.ops.condition import condition, normalise
+from mscgan.ops.pyramid import pyramid
+from mscgan.stages import Networks, schedule
+from mscgan.telemetry import Telemetry
+
+DONE, FAILED, AGAIN = 0, 1, 85
+SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+class Diverged(RuntimeError):
+    """A loss is NaN or infinite."""
+
+
+def train(config: Config) -> int:
+    """Runs the schedule from the newest checkpoint, or from the start, to its end or to a signal. Returns the exit code.
+
+    Raises:
+        UserError: configuration, shards and checkpoint do not fit together.
+        Diverged: a loss is NaN or infinite.
+    """
+    signalled = _listen()
+    ranks = dist.init()
+    folder = _run_folder(config)
+    shards = _open_shards(config.data)
+    stages = schedule(config.train.images_I, config.train.images_II, config.train.images_joint)
+    micro_batch = _micro_batch(config.train.batch, ranks.world, config.train.accumulate)
+    networks = Networks(config, ranks.device, micro_batch)
+    images = _resume(config, networks, shards, folder)
+    loader = Loader(
+        shards,
+        micro_batch,
+        ranks.rank,
+        ranks.world,
+        config.train.seed,
+        config.data.flip,
+        ranks.device,
+        decode=config.data.decode,
+        threads=config.data.threads,
+        max_corrupt=config.data.max_corrupt,
+        position=images,
+    )
+    telemetry = Telemetry(folder, ranks.rank, total_images=stages[-1].end, start_images=images)
+    heartbeat.start(folder, ranks.rank)
+    history = History(folder)
+    while images < stages[-1].end:
+        stage = next(stage for stage in stages if images < stage.end)
+        if networks.stage != stage.name:
+            networks.enter(stage.name)
+        began = time.monotonic()
+        batches = [next(loader) for _ in range(config.train.accumulate)]
+        wait_seconds = time.monotonic() - began
+        inputs = [prepare(batch, config.data, DTYPES[config.train.precision]) for batch in batches]
+        step = step_I if stage.name == "I" else step_adversarial
+        terms = step(networks, inputs, config)
+        images = loader.position
+        networks.follow(config.train.batch)
+        history.add(images, terms)
+        telemetry.step(config.train.batch, wait_seconds)
+        heartbeat.beat()
+
+        over = images >= stage.end
+        stop = dist.all_any(bool(signalled))
+        saves = over or stop or _due(images, config.train.batch, config.log.checkpoint)
+        if saves or _due(images, config.train.batch, config.log.every):
+            telemetry.log(images, (images - 1) // len(shards.pairs), stage.name, history.means())
+        if over or _due(images, config.train.batch, config.log.samples):
+            _show_samples(telemetry, networks, shards, images)
+        if saves:
+            _save(config, networks, shards, images, folder, ranks)
+        if over and ranks.rank == 0:
+            save_file(networks.export(), folder / "generator.safetensors")
+        if stop and images < stages[-1].end:
+            telemetry.close()
+            return AGAIN
+    telemetry.close()
+    return DONE
+
+
+@dataclass
+class Inputs:
+    """What a step takes: (N, C, H, W) tensors on the training device, images in [-1, 1]."""
+
+    condition: Tensor  # 21 channels: the source image x and the heatmaps of the target pose
+    x: Tensor
+    y: Tensor  # the target image
+    mask: Tensor  # (N, 1, H, W), the target's body mask M_p in {0, 1}
+
+
+def prepare(batch: Batch, data: Data, dtype: torch.dtype) -> Inputs:
+    """Flips, normalises and draws on the training device what the networks take."""
+    flipped = pose.flip(batch.y_keypoints, data.width)
+    keypoints = torch.where(batch.flip[:, None, None], flipped, batch.y_keypoints)
+    conditions = condition(batch.x, keypoints, batch.flip, data.heatmap, data.sigma, data.radius, dtype)
+    mask = body_mask(keypoints, data.height, data.width, data.mask, data.radius)
+    return Inputs(conditions, conditions[:, :3], normalise(batch.y, batch.flip, dtype), mask)
+
+
+def step_I(networks: Networks, inputs: list[Inputs], config: Config) -> dict[str, Tensor]:
+    """G1 learns L1 and masked L1 (equation 1). One micro-batch an element of `inputs`; returns the mean terms."""
+    terms = []
+    for one in inputs:
+        y1 = networks.G(one.condition)
+        total, parts = losses.stage_I(y1, one.y, one.mask, config.loss.lambda_bg_1)
+        networks.G.backward(total)
+        networks.G.step()
+        terms.append(parts)
+    return _mean(terms)
+
+
+def step_adversarial(networks: Networks, inputs: list[Inputs], config: Config) -> dict[str, Tensor]:
+    """The discriminators learn (equation 3), then the generator through the updated ones (equation 4).
+
+    The generator runs once: what it makes serves both. Over several micro-batches its graphs do not fit beside each other,
+    so there it runs again for its own update. Stage `joint` adds equation 1 for G1.
+    """
+    loss, model = config.loss, config.model
+    lambda_D = loss.lambda_D or losses.equal_shares(model.discriminators)
+    channels = 8 if inputs[0].y.is_cuda else 6  # tensor cores take 16-byte pixels
+    once = len(inputs) == 1
+    terms = []
+    for one in inputs:
+        with torch.set_grad_enabled(once), networks.G.autocast():
+            y1, y_hat = _generate(networks, one, networks.G if once else networks.G.module)
+        reals, fakes = pyramid(one.x, one.y, y_hat, model.discriminators, model.pool, channels)
+        real_logits, fake_logits = networks.D(reals, [fake.detach() for fake in fakes])
+        total, parts = losses.discriminator(real_logits, fake_logits, lambda_D)
+        networks.D.backward(total)
+        networks.D.step()
+        terms.append(parts)
+
+    networks.D.module.requires_grad_(False)
+    for one, parts in zip(inputs, terms):
+        if not once:
+            y1, y_hat = _generate(networks, one, networks.G)
+            _, fakes = pyramid(one.x, one.y, y_hat, model.discriminators, model.pool, channels)
+        with networks.D.autocast():
+            (fake_logits,) = networks.D.module(fakes)
+        total, more = losses.stage_II(
+            y_hat, one.y, one.mask, fake_logits, lambda_D, loss.lambda_L1_2, loss.lambda_bg_2
+        )
+        parts.update(more)
+        if networks.stage == "joint":
+            total_I, more = losses.stage_I(y1, one.y, one.mask, loss.lambda_bg_1)
+            total = total + total_I
+            parts.update(more)
+        networks.G.backward(total)
+        networks.G.step()
+    networks.D.module.requires_grad_(True)
+    return _mean(terms)
+
+
+def _generate(networks: Networks, one: Inputs, G) -> tuple[Tensor, Tensor]:
+    """y1 and y_hat, by the engine or the module `G` of the networks that the stage trains."""
+    if networks.stage == "joint":
+        return G(one.condition)
+    with torch.no_grad(), networks.G.autocast():
+        y1 = networks.generators.G1(one.condition)
+    return y1, G(one.x, y1)
+
+
+def _mean(terms: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([part[name] for part in terms]).mean() for name in terms[0]}
+
+
+class History:
+    """The loss terms of the steps since the last look, kept on the device so that no step waits for them."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._steps: list[tuple[int, dict[str, Tensor]]] = []
+
+    def add(self, images: int, terms: dict[str, Tensor]) -> None:
+        self._steps.append((images, terms))
+
+    def means(self) -> dict[str, float]:
+        """The means over steps and ranks since the last call. Called by every rank.
+
+        Raises:
+            Diverged: a term of a step is NaN or infinite on any rank.
+        """
+        values = {(images, name): value for images, terms in self._steps for name, value in terms.items()}
+        means = dist.mean(values)
+        for images, terms in self._steps:
+            if not all(math.isfinite(means[images, name]) for name in terms):
+                found = ", ".join(f"{name} {means[images, name]:.4g}" for name in terms)
+                raise Diverged(
+                    f"a loss is not finite in the step that ends at {images} pairs ({found}); the last good checkpoint is "
+                    f"{checkpoint.newest(self._folder) or 'none'}; lower train.lr, or set train.precision=fp32, and run "
+                    "again to go on from there"
+                )
+        names = list(self._steps[0][1])
+        result = {name: sum(means[images, name] for images, _ in self._steps) / len(self._steps) for name in names}
+        self._steps.clear()
+        return result
+
+
+def _due(images: int, batch: int, every: int) -> bool:
+    return images // every > (images - batch) // every
+
+
+def _listen() -> list[int]:
+    """The list that the first of SIGNALS is noted in; the same signal once more has its default effect."""
+    signalled: list[int] = []
+
+    def note(number, _frame):
+        signalled.append(number)
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+    for number in SIGNALS:
+        signal.signal(number, note)
+    return signalled
+
+
+def _run_folder(config: Config) -> Path:
+    if not config.run:
+        raise UserError("no run folder; set run=FOLDER, where checkpoints, logs and pictures go")
+    folder = Path(config.run)
+    newest = checkpoint.newest(folder)
+    if newest and config.resume == "never":
+        raise UserError(f"{newest} exists and resume=never; set another run=FOLDER, or resume=auto to go on")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _open_shards(data: Data) -> ShardSet:
+    shards = ShardSet(data.root, "train")
+    if (shards.height, shards.width) != (data.height, data.width):
+        raise UserError(
+            f"the shards in {data.root} hold images of {shards.height}x{shards.width} (height x width), the configuration "
+            f"says {data.height}x{data.width}; set data.height={shards.height} data.width={shards.width}"
+        )
+    return shards
+
+
+def _micro_batch(batch: int, world: int, accumulate: int) -> int:
+    """Pairs a rank takes at once, from the pairs of an optimiser step.
+
+    Raises:
+        UserError: the batch does not divide.
+    """
+    share = world * accumulate
+    if batch % share:
+        below, above = batch // share * share, -(-batch // share) * share
+        better = f"{below} or {above}" if below else f"{above}"
+        raise UserError(f"global batch {batch} is not a multiple of {world} ranks x {accumulate}; use {better}")
+    return batch // share
+
+
+def _resume(config: Config, networks: Networks, shards: ShardSet, folder: Path) -> int:
+    """Loads the newest checkpoint, or train.init at a run's start. Returns the position in pairs."""
+    newest = checkpoint.newest(folder)
+    if newest:
+        tensors, facts = checkpoint.load(newest)
+        for name, now in (("shards", shards.fingerprint), ("seed", config.train.seed)):
+            if facts[name] != now:
+                raise UserError(f"{newest} was made with {name} {facts[name]}, now it is {now}; set another run=FOLDER")
+        networks.restore(tensors, facts)
+        torch.set_rng_state(tensors["rng"])
+        return facts["images"]
+    if config.train.init:
+        if not Path(config.train.init).is_file():
+            raise UserError(f"train.init={config.train.init}: no such file; give a run's generator.safetensors")
+        networks.start_from(load_file(config.train.init))
+    return 0
+
+
+def _save(config: Config, networks: Networks, shards: ShardSet, images: int, folder: Path, ranks: dist.Ranks) -> None:
+    tensors, facts = networks.state()
+    tensors["rng"] = torch.get_rng_state()
+    facts |= {"images": images, "shards": shards.fingerprint, "seed": config.train.seed}
+    checkpoint.save(folder, images, tensors, facts, config.log.keep, ranks)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m mscgan.train", description=__doc__.split("\n")[0])
+    parser.add_argument("--config", required=True, help="a preset (market1501, deepfashion, demo) or a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes; mscgan/config.py lists the keys")
+    arguments = parser.parse_args()
+    try:
+        return train(load(arguments.config, arguments.overrides))
+    except Diverged as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,175 @@
+"""The training command: what survives a kill, what more or fewer ranks change, and what it says to mistakes.
+
+Each run is real processes over gloo, as a launcher would start them (tests/train_rank.py).
+"""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mscgan.errors import UserError
+from mscgan.train import _micro_batch
+from tests.shard_factory import write_shards
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = (
+    "data.height=32 data.width=32 data.threads=1 data.sigma=2 data.radius=2 model.base=4 train.batch=12 train.images_I=36 "
+    "train.images_II=36 train.precision=fp32 train.ema_halflife=24 log.every=12 log.samples=36 log.checkpoint=24"
+).split()
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> Path:
+    """4 people in 6 views: 24 images and 120 pairs a split."""
+    return write_shards(tmp_path_factory.mktemp("shards"), persons=4, views=6, height=32, width=32)
+
+
+def start(ranks: int, run: Path, shards: Path, *overrides: str, strike: str = "") -> tuple[list[int], str, Counter]:
+    """Trains to the end or to the strike. Returns the ranks' exit codes, stderr of rank 0, and how often each pair was seen."""
+    seen = run.parent / f"{run.name}-seen"
+    seen.mkdir(parents=True, exist_ok=True)
+    before = _count(seen)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, ROOT / "tests/train_rank.py", "--config", "demo", f"data.root={shards}", f"run={run}"]
+    processes = []
+    for rank in range(ranks):
+        environment = os.environ | {
+            "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "SEEN": str(seen), "RANK": str(rank), "WORLD_SIZE": str(ranks),
+            "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        }  # fmt: skip
+        if strike:
+            environment["STRIKE"] = strike
+        error = (run.parent / f"{run.name}-{rank}.err").open("w")
+        processes.append(subprocess.Popen([*command, *TINY, *overrides], env=environment, stderr=error, cwd=ROOT))
+    codes = [process.wait(timeout=180) for process in processes]
+    return codes, (run.parent / f"{run.name}-0.err").read_text(), _count(seen) - before
+
+
+def _count(seen: Path) -> Counter:
+    return Counter(int(pair) for notes in seen.iterdir() for pair in notes.read_text().split())
+
+
+def curve(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shards, tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    codes, error, _ = start(2, run, shards)
+    assert codes == [0, 0], error
+    return run
+
+
+def test_a_run_leaves_what_its_user_came_for(undisturbed):
+    names = {path.name for path in undisturbed.iterdir()}
+    assert {"config.yaml", "metrics.jsonl", "tensorboard", "samples", "generator.safetensors", "checkpoints"} <= names
+    assert [path.name for path in sorted((undisturbed / "samples").iterdir())] == [
+        "images-000000036.png",
+        "images-000000072.png",
+    ]
+    lines = curve(undisturbed)
+    assert [line["images"] for line in lines] == [12, 24, 36, 48, 60, 72]
+    assert [line["stage"] for line in lines] == ["I"] * 3 + ["II"] * 3
+    assert {"L1_1", "bg_1"} <= set(lines[0]) and {"D1_real", "D2_fake", "L1_2", "bg_2", "G_D1"} <= set(lines[-1])
+
+
+def test_a_run_killed_between_checkpoints_ends_with_the_weights_of_one_never_killed(undisturbed, shards, tmp_path):
+    """Once in stage I and once in stage II, where the discriminators' BatchNorm and both optimisers count too."""
+    run = tmp_path / "run"
+    for images in (36, 60):
+        codes, error, _ = start(2, run, shards, strike=f"all SIGKILL {images}")
+        assert codes == [-9, -9], error
+    codes, error, _ = start(2, run, shards)
+    assert codes == [0, 0], error
+    expected, got = load_file(undisturbed / "generator.safetensors"), load_file(run / "generator.safetensors")
+    assert expected.keys() == got.keys()
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+    losses = [{key: value for key, value in line.items() if key[-2] == "_"} for line in curve(run)]
+    assert losses == [{key: value for key, value in line.items() if key[-2] == "_"} for line in curve(undisturbed)]
+
+
+def test_other_numbers_of_ranks_follow_the_undisturbed_curve_and_lose_no_pair(undisturbed, shards, tmp_path):
+    """2 ranks, then 3, then 1; the signal reaches one rank only, and all of them save and stop together."""
+    run, seen = tmp_path / "run", Counter()
+    for ranks, strike, code in ((2, "1 SIGUSR1 24", 85), (3, "2 SIGTERM 60", 85), (1, "", 0)):
+        codes, error, pairs = start(ranks, run, shards, "train.batch=12", strike=strike)
+        assert codes == [code] * ranks, error
+        seen += pairs
+    assert sum(seen.values()) == 72 and max(seen.values()) == 1
+    for expected, got in zip(curve(undisturbed), curve(run), strict=True):
+        for name in expected.keys() - {"pairs_per_second", "data_wait", "seconds", "memory_bytes"}:
+            assert got[name] == pytest.approx(expected[name], rel=2e-3), name
+
+
+def test_joint_training_with_three_discriminators_and_micro_batches_runs_in_bf16(shards, tmp_path):
+    run = tmp_path / "run"
+    overrides = (
+        "train.images_I=0 train.images_II=0 train.images_joint=24 train.accumulate=2 train.precision=bf16 train.backend=ddp "
+        "model.discriminators=3 model.pool=mean3 data.mask=pose-gan data.heatmap=disc"
+    )
+    codes, error, pairs = start(1, run, shards, *overrides.split())
+    assert codes == [0], error
+    assert {"L1_1", "L1_2", "D3_real", "G_D3"} <= set(curve(run)[-1])
+    assert sum(pairs.values()) == 24
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(shards, tmp_path):
+    codes, error, _ = start(1, tmp_path / "run", shards, "train.lr=1e30", "log.checkpoint=12", "train.backend=ddp")
+    assert codes == [1]
+    last = error.strip().splitlines()[-1]
+    assert re.search(r"not finite in the step that ends at 24 pairs \(L1_1 .*checkpoints/images-000000012", last), last
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("data.root=/nowhere", "no shard folder '/nowhere'"),
+        ("data.height=64", "hold images of 32x32"),
+        ("train.batch=13", "global batch 13 is not a multiple of 2 ranks x 1; use 12 or 14"),
+        ("train.rate=1", "Key 'rate' not in 'Train'"),
+        ("run=", "no run folder"),
+    ],
+)
+def test_a_mistake_gets_one_line_and_exit_code_2(override, said, shards, tmp_path):
+    ranks = 2 if "batch" in override else 1
+    codes, error, _ = start(ranks, tmp_path / "run", shards, "train.backend=ddp", override)
+    assert codes == [2] * ranks
+    assert error.startswith("error: ") and error.count("\n") == 1 and said in error
+
+
+def test_a_finished_run_is_not_trained_further_and_never_means_never(undisturbed, shards):
+    codes, _, pairs = start(2, undisturbed, shards)
+    assert codes == [0, 0] and not pairs
+    codes, error, _ = start(1, undisturbed, shards, "resume=never")
+    assert codes == [2] and "resume=never" in error
+
+
+def test_other_shards_than_the_checkpoints_are_refused(undisturbed, tmp_path):
+    other = write_shards(tmp_path / "other", persons=3, views=4, height=32, width=32)
+    codes, error, _ = start(1, undisturbed, other, "train.images_II=72")
+    assert codes == [2] and "was made with shards" in error
+
+
+@pytest.mark.parametrize(("world", "accumulate", "expected"), [(1, 1, 12), (2, 1, 6), (2, 3, 2)])
+def test_the_global_batch_divides_over_ranks_and_micro_batches(world, accumulate, expected):
+    assert _micro_batch(12, world, accumulate) == expected
+
+
+def test_a_global_batch_that_does_not_divide_is_refused_with_better_ones():
+    with pytest.raises(UserError, match="global batch 30 is not a multiple of 4 ranks x 1; use 28 or 32"):
+        _micro_batch(30, 4, 1)
+    with pytest.raises(UserError, match="use 8$"):
+        _micro_batch(5, 8, 1)

@@ -1,0 +1,30 @@
+"""`python -m mscgan.train` as one rank of a test: it notes the pairs it sees, and may be struck by a signal at a known place.
+
+Environment: SEEN, a folder for the notes; STRIKE, "RANK SIGNAL IMAGES": that rank (or "all") gets the signal when it has
+fetched the batch that ends at IMAGES pairs.
+"""
+
+import os
+import signal
+from pathlib import Path
+
+from mscgan import train
+from mscgan.data.loader import Loader
+from mscgan.errors import run
+
+
+class NotingLoader(Loader):
+    def __next__(self):
+        batch = super().__next__()
+        notes = Path(os.environ["SEEN"]) / f"{os.getpid()}.txt"
+        with notes.open("a") as file:
+            file.writelines(f"{pair}\n" for pair in batch.pair.tolist())
+        struck, name, images = os.environ.get("STRIKE", "none SIGKILL 0").split()
+        if struck in (os.environ.get("RANK", "0"), "all") and self.position == int(images):
+            os.kill(os.getpid(), getattr(signal, name))
+        return batch
+
+
+if __name__ == "__main__":
+    train.Loader = NotingLoader
+    run(train.main)
