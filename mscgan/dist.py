@@ -1,0 +1,167 @@
+"""The ranks of a run: process group, device, and the few collectives that training needs beside the engines'.
+
+Numbers that decide something (stop now? which checkpoint?) travel over gloo on the CPU, so that every rank decides alike
+and no GPU stream is waited for.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as torch_dist
+from torch import Tensor, nn
+
+from mscgan.errors import UserError
+
+# A rank that waits longer than this for the others ends with an error instead of hanging for ever.
+TIMEOUT = timedelta(minutes=10)
+ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Who this process is. `local_*` count the processes of this machine."""
+
+    rank: int
+    world: int
+    local_rank: int
+    local_world: int
+    device: torch.device
+
+
+def init(device_type: str | None = None) -> Ranks:
+    """Joins the process group that the environment (torchrun's variables) describes; without one, a group of one.
+
+    Args:
+        device_type: "cuda" or "cpu"; None takes CUDA where there is a GPU.
+
+    Raises:
+        UserError: the environment is there in part, or this machine has too few GPUs.
+    """
+    device_type = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
+    missing = [name for name in ENVIRONMENT if name not in os.environ]
+    alone = "RANK" in missing and "WORLD_SIZE" in missing
+    if missing and not alone:
+        raise UserError(
+            f"the environment describes a rank but lacks {', '.join(missing)}; start with torchrun or launch/submit.py, "
+            "or unset RANK and WORLD_SIZE to run one process"
+        )
+    rank, world, local_rank, local_world = (0, 1, 0, 1) if alone else (int(os.environ[n]) for n in ENVIRONMENT[:4])
+    device = torch.device("cpu")
+    if device_type == "cuda":
+        if local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"local rank {local_rank} needs its own GPU, but this machine shows {torch.cuda.device_count()}; "
+                "start as many processes as there are GPUs"
+            )
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    torch_dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo",
+        rank=rank,
+        world_size=world,
+        store=torch_dist.HashStore() if alone else None,
+        init_method=None if alone else "env://",
+        timeout=TIMEOUT,
+    )
+    return Ranks(rank, world, local_rank, local_world, device)
+
+
+def shutdown() -> None:
+    """Leaves the process group."""
+    torch_dist.destroy_process_group()
+
+
+def barrier() -> None:
+    """Returns once every rank has called it. Does not wait for the GPU."""
+    torch_dist.all_reduce(torch.zeros(1))
+
+
+def all_any(flag: bool) -> bool:
+    """True on every rank if it is true on one."""
+    count = torch.tensor([int(flag)])
+    torch_dist.all_reduce(count, op=torch_dist.ReduceOp.MAX)
+    return bool(count.item())
+
+
+def mean(values: dict[str, Tensor]) -> dict[str, float]:
+    """Means over the ranks of scalar tensors, in one transfer and one collective. All ranks give the same names."""
+    if not values:
+        return {}
+    stacked = torch.stack([value.detach().float() for value in values.values()]).cpu()
+    torch_dist.all_reduce(stacked)
+    return dict(zip(values, (stacked / torch_dist.get_world_size()).tolist(), strict=True))
+
+
+def from_rank_0(value):
+    """Rank 0's `value`, something JSON can hold, on every rank."""
+    text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+    length = torch.tensor([text.numel()])
+    torch_dist.broadcast(length, src=0)
+    if torch_dist.get_rank() != 0:
+        text = torch.empty(int(length), dtype=torch.uint8)
+    torch_dist.broadcast(text, src=0)
+    return json.loads(bytes(text.tolist()))
+
+
+def sync_batch_norm(module: nn.Module) -> nn.Module:
+    """`module` with every BatchNorm2d normalising over the batches of all ranks; names in state_dict() stay.
+
+    Where the parameters are on a GPU this is torch's SyncBatchNorm, so move the module there first; elsewhere, where
+    torch's refuses to work, the class below.
+    """
+    if any(parameter.is_cuda for parameter in module.parameters()):
+        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    for child in module.modules():
+        if type(child) is nn.BatchNorm2d:
+            child.__class__ = _SyncBatchNorm2d  # same parameters, buffers and names; only forward differs
+    return module
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """The sum over the ranks; its gradient is the sum of theirs, as each rank's loss depends on every rank's x."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        total = x.clone()
+        torch_dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        torch_dist.all_reduce(total)
+        return total
+
+
+class _SyncBatchNorm2d(nn.BatchNorm2d):
+    """nn.BatchNorm2d over the global batch, on any device, in float32. Ranks may hold batches of different sizes."""
+
+    @torch.compiler.disable
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        self._check_input_dim(x)
+        values = x.float()
+        channels = values.shape[1]
+        local = torch.cat([values.sum((0, 2, 3)), values.new_tensor([values.numel() / channels])])
+        total = _SumOverRanks.apply(local)
+        count = total[-1].detach()
+        average = total[:-1] / count
+        centred = values - average[:, None, None]
+        # The second pass costs one more collective and avoids the cancellation of E[x^2] - E[x]^2.
+        variance = _SumOverRanks.apply(centred.square().sum((0, 2, 3))) / count
+        if self.track_running_stats:
+            self._track(average.detach(), variance.detach() * count / (count - 1).clamp(min=1))
+        y = centred * torch.rsqrt(variance + self.eps)[:, None, None]
+        if self.affine:
+            y = y * self.weight[:, None, None] + self.bias[:, None, None]
+        return y.to(x.dtype)
+
+    def _track(self, average: Tensor, unbiased_variance: Tensor) -> None:
+        self.num_batches_tracked.add_(1)
+        momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(average, momentum)
+        self.running_var.lerp_(unbiased_variance, momentum)

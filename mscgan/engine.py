@@ -1,0 +1,302 @@
+"""One network's training engine: DeepSpeed (ZeRO 0-2) or plain DDP behind the same few methods.
+
+A GAN step holds two engines, G's and D's. DeepSpeed reduces gradients from hooks on its engine's outputs, so the one order
+that is right at every stage is: D's engine for D's own forward and backward alone; in G's loss the raw `engine.module` of D
+with requires_grad off; one backward an engine a step. `state()` and `load()` speak of named tensors, so that a checkpoint
+fits any number of ranks, any ZeRO stage and either backend.
+"""
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+
+import torch
+import torch.distributed as torch_dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mscgan.errors import UserError
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# Elements a bucket: small enough that G's reduction overlaps its backward, large enough for full bandwidth.
+BUCKET = 25_000_000
+# DeepSpeed sends gradients in 16 bits for parameters of exactly these classes only; its own list lacks the deconvolution.
+SENT_IN_16_BITS = ("torch.nn.modules.conv.Conv2d", "torch.nn.modules.conv.ConvTranspose2d", "torch.nn.modules.linear.Linear")
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class Engine:
+    """What `make_engine` returns: `.module` is the raw network, the rest moves it.
+
+    For every micro-batch: one `engine(...)`, one `backward(loss)`, one `step()`; the optimiser moves at each
+    `accumulate`-th, by the mean gradient over micro-batches and ranks.
+    """
+
+    def __init__(self, module: nn.Module, precision: str, accumulate: int):
+        self.module = module
+        self._accumulate = accumulate
+        self._dtype = DTYPES.get(precision)
+        self._device = next(module.parameters()).device
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """The mixed-precision context of this engine, for raw modules used beside it; nothing for fp32."""
+        return torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None)
+
+    def state(self) -> dict:
+        """Everything to go on from, on the CPU, the same for any number of ranks. All ranks must call it.
+
+        Returns:
+            {"weights", "exp_avg", "exp_avg_sq": {parameter's name: float32 tensor}, "buffers": {name: tensor}, "step": int}
+            and in fp16 "loss_scale": float. The moments are of the trainable parameters. Buffers are this rank's own
+            (all alike where BatchNorm is synchronised).
+        """
+        weights = {name: _to_cpu(parameter) for name, parameter in self.module.named_parameters()}
+        state = {"weights": weights, "buffers": {n: _to_cpu(b) for n, b in self._buffers()}}
+        for key in MOMENTS:
+            state[key] = {name: self._moment(parameter, key) for name, parameter in self._trained.items()}
+        return state | {"step": self._adam_step()}
+
+    def load(self, state: dict) -> None:
+        """Takes over what `state()` gave; without the optimiser's keys only weights and buffers. All ranks must call it.
+
+        Raises:
+            UserError: names or shapes are not this network's.
+        """
+        _check("weights", state["weights"], dict(self.module.named_parameters()))
+        _check("buffers", state["buffers"], dict(self._buffers()))
+        resumes = "exp_avg" in state
+        for key in MOMENTS if resumes else ():
+            _check(key, state[key], self._trained)
+        with torch.no_grad():
+            for name, parameter in self.module.named_parameters():
+                self._set_weight(parameter, state["weights"][name])
+            for name, buffer in self._buffers():
+                buffer.copy_(state["buffers"][name])
+            if resumes:
+                self._set_moments(state)
+
+    def _buffers(self) -> Iterator[tuple[str, Tensor]]:
+        persistent = self.module.state_dict(keep_vars=True)
+        return ((name, buffer) for name, buffer in self.module.named_buffers() if name in persistent)
+
+
+class _DDP(Engine):
+    """torch's DistributedDataParallel; with one rank it costs nothing."""
+
+    def __init__(self, module, precision, lr, betas, accumulate):
+        super().__init__(module, precision, accumulate)
+        self._trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        with warnings.catch_warnings():  # broadcast_buffers has a new name that torch 2.11 does not know
+            warnings.simplefilter("ignore", FutureWarning)
+            self._ddp = DistributedDataParallel(
+                module,
+                device_ids=[self._device.index] if self._device.type == "cuda" else None,
+                broadcast_buffers=False,  # or D's second forward in a step would overwrite what the first one saved
+                gradient_as_bucket_view=True,
+            )
+        self._optimizer = _adam(self._trained.values(), lr, betas, self._device)
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=self._dtype is torch.float16)
+        self._micro_batch = 0
+
+    def __call__(self, *args):
+        last = (self._micro_batch + 1) % self._accumulate == 0
+        # no_sync is read in forward: the micro-batches before the last keep their gradients to themselves.
+        with contextlib.nullcontext() if last else self._ddp.no_sync(), self.autocast():
+            return self._ddp(*args)
+
+    def backward(self, loss: Tensor) -> None:
+        self._scaler.scale(loss / self._accumulate).backward()
+
+    def step(self) -> None:
+        self._micro_batch += 1
+        if self._micro_batch % self._accumulate == 0:
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
+            self._optimizer.zero_grad()
+
+    def state(self) -> dict:
+        scale = {"loss_scale": self._scaler.get_scale()} if self._scaler.is_enabled() else {}
+        return super().state() | scale
+
+    def load(self, state: dict) -> None:
+        super().load(state)
+        if self._scaler.is_enabled() and "loss_scale" in state:
+            self._scaler.update(state["loss_scale"])
+
+    def _moment(self, parameter: Tensor, key: str) -> Tensor:
+        return _to_cpu(_adam_state(self._optimizer, parameter)[key])
+
+    def _adam_step(self) -> int:
+        return int(_adam_state(self._optimizer, next(iter(self._trained.values())))["step"])
+
+    def _set_weight(self, parameter: Tensor, value: Tensor) -> None:
+        parameter.copy_(value)
+
+    def _set_moments(self, state: dict) -> None:
+        for name, parameter in self._trained.items():
+            own = _adam_state(self._optimizer, parameter)
+            own["step"].fill_(state["step"])
+            for key in MOMENTS:
+                own[key].copy_(state[key][name])
+
+
+class _DeepSpeed(Engine):
+    """DeepSpeed's engine. Its parameters are float32 and computed with in autocast, so weights and master copies agree."""
+
+    def __init__(self, module, zero, precision, lr, betas, accumulate, micro_batch):
+        super().__init__(module, precision, accumulate)
+        deepspeed = _import_deepspeed(self._device)
+        self._fragments = deepspeed.utils
+        self._trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        # Given ready made: DeepSpeed's "Adam" with torch_adam is AdamW, whose weight decay is 0.01 unless set.
+        optimizer = _adam(self._trained.values(), lr, betas, self._device)
+        config = {
+            "train_micro_batch_size_per_gpu": micro_batch,
+            "gradient_accumulation_steps": accumulate,
+            "gradient_clipping": 0.0,  # 1.0 unless set
+            "zero_optimization": {
+                "stage": zero,
+                "reduce_bucket_size": BUCKET,
+                "allgather_bucket_size": BUCKET,
+                "overlap_comm": True,
+                "contiguous_gradients": True,
+                # Nothing here uses the norm, and computing it waits for the GPU at every step.
+                "compute_grad_norm": zero not in (1, 2),
+            },
+            "timers": {"throughput": {"enabled": False}},  # would wait for the GPU at every step
+            "steps_per_print": None,
+        }
+        if self._dtype is not None:
+            config["torch_autocast"] = {
+                "enabled": True,
+                "dtype": str(self._dtype).removeprefix("torch."),
+                "lower_precision_safe_modules": list(SENT_IN_16_BITS),
+            }
+        self._engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
+        self._partitioned = zero > 0
+        self._optimizer = self._engine.optimizer.optimizer if self._partitioned else self._engine.optimizer
+        self._link_moments()
+
+    def __call__(self, *args):
+        return self._engine(*args)
+
+    def backward(self, loss: Tensor) -> None:
+        self._engine.backward(loss)
+
+    def step(self) -> None:
+        self._engine.step()
+
+    def _link_moments(self) -> None:
+        """Creates Adam's state now and not at the first step, so that it can be read and set before one."""
+        for group in self._optimizer.param_groups:
+            for parameter in group["params"]:
+                _adam_state(self._optimizer, parameter)
+        if self._partitioned:
+            self._engine.optimizer._lazy_init_hp_params_optimizer_state()
+
+    def _moment(self, parameter: Tensor, key: str) -> Tensor:
+        if self._partitioned:
+            return _to_cpu(self._fragments.safe_get_full_optimizer_state(parameter, key))
+        return _to_cpu(_adam_state(self._optimizer, parameter)[key])
+
+    def _adam_step(self) -> int:
+        return int(_adam_state(self._optimizer, self._optimizer.param_groups[0]["params"][0])["step"])
+
+    def _set_weight(self, parameter: Tensor, value: Tensor) -> None:
+        value = value.to(parameter.device)
+        parameter.copy_(value)
+        if self._partitioned:
+            self._fragments.safe_set_full_fp32_param(parameter, value)  # the optimiser's own copy
+
+    def _set_moments(self, state: dict) -> None:
+        for group in self._optimizer.param_groups:
+            for parameter in group["params"]:
+                _adam_state(self._optimizer, parameter)["step"].fill_(state["step"])
+        for name, parameter in self._trained.items():
+            for key in MOMENTS:
+                value = state[key][name].to(parameter.device)
+                if self._partitioned:
+                    self._fragments.safe_set_full_optimizer_state(parameter, value, key)
+                else:
+                    _adam_state(self._optimizer, parameter)[key].copy_(value)
+
+
+def make_engine(
+    module: nn.Module,
+    backend: str = "deepspeed",
+    zero: int = 1,
+    precision: str = "bf16",
+    lr: float = 1e-4,
+    betas: tuple[float, float] = (0.5, 0.9),
+    accumulate: int = 1,
+    micro_batch: int = 1,
+) -> Engine:
+    """An engine with Adam around `module`, which is on its device, float32 and contiguous; dist.init() comes first.
+
+    Args:
+        backend: "deepspeed" or "ddp".
+        zero: DeepSpeed's ZeRO stage, 0-2; unused by ddp.
+        precision: "bf16" or "fp16" (CUDA only) autocast, or "fp32"; weights and Adam are float32 in all three. Two engines
+            of one process must have the same.
+        lr, betas: Adam's (section 4.2 of the paper).
+        accumulate: micro-batches an optimiser step.
+        micro_batch: pairs a micro-batch on this rank.
+
+    Raises:
+        UserError: a combination that cannot train.
+    """
+    device = next(module.parameters()).device
+    if precision == "fp16" and device.type != "cuda":
+        raise UserError("precision fp16 needs a CUDA GPU; use bf16 or fp32 on this machine")
+    if backend == "ddp":
+        return _DDP(module, precision, lr, betas, accumulate)
+    if zero == 3:
+        raise UserError("ZeRO stage 3 is not supported; use 0, 1 or 2")
+    return _DeepSpeed(module, zero, precision, lr, betas, accumulate, micro_batch)
+
+
+def _import_deepspeed(device: torch.device):
+    """DeepSpeed, quiet, joined to the process group of dist.init(). Importing it takes seconds that DDP need not spend."""
+    if device.type == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    os.environ.setdefault("LOCAL_RANK", str(device.index or 0))  # DeepSpeed insists on it, for one process too
+    import deepspeed
+
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # DeepSpeed's own calls to torch; a user can do nothing about them.
+    warnings.filterwarnings("ignore", message=".*all_gather_into_tensor.*deprecated", category=FutureWarning)
+    if not deepspeed.comm.is_initialized():
+        # On a CPU DeepSpeed would compile shared-memory collectives (half a minute, a C++ compiler, and ranks that start
+        # together wait on each other's build). Gloo does their work.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        deepspeed.init_distributed(dist_backend=torch_dist.get_backend(), dist_init_required=False)
+    return deepspeed
+
+
+def _adam(parameters, lr: float, betas: tuple[float, float], device: torch.device) -> torch.optim.Adam:
+    return torch.optim.Adam(list(parameters), lr=lr, betas=tuple(betas), fused=device.type == "cuda")
+
+
+def _adam_state(optimizer: torch.optim.Adam, parameter: Tensor) -> dict[str, Tensor]:
+    """The parameter's entry in torch's Adam, created as its first step would where there is none yet."""
+    own = optimizer.state[parameter]
+    if not own:
+        own["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+        own["exp_avg"] = torch.zeros_like(parameter)
+        own["exp_avg_sq"] = torch.zeros_like(parameter)
+    return own
+
+
+def _check(kind: str, given: dict[str, Tensor], own: dict[str, Tensor]) -> None:
+    differ = sorted(given.keys() ^ own.keys()) or [n for n in own if given[n].shape != own[n].shape]
+    if differ:
+        raise UserError(
+            f"the saved {kind} are of another network: {len(differ)} tensors differ, the first is {differ[0]!r}; "
+            "use the configuration that the checkpoint was trained with"
+        )
+
+
+def _to_cpu(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().clone()
