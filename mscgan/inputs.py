@@ -117,11 +117,11 @@ def _checked(points: object, name: str, frame: tuple[int, int]) -> np.ndarray:
         raise UserError(f"{name} has {came}; {_FORMS}")
     for i, point in enumerate(points):
         if not isinstance(point, list) or len(point) != 2 or not all(type(v) in (int, float) for v in point):
-            raise UserError(f"{name}: keypoint {i} is {json.dumps(point)[:60]}; expected two numbers [x, y]")
+            raise UserError(f"{name}: keypoint {i} is not two numbers [x, y]; {_FORMS}")
         inside = 0 <= point[0] < frame[0] and 0 <= point[1] < frame[1]
         if not inside and point != [-1, -1]:
             raise UserError(
-                f"{name}: keypoint {i} is ({point[0]:.8g}, {point[1]:.8g}), outside its frame of {frame[0]}x{frame[1]} "
+                f"{name}: keypoint {i} is {str(point)[:60]}, outside its frame of {frame[0]}x{frame[1]} "
                 '(width x height); a missing joint is [-1, -1], and JSON may give its own frame as "width" and "height"'
             )
     if all(point == [-1, -1] for point in points):

@@ -1,0 +1,194 @@
+"""Scores a trained run: `python -m mscgan.evaluate --run RUN [--split test] [--pairs N] [--data DIR]`
+
+For stage I, stage II and, as the baseline, a copy of the source image: SSIM and mask-SSIM by protocols A and B
+(mscgan/metrics/ssim.py) and L1, over all pairs of the split or N spread evenly over them. All scores are of the 8-bit
+images that `generate` writes. Means with 95 % intervals, by a bootstrap over people since pairs of one person are alike.
+Prints a table and writes RUN/evaluation.json (evaluation-SPLIT.json for another split than test).
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from mscgan.config import Config
+from mscgan.data.shards import ShardSet
+from mscgan.errors import run
+from mscgan.generate import BATCH, choose_pairs, generate, load_generators, open_shards, read_images
+from mscgan.metrics.l1 import l1
+from mscgan.metrics.ssim import DESCRIPTIONS, mask_ssim, ssim
+from mscgan.networks import Generators
+from mscgan.ops.body_mask import body_mask
+from mscgan.pictures import to_uint8
+
+METHODS = ("copy_source", "stage_I", "stage_II")
+SCORES = ("ssim_A", "ssim_B", "mask_ssim_A", "mask_ssim_B", "L1")
+RESAMPLES = 1000  # of the bootstrap
+WORTH_PROCESSES = 256  # pairs from which starting processes takes less time than it saves
+
+
+def evaluate(folder: Path, split: str = "test", pairs: int | None = None, root: str = "") -> dict:
+    """The scores of a run, as evaluation.json holds them; writes nothing.
+
+    Args:
+        folder: the run.
+        split: of the shards.
+        pairs: how many, spread evenly over the split's table; None for all.
+        root: shards to use instead of the run's data.root.
+
+    Raises:
+        UserError: what load_generators, open_shards and choose_pairs raise.
+    """
+    generators, config = load_generators(folder)
+    shards = open_shards(config, split, root)
+    rows = choose_pairs(shards, len(shards.pairs) if pairs is None else pairs)
+    cores = len(os.sched_getaffinity(0))
+    batches = _batches(generators, shards, rows, config)
+    scores = _in_processes(batches, cores) if cores > 1 and len(rows) >= WORTH_PROCESSES else map(_score, batches)
+    bar = tqdm(total=len(rows), unit="pair", disable=not sys.stderr.isatty())
+    table = []
+    for batch in scores:
+        table.append(batch)
+        bar.update(len(batch))
+    bar.close()
+    people = np.array(shards.persons)[shards.pairs[rows, 1]]
+    return {
+        "split": split,
+        "dataset": shards.dataset,
+        "pairs": len(rows),
+        "pairs_in_split": len(shards.pairs),
+        "people": len(np.unique(people)),
+        "shards_fingerprint": shards.fingerprint,
+        "config_sha256": _sha256(folder / "config.yaml"),
+        "generator_sha256": _sha256(folder / "generator.safetensors"),
+        "protocols": {
+            "ssim_A": DESCRIPTIONS["A"],
+            "ssim_B": DESCRIPTIONS["B"],
+            "mask_ssim": f"both images black outside the target's body mask ({config.data.mask}, radius "
+            f"{config.data.radius:g}), then as above over the whole frame",
+            "L1": "mean absolute difference on [-1, 1]; lower is better",
+            "interval": f"95 % percentile bootstrap over people, {RESAMPLES} resamples, seed 0",
+        },
+        "scores": _summary(np.concatenate(table), people),
+    }
+
+
+def _batches(generators: Generators, shards: ShardSet, rows: np.ndarray, config: Config) -> Iterator[tuple]:
+    """(target images, their masks (N, H, W) uint8, one (N, H, W, 3) uint8 a method), a batch of rows at a time."""
+    data = config.data
+    for start in range(0, len(rows), BATCH):
+        sources, targets = shards.pairs[rows[start : start + BATCH]].T
+        x, y = read_images(shards, sources), read_images(shards, targets)
+        keypoints = torch.from_numpy(shards.keypoints[targets])
+        y1, y_hat = generate(generators, torch.from_numpy(x), keypoints, data)
+        mask = body_mask(keypoints.to(y1.device), data.height, data.width, data.mask, radius=data.radius)
+        yield y, mask[:, 0].to(torch.uint8).cpu().numpy(), (x, to_uint8(y1), to_uint8(y_hat))
+
+
+def _score(batch: tuple) -> np.ndarray:
+    """(N, methods, scores) float64."""
+    targets, masks, methods = batch
+    return np.array(
+        [
+            [
+                (
+                    ssim(images[n], target, "A"),
+                    ssim(images[n], target, "B"),
+                    mask_ssim(images[n], target, mask, "A"),
+                    mask_ssim(images[n], target, mask, "B"),
+                    l1(images[n], target),
+                )
+                for images in methods
+            ]
+            for n, (target, mask) in enumerate(zip(targets, masks, strict=True))
+        ]
+    )
+
+
+def _in_processes(batches: Iterator[tuple], cores: int) -> Iterator[np.ndarray]:
+    """As map(_score, batches), in order, over processes; at most two batches a process wait in memory."""
+    # Spawned, not forked: a fork of a process that has used CUDA or has threads may hang.
+    with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
+        waiting = deque()
+        for batch in batches:
+            waiting.append(pool.submit(_score, batch))
+            if len(waiting) > 2 * cores:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _summary(table: np.ndarray, people: np.ndarray) -> dict:
+    """{method: {score: {"mean", "low", "high"}}} of (N, methods, scores) and the person of each pair; no interval
+    (null) where all pairs are of one person."""
+    _, person, counts = np.unique(people, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(counts), *table.shape[1:]))
+    np.add.at(sums, person, table)
+    draws = np.random.default_rng(0).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=RESAMPLES)
+    means = np.tensordot(draws, sums, axes=1) / (draws @ counts)[:, None, None]
+    low, high = np.percentile(means, [2.5, 97.5], axis=0)
+    return {
+        method: {
+            score: {
+                "mean": float(table[:, m, s].mean()),
+                "low": float(low[m, s]) if len(counts) > 1 else None,
+                "high": float(high[m, s]) if len(counts) > 1 else None,
+            }
+            for s, score in enumerate(SCORES)
+        }
+        for m, method in enumerate(METHODS)
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def format_table(result: dict) -> str:
+    """The scores as text, a line a method."""
+    titles = {"ssim_A": "SSIM A", "ssim_B": "SSIM B", "mask_ssim_A": "mask-SSIM A", "mask_ssim_B": "mask-SSIM B"}
+    lines = [
+        f"{result['dataset']}, split {result['split']}: {result['pairs']} of {result['pairs_in_split']} pairs, "
+        f"{result['people']} people; mean [95 % interval]; for L1 lower is better",
+        " " * 12 + "".join(f"{titles.get(score, score):>22}" for score in SCORES),
+    ]
+    for method, scores in result["scores"].items():
+        cells = []
+        for score in SCORES:
+            cell = scores[score]
+            interval = "" if cell["low"] is None else f" [{cell['low']:.3f}, {cell['high']:.3f}]"
+            cells.append(f"{cell['mean']:.3f}{interval}")
+        lines.append(f"{method.replace('_', ' '):<12}" + "".join(f"{cell:>22}" for cell in cells))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m mscgan.evaluate", description="Scores a trained run.")
+    parser.add_argument("--run", type=Path, required=True, help="the run's folder")
+    parser.add_argument("--split", default="test", help="of the shards")
+    parser.add_argument("--pairs", type=int, help="score so many pairs, spread evenly over the split; all by default")
+    parser.add_argument("--data", default="", help="shards to use instead of the run's data.root")
+    options = parser.parse_args()
+    result = evaluate(options.run, options.split, options.pairs, options.data)
+    name = "evaluation.json" if options.split == "test" else f"evaluation-{options.split}.json"
+    out = options.run / name
+    temporary = out.with_name(f".{out.name}.tmp")
+    temporary.write_text(json.dumps(result, indent=2) + "\n")
+    os.replace(temporary, out)
+    print(format_table(result))
+    print(out)
+
+
+if __name__ == "__main__":
+    run(main)
