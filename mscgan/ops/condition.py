@@ -1,0 +1,54 @@
+"""What G1 sees: the image in [-1, 1] and 18 heatmaps, from uint8 pixels and keypoints; gradients do not pass.
+
+    out[n, c, i, j] = image[n, i, j', c] / 127.5 - 1                                for the first 3 channels,
+    out[n, 3 + k, i, j] = exp(-((j - x_k)^2 + (i - y_k)^2) / 2 sigma^2)             for joint k = (x_k, y_k), "gaussian"
+                        = 1 if (j - [x_k])^2 + (i - [y_k])^2 <= radius^2 else 0     "disc", [] truncates to whole pixels
+    j' = j, or W - 1 - j where the image is to be mirrored; a missing joint's map is all zeros.
+
+Everything is computed in float32 and rounded once, to `dtype`.
+"""
+
+import torch
+from torch import Tensor
+
+from mscgan import pose
+
+CHANNELS = 3 + len(pose.JOINTS)
+
+
+@torch.no_grad()
+def normalise(images: Tensor, flip: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """uint8 images (N, H, W, 3) -> (N, 3, H, W) of `dtype` in [-1, 1], channels_last, mirrored where flip (N,) bool."""
+    return _normalise_reference(images, flip, dtype)
+
+
+@torch.no_grad()
+def condition(
+    images: Tensor,
+    keypoints: Tensor,
+    flip: Tensor,
+    kind: str = "gaussian",
+    sigma: float = 6.0,
+    radius: float = 4.0,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Images and target poses -> (N, 21, H, W) of `dtype`, channels_last: `normalise(images)`, then 18 heatmaps.
+
+    images: (N, H, W, 3) uint8. keypoints: (N, 18, 2) float32, (x, y) in pixels, missing (-1, -1), drawn as they come:
+    `pose.flip` them first where `flip` (N,) bool mirrors the image. kind, sigma, radius: see `pose.heatmaps`.
+    """
+    return _condition_reference(images, keypoints, flip, kind, sigma, radius, dtype)
+
+
+def _normalise_reference(images: Tensor, flip: Tensor, dtype: torch.dtype) -> Tensor:
+    mirrored = torch.where(flip[:, None, None, None], images.flip(2), images)
+    return (mirrored.float() / 127.5 - 1).to(dtype).permute(0, 3, 1, 2)  # NHWC in memory is channels_last
+
+
+def _condition_reference(
+    images: Tensor, keypoints: Tensor, flip: Tensor, kind: str, sigma: float, radius: float, dtype: torch.dtype
+) -> Tensor:
+    height, width = images.shape[1:3]
+    maps = pose.heatmaps(keypoints, height, width, kind, sigma, radius).to(dtype)
+    out = torch.cat([_normalise_reference(images, flip, dtype), maps], 1)
+    return out.contiguous(memory_format=torch.channels_last)
