@@ -1,0 +1,193 @@
+"""Copies the shards to a disk of the node, once a node, and gives the copy's folder.
+
+    python launch/stage_in.py /shared/market1501 /local/nvme
+
+The first process of the node copies, file by file, and compares each with its checksum in the manifest; the others
+wait for its lock. A later job finds the copy and uses it as long as size and time of every file are those of the
+verified copy. The folder's name holds the manifest's checksum, so data sets do not collide, and so does the user's id.
+"""
+
+import argparse
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mscgan.errors import UserError, run
+
+CHUNK = 4 << 20
+VERIFIED = "verified.json"  # {name: [size, mtime_ns]} of the files whose checksum was right
+
+
+def stage(root: Path, to: Path | str) -> Path:
+    """Makes sure that this node has a verified copy of the shards of `root` below `to`.
+
+    Args:
+        root: shard folder with manifest.json.
+        to: folder on the node's own disk; variables of the node such as $SLURM_TMPDIR are filled in.
+
+    Returns:
+        The copy: a shard folder with the same files.
+
+    Raises:
+        UserError: no manifest, a file that is missing or differs from its checksum, too little space.
+    """
+    manifest = manifest_bytes(root)
+    copy = _own_folder(copy_folder(manifest, to))
+    with (copy / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for left_over in copy.glob("*.tmp"):
+            left_over.unlink()
+        verified = _verified(copy)
+        wanted = files(manifest)
+        missing = _missing(copy, wanted, verified)
+        if missing or not (copy / "manifest.json").exists():
+            _copy(root, copy, {name: wanted[name] for name in missing}, verified)
+            _write(copy / "manifest.json", manifest)
+    return copy
+
+
+def manifest_bytes(root: Path) -> bytes:
+    """The manifest as it stands in the shard folder.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return (Path(root) / "manifest.json").read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"cannot read {root}/manifest.json ({error.strerror}); data.root must be a folder that shards/build.py wrote"
+        ) from error
+
+
+def files(manifest: bytes) -> dict[str, str]:
+    """File name -> sha256 of all that the manifest lists.
+
+    Raises:
+        UserError: it is not a manifest, or a name leads out of the folder.
+    """
+    found = {}
+    try:
+        for split in json.loads(manifest)["splits"].values():
+            for tar in split["tars"]:
+                found[tar["name"]] = tar["sha256"]
+                found[tar["index"]] = tar["index_sha256"]
+            found[split["pair_table"]["name"]] = split["pair_table"]["sha256"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError("manifest.json is not one that shards/build.py wrote; build the shards again") from error
+    for name in found:
+        if Path(name).name != name or name in ("manifest.json", "lock", VERIFIED):
+            raise UserError(f"manifest.json names the file {name!r}; build the shards again")
+    return found
+
+
+def copy_folder(manifest: bytes, to: Path | str) -> Path:
+    """Where the copy of these shards is on this node, there already or not.
+
+    Raises:
+        UserError: `to` names a variable that this node does not have.
+    """
+    folder = os.path.expandvars(str(to))
+    if "$" in folder:
+        raise UserError(f"data.stage_to={to}: {socket.gethostname()} has no such variable; give a folder of its own disk")
+    return Path(folder) / f"mscgan-{os.getuid()}-{hashlib.sha256(manifest).hexdigest()[:16]}"
+
+
+def missing_bytes(root: Path, to: Path | str) -> int:
+    """Bytes that `stage` would have to copy."""
+    manifest = manifest_bytes(root)
+    copy = copy_folder(manifest, to)
+    missing = _missing(copy, files(manifest), _verified(copy))
+    return sum((Path(root) / name).stat().st_size for name in missing)
+
+
+def _missing(copy: Path, wanted: dict[str, str], verified: dict[str, list[int]]) -> list[str]:
+    return [name for name in wanted if name not in verified or verified[name] != _stamp(copy / name)]
+
+
+def _own_folder(folder: Path) -> Path:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+    except OSError as error:
+        raise UserError(
+            f"cannot make {folder} on {socket.gethostname()} ({error.strerror}); data.stage_to must be a folder you may write"
+        ) from error
+    if status.st_uid != os.getuid() or status.st_mode & 0o022 or folder.is_symlink():
+        raise UserError(f"{folder} is open to other users of {socket.gethostname()}; remove it or change data.stage_to")
+    return folder
+
+
+def _copy(root: Path, copy: Path, wanted: dict[str, str], verified: dict[str, list[int]]) -> None:
+    start = time.monotonic()
+    try:
+        size = sum((Path(root) / name).stat().st_size for name in wanted)
+        free = shutil.disk_usage(copy).free
+        if size > free:
+            raise UserError(
+                f"{copy.parent} on {socket.gethostname()} has {free / 1e9:.2f} GB free, the shards need {size / 1e9:.2f}; "
+                "make room, or leave data.stage_to empty"
+            )
+        for name, expected in wanted.items():
+            sha256 = _copy_file(Path(root) / name, copy / f"{name}.tmp")
+            if sha256 != expected:
+                raise UserError(f"{root}/{name} differs from its checksum in the manifest; python shards/verify.py {root}")
+            (copy / f"{name}.tmp").rename(copy / name)
+            verified[name] = _stamp(copy / name)
+            _write(copy / VERIFIED, json.dumps(verified).encode())
+    except OSError as error:
+        raise UserError(f"cannot copy {root} to {copy}: {error}") from error
+    seconds = time.monotonic() - start
+    print(f"staged {len(wanted)} files, {size / 1e9:.3f} GB, in {seconds:.1f} s: {copy}", file=sys.stderr, flush=True)
+
+
+def _copy_file(source: Path, target: Path) -> str:
+    sha256 = hashlib.sha256()
+    with source.open("rb") as reader, target.open("wb") as writer:
+        while chunk := reader.read(CHUNK):
+            sha256.update(chunk)
+            writer.write(chunk)
+    return sha256.hexdigest()
+
+
+def _stamp(file: Path) -> list[int] | None:
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _verified(copy: Path) -> dict[str, list[int]]:
+    try:
+        return json.loads((copy / VERIFIED).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def _write(file: Path, content: bytes) -> None:
+    temporary = file.with_name(f"{file.name}.tmp")
+    temporary.write_bytes(content)
+    temporary.rename(file)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Copies shards to a disk of this node and prints the copy's folder.")
+    parser.add_argument("root", type=Path, help="shard folder")
+    parser.add_argument("to", help="folder on the node's own disk")
+    options = parser.parse_args()
+    print(stage(options.root, options.to))
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
