@@ -1,0 +1,69 @@
+"""Synthetic people: a data set that anyone may use, of any size, made from a seed alone.
+
+A person has one look in all views; poses, direction, scale, place in the picture and light change from view to view.
+"""
+
+import io
+from functools import partial
+
+import numpy as np
+from PIL import Image as Picture
+
+from mscgan.errors import UserError
+from shards.pairs import ordered_pairs, sample
+from shards.synthetic_body import joints, random_pose, seen, turned
+from shards.synthetic_draw import draw
+from shards.synthetic_look import random_look
+from shards.write import Image, Plan, Sample, Split
+
+DRAWING = 1  # raise it when the same seed gives other pictures, so that an old half-made build is not gone on with
+FRAME = 0.76  # an average person's height as a share of the picture's
+
+
+def plan(people: int, views: int, seed: int, height: int, width: int, test_pairs: int) -> Plan:
+    """`people` persons with `views` pictures each; a fifth of the people, one at least, are the test split.
+
+    Train: all ordered pairs of a person. Test: test_pairs of them, drawn with the seed.
+
+    Raises:
+        UserError: too few people or views, or an impossible size.
+    """
+    if people < 2 or views < 2:
+        raise UserError(f"{people} people with {views} views: training and test need a person each, a pair two views")
+    if not (16 <= height <= 1024 and 16 <= width <= 1024):
+        raise UserError(f"pictures of {height}x{width}: give --height and --width between 16 and 1024")
+    test = max(1, people // 5)
+    splits = {}
+    for split, persons in (("train", range(people - test)), ("test", range(people - test, people))):
+        images = [Image(f"p{p:05d}_v{v:03d}", f"p{p:05d}", (p, v)) for p in persons for v in range(views)]
+        pairs = ordered_pairs([image.person for image in images])
+        splits[split] = Split(images, sample(pairs, test_pairs, seed) if split == "test" else pairs)
+    source = {"people": people, "views": views, "seed": seed, "test_pairs": test_pairs, "drawing": DRAWING}
+    make = partial(person, views=views, seed=seed, height=height, width=width)
+    return Plan("synthetic", height, width, source, splits, make)
+
+
+def person(recipe: tuple[int, int], views: int, seed: int, height: int, width: int) -> Sample:
+    """View number recipe[1] of person number recipe[0], always the same for the same arguments."""
+    number, view_number = recipe
+    look_rng = np.random.default_rng([seed, 1, number])
+    look = random_look(look_rng)
+    rng = np.random.default_rng([seed, 2, number, view_number])
+    # the views of a person look in directions spread over the circle
+    yaw = look_rng.uniform(0, 360) + 360 * view_number / views + rng.uniform(-20, 20)
+    pose = random_pose(rng)
+    view = turned(joints(pose, look.build), yaw)
+    scale = FRAME * height * look.height * rng.uniform(0.94, 1.06)
+    middle = (view[:, 0].min() + view[:, 0].max()) / 2  # keeps stretched-out limbs in the picture where they fit
+    origin = (width * rng.uniform(0.47, 0.53) - 0.7 * middle * scale, height * rng.uniform(0.91, 0.95))
+    over = max(2, round(256 / height))
+    picture = np.asarray(draw(look, view, pose.seat, (width, height), scale, origin, over), np.float32)
+    light = rng.uniform(0.93, 1.07) * rng.uniform(0.98, 1.02, 3)
+    picture = Picture.fromarray(np.clip(picture * light, 0, 255).astype(np.uint8))
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=92)
+    # a pixel's middle has whole coordinates, so that mirroring is x -> width - 1 - x
+    places = np.asarray(origin) + scale * view[:18, :2] * [1, -1] - 0.5
+    inside = ((places >= 0) & (places <= [width - 1, height - 1])).all(axis=1)
+    keypoints = np.where((inside & seen(view))[:, None], places.round(2), -1.0)
+    return Sample(f"p{number:05d}_v{view_number:03d}.jpg", keypoints.tolist(), file.getvalue())

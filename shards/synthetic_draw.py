@@ -1,0 +1,300 @@
+"""Draws a posed body in its clothes with Pillow: each part is the hull of a few discs, painted back to front.
+
+All lengths are in units of the body's height until `_Canvas` turns them to pixels of a picture drawn several times
+too large, which is then reduced.
+"""
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from shards.synthetic_body import (
+    HEAD,
+    HEAD_RADIUS,
+    HIP_WIDTH,
+    L_ANKLE,
+    L_EAR,
+    L_ELBOW,
+    L_EYE,
+    L_HAND,
+    L_HIP,
+    L_KNEE,
+    L_SHOULDER,
+    L_TOE,
+    L_WRIST,
+    NECK,
+    NOSE,
+    R_ANKLE,
+    R_EAR,
+    R_ELBOW,
+    R_EYE,
+    R_HAND,
+    R_HIP,
+    R_KNEE,
+    R_SHOULDER,
+    R_TOE,
+    R_WRIST,
+    SPINE,
+)
+from shards.synthetic_look import Colour, Look, Material
+
+CIRCLE = np.stack([np.cos(np.linspace(0, 2 * np.pi, 20)), np.sin(np.linspace(0, 2 * np.pi, 20))], axis=1)
+SKIRT_END = {"skirt": 0.75, "long skirt": 1.35}  # of the way from hip to knee to ankle
+
+
+class _Canvas:
+    """A picture in the making. scale: pixels a body height; origin: pixel (x, y) of the point on the ground."""
+
+    def __init__(self, image: Image.Image, scale: float, origin: tuple[float, float]):
+        self.image, self.scale, self.origin = image, scale, np.asarray(origin)
+
+    def pixels(self, points: np.ndarray) -> np.ndarray:
+        """(n, 2 or 3) points -> (n, 2) pixels, y downwards."""
+        return self.origin + self.scale * points[:, :2] * [1, -1]
+
+    def part(self, discs: list, material: Material, axis: tuple | None = None, light: float = 1.0) -> None:
+        """Paints the hull of discs [(centre, radius)]; the cloth runs along axis (upper, lower point) if given."""
+        centres = self.pixels(np.array([np.asarray(c)[:2] for c, _ in discs]))
+        radii = np.array([r for _, r in discs]) * self.scale
+        rim = np.concatenate([c + r * CIRCLE for c, r in zip(centres, radii, strict=True)])
+        left, top = np.floor(np.maximum(rim.min(0), 0)).astype(int)
+        right, bottom = np.ceil(np.minimum(rim.max(0), self.image.size)).astype(int) + 1
+        if right <= left + 1 or bottom <= top + 1:
+            return
+        mask = Image.new("L", (right - left, bottom - top))
+        ImageDraw.Draw(mask).polygon([tuple(p) for p in _hull(rim - [left, top])], fill=255)
+        upper, lower = self.pixels(np.array([np.asarray(p)[:2] for p in axis])) if axis else (centres[0], centres[-1])
+        along = lower - upper
+        along = along / np.hypot(*along) if np.hypot(*along) > 1 else np.array([0.0, 1.0])
+        y, x = np.mgrid[top:bottom, left:right].astype(np.float32)
+        u = ((x - upper[0]) * along[1] - (y - upper[1]) * along[0]) / self.scale
+        v = ((x - upper[0]) * along[0] + (y - upper[1]) * along[1]) / self.scale
+        breadth = radii.max() / self.scale + np.abs((centres - upper) @ [along[1], -along[0]]).max() / self.scale
+        across = np.clip(u / breadth, -1, 1)
+        round_shade = light * (1.04 - 0.26 * (across + 0.2) ** 2)
+        painted = np.clip(material.paint(u, v) * round_shade[..., None], 0, 255).astype(np.uint8)
+        self.image.paste(Image.fromarray(painted), (left, top), mask)
+
+    def dot(self, centre: np.ndarray, radius: float, colour: Colour, squash: float = 1.0) -> None:
+        """A small ellipse, squash: its width by its height."""
+        (x, y), r = self.pixels(np.asarray(centre)[None])[0], radius * self.scale
+        box = (x - r * squash, y - r, x + r * squash, y + r)
+        ImageDraw.Draw(self.image).ellipse(box, fill=tuple(int(c) for c in colour))
+
+
+def draw(
+    look: Look, view: np.ndarray, seat: bool, size: tuple[int, int], scale: float, origin: tuple[float, float], over: int
+) -> Image.Image:
+    """The person before the place: RGB picture of size (width, height).
+
+    view: (24, 3) points as `synthetic_body.turned` gives them. scale, origin: as in _Canvas, in pixels of the result.
+    over: how many times too large it is drawn.
+    """
+    width, height = size
+    canvas = _Canvas(_place(look, width * over, height * over), scale * over, (origin[0] * over, origin[1] * over))
+    _shadow(canvas, view)
+    parts = _legs(look, view) + _trunk(look, view) + _arms(look, view)
+    parts += _head(canvas, look, view)
+    if seat:
+        parts.append((-1.0, lambda: _stool(canvas, view)))
+    for _, part in sorted(parts, key=lambda p: p[0]):
+        part() if callable(part) else canvas.part(*part)
+    return canvas.image.resize(size, Image.Resampling.BOX)
+
+
+# Each function below returns (depth, part): depth towards the camera, part the arguments of _Canvas.part or a function.
+
+
+def _legs(look: Look, view: np.ndarray) -> list:
+    parts = []
+    b = look.build
+    nearer = max(view[R_HIP, 2], view[L_HIP, 2])
+    for hip, knee, ankle, toe in ((R_HIP, R_KNEE, R_ANKLE, R_TOE), (L_HIP, L_KNEE, L_ANKLE, L_TOE)):
+        light = 0.86 if view[hip, 2] < nearer - 0.03 else 1.0
+        hip, knee, ankle, toe = view[hip], view[knee], view[ankle], view[toe]
+        thigh = look.bottom if look.bottoms in ("trousers", "shorts") else look.skin
+        shin = look.bottom if look.bottoms == "trousers" else look.skin
+        wide = 1.12 if look.bottoms == "trousers" else 1.0
+        hem = knee if look.bottoms != "shorts" else hip + 0.8 * (knee - hip)
+        depth = (hip[2] + knee[2]) / 2 - 0.01
+        parts.append((depth - 0.001, ([(hip, 0.058 * b), (knee, 0.038 * b)], look.skin, None, light)))
+        parts.append((depth, ([(hip, 0.062 * b), (hem, 0.046 * b * wide)], thigh, None, light)))
+        low = (knee[2] + ankle[2]) / 2 - 0.011
+        parts.append((low, ([(knee, 0.038 * b * wide), (ankle, 0.024 * b * wide)], shin, None, light)))
+        parts.append((max(low, depth) + 0.002, ([(ankle - [0, 0.008, 0], 0.026), (toe, 0.017)], look.shoes, None, light)))
+    if look.bottoms in SKIRT_END:
+        parts.append((view[[R_KNEE, L_KNEE, SPINE], 2].mean() + 0.02, _skirt(look, view)))
+    return parts
+
+
+def _skirt(look: Look, view: np.ndarray) -> tuple:
+    end = SKIRT_END[look.bottoms]
+    hem = []
+    for hip, knee, ankle in ((R_HIP, R_KNEE, R_ANKLE), (L_HIP, L_KNEE, L_ANKLE)):
+        upper, lower = min(end, 1.0), max(end - 1.0, 0.0)
+        hem.append((view[hip] + upper * (view[knee] - view[hip]) + lower * (view[ankle] - view[knee]), 0.058 * look.build))
+    waist = [(view[R_HIP] + [0, 0.02, 0], 0.055 * look.build), (view[L_HIP] + [0, 0.02, 0], 0.055 * look.build)]
+    middle = (view[R_HIP] + view[L_HIP]) / 2
+    return (waist + hem, look.bottom, (middle + [0, 0.05, 0], (hem[0][0] + hem[1][0]) / 2))
+
+
+def _trunk(look: Look, view: np.ndarray) -> list:
+    b = look.build
+    depth = view[SPINE, 2]
+    middle = (view[R_HIP] + view[L_HIP]) / 2
+    pelvis = [(view[R_HIP], 0.06 * b), (view[L_HIP], 0.06 * b), (middle + [0, 0.035, 0], 0.062 * b)]
+    drop = np.array([0, -0.012, 0])
+    chest = [(view[R_SHOULDER] + drop, 0.042 * b), (view[L_SHOULDER] + drop, 0.042 * b), (view[NECK] + 2 * drop, 0.058 * b)]
+    waist_width = 0.7 * (view[R_HIP] - middle)
+    waist = [(view[SPINE] * 0.35 + middle * 0.65 + s * waist_width, 0.058 * b) for s in (-1, 1)]
+    parts = [
+        (depth - 0.004, (pelvis, look.bottom)),
+        (depth, (chest + waist, look.top, (view[NECK], middle))),
+        (depth + 0.003, ([(view[NECK] + drop, 0.027), (view[HEAD], 0.027)], look.skin)),
+    ]
+    if look.belt:
+        belt = Material("plain", (40, 30, 25), (0, 0, 0), 1.0)
+        parts.append((depth - 0.002, ([(p - [0, 0.022, 0], r) for p, r in waist], belt)))
+    facing = _facing(view)
+    if look.emblem and facing[2] > 0.35:
+        chest_middle = 0.62 * view[NECK] + 0.38 * view[SPINE] + [0.05 * facing[0], 0, 0]
+        emblem = Material("plain", look.emblem, look.emblem, 1.0)
+        parts.append((depth + 0.001, ([(chest_middle, 0.034), (chest_middle - [0, 0.02, 0], 0.026)], emblem)))
+    return parts
+
+
+def _arms(look: Look, view: np.ndarray) -> list:
+    parts = []
+    b = look.build
+    for shoulder, elbow, wrist, hand in ((R_SHOULDER, R_ELBOW, R_WRIST, R_HAND), (L_SHOULDER, L_ELBOW, L_WRIST, L_HAND)):
+        shoulder, elbow, wrist, hand = view[shoulder], view[elbow], view[wrist], view[hand]
+        light = 0.86 if shoulder[2] < view[NECK, 2] - 0.03 else 0.95
+        sleeve = look.top if look.long_sleeves else look.skin
+        depth = (shoulder[2] + elbow[2]) / 2 + 0.012
+        low = (elbow[2] + wrist[2]) / 2 + 0.013
+        parts.append((low - 0.001, ([(wrist, 0.019), (hand, 0.021)], look.skin, None, light)))
+        parts.append((low, ([(elbow, 0.029 * b), (wrist, 0.021 * b)], sleeve, None, light)))
+        parts.append((depth - 0.001, ([(shoulder, 0.033 * b), (elbow, 0.028 * b)], look.skin, None, light)))
+        end = elbow if look.long_sleeves else shoulder + 0.6 * (elbow - shoulder)
+        parts.append((depth, ([(shoulder, 0.041 * b), (end, 0.034 * b)], look.top, None, light)))
+    return parts
+
+
+def _facing(view: np.ndarray) -> np.ndarray:
+    """Unit vector to where the head looks, from the ears' middle to between nose and eyes."""
+    ahead = view[[R_EYE, L_EYE]].mean(0) - view[HEAD]
+    return ahead / np.linalg.norm(ahead)
+
+
+def _head(canvas: _Canvas, look: Look, view: np.ndarray) -> list:
+    r = HEAD_RADIUS
+    head, facing = view[HEAD], _facing(view)
+    up = np.array([0.0, 1.0, 0.0])
+    depth = head[2] + 0.02
+    skull = [(head + 0.18 * r * up, 0.98 * r), (head - 0.45 * r * up + 0.18 * r * facing, 0.72 * r)]
+    parts = [(depth, (skull, look.skin))]
+    for ear in (R_EAR, L_EAR):
+        if view[ear, 2] - head[2] > -0.35 * r:
+            parts.append((depth + 0.008, ([(view[ear], 0.2 * r)], look.skin, None, 0.9)))
+    if facing[2] > -0.2:
+        parts.append((depth + 0.006, lambda: _face(canvas, look, view, facing)))
+    if look.haircut == "bald":
+        return parts
+    # the hair is a larger cap, pushed back and up, so that it frames a face and covers the back of a head
+    back = head - 0.42 * r * facing + 0.34 * r * up
+    cap = [(back, 0.98 * r), (head + 0.42 * r * up - 0.1 * r * facing, 0.92 * r)]
+    parts.append((depth + (0.004 if facing[2] < 0.5 else 0.002), lambda: _hair(canvas, look, cap, head, facing)))
+    if look.haircut == "long":
+        nape = head - 1.7 * r * up - 0.45 * r * facing
+        parts.append((head[2] - 0.9 * r * facing[2] + 0.005, ([(back, 1.05 * r), (nape, 0.8 * r)], look.hair, None, 0.92)))
+    if look.haircut == "bun":
+        parts.append((depth - 0.5 * r * facing[2], ([(head - 0.9 * r * facing + 0.95 * r * up, 0.5 * r)], look.hair)))
+    return parts
+
+
+def _hair(canvas: _Canvas, look: Look, cap: list, head: np.ndarray, facing: np.ndarray) -> None:
+    r, up = HEAD_RADIUS, np.array([0.0, 1.0, 0.0])
+    canvas.part(cap, look.hair)
+    if facing[2] > -0.55:  # the face again, over the hair's front
+        middle = head - 0.2 * r * up + 0.38 * r * facing
+        canvas.part([(middle + 0.2 * r * up, 0.7 * r), (middle - 0.22 * r * up, 0.6 * r)], look.skin)
+    if look.haircut == "cap":
+        top = head + 0.5 * r * up
+        canvas.part([(top - 0.15 * r * facing, 0.92 * r), (top + 0.1 * r * facing + 0.2 * r * up, 0.8 * r)], look.hat)
+        if facing[2] > -0.55:
+            brow = head + 0.35 * r * up
+            canvas.part([(brow + 0.7 * r * facing, 0.3 * r), (brow + 1.3 * r * facing - 0.1 * r * up, 0.2 * r)], look.hat, None, 0.8)
+
+
+def _face(canvas: _Canvas, look: Look, view: np.ndarray, facing: np.ndarray) -> None:
+    r, head = HEAD_RADIUS, view[HEAD]
+    skin = np.float32(look.skin.first)
+    for eye in (R_EYE, L_EYE):
+        if view[eye, 2] - head[2] > -0.12 * r:
+            canvas.dot(view[eye], 0.16 * r, (245, 245, 245), 1.2)
+            canvas.dot(view[eye] + [0.04 * r * facing[0], 0, 0], 0.11 * r, (30, 24, 24))
+    canvas.dot(view[NOSE], 0.13 * r, tuple(skin * 0.86))
+    canvas.dot(view[NOSE] - [0.12 * r * facing[0], 0.42 * r, 0], 0.08 * r, tuple(skin * [0.85, 0.5, 0.5]), 2.4)
+
+
+def _shadow(canvas: _Canvas, view: np.ndarray) -> None:
+    feet = canvas.pixels(view[[R_ANKLE, L_ANKLE, R_TOE, L_TOE]])
+    middle, reach = feet[:, 0].mean(), max(np.ptp(feet[:, 0]) / 2, 0.1 * canvas.scale) + 0.04 * canvas.scale
+    ground = canvas.origin[1]
+    box = (middle - reach, ground - 0.03 * canvas.scale, middle + reach, ground + 0.025 * canvas.scale)
+    mask = Image.new("L", canvas.image.size)
+    ImageDraw.Draw(mask).ellipse(box, fill=90)
+    canvas.image.paste((20, 20, 24), (0, 0), mask)
+
+
+def _stool(canvas: _Canvas, view: np.ndarray) -> None:
+    (left, top), (right, _) = canvas.pixels(
+        np.array([[-HIP_WIDTH - 0.06, 0, 0], [HIP_WIDTH + 0.06, 0, 0]]) + (view[R_HIP] + view[L_HIP]) / 2 - [0, 0.055, 0]
+    )
+    ground, thick = canvas.origin[1], 0.03 * canvas.scale
+    pen = ImageDraw.Draw(canvas.image)
+    for x in (left + thick, right - 2 * thick):
+        pen.rectangle((x, top, x + thick, ground), fill=(84, 58, 38))
+    pen.rectangle((left, top, right, top + 1.4 * thick), fill=(112, 78, 50))
+
+
+def _place(look: Look, width: int, height: int) -> Image.Image:
+    """The wall or greenery behind and the floor, soft in contrast so that the person stands out."""
+    y, x = np.mgrid[:height, :width].astype(np.float32) / height
+    x, y = x + look.phase, y + 0.3 * look.phase
+    if look.place == "gradient":
+        shade = 1.12 - 0.3 * y
+    elif look.place == "bricks":
+        row = np.floor(y / 0.06)
+        mortar = (y % 0.06 < 0.008) | ((x + 0.07 * (row % 2)) % 0.14 < 0.008)
+        shade = 1 - 0.16 * mortar + 0.05 * np.sin(12.9 * row + 37.7 * np.floor((x + 0.07 * (row % 2)) / 0.14))
+    elif look.place == "panels":
+        shade = 1 - 0.14 * (x % 0.22 < 0.012) + 0.04 * np.sin(5 * np.floor(x / 0.22))
+    elif look.place == "fence":
+        shade = 1 - 0.12 * (x % 0.08 < 0.035)
+    elif look.place == "leaves":
+        shade = 1 + 0.06 * (np.sin(31 * x + 9 * np.sin(17 * y)) + np.sin(29 * y + 8 * np.sin(23 * x)))
+    else:
+        shade = np.ones_like(x)
+    picture = np.float32(look.wall) * shade[..., None]
+    rows = np.arange(height) / height
+    floor = rows > look.horizon
+    picture[floor] = np.float32(look.floor) * (0.9 + 0.5 * (rows[floor, None, None] - look.horizon))
+    return Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+
+
+def _hull(points: np.ndarray) -> list[np.ndarray]:
+    """Convex hull (Andrew's monotone chain)."""
+    ordered = sorted(map(tuple, points))
+
+    def half(sequence) -> list:
+        chain = []
+        for p in sequence:
+            while len(chain) > 1 and (
+                (chain[-1][0] - chain[-2][0]) * (p[1] - chain[-2][1])
+                <= (chain[-1][1] - chain[-2][1]) * (p[0] - chain[-2][0])
+            ):
+                chain.pop()
+            chain.append(p)
+        return chain[:-1]
+
+    return half(ordered) + half(ordered[::-1])

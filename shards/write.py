@@ -1,0 +1,260 @@
+"""Writes a shard folder: WebDataset tars, DALI indices, pair tables and, last of all, manifest.json.
+
+A build is described by a `Plan`, whose images are named and grouped by person but not yet made. Processes make the
+images, this one writes the tars in order, so the bytes of a tar do not depend on the number of processes. Each file
+is written under a temporary name, synced and renamed. While a build runs, OUT/.build holds what it is (plan.json) and
+a record of each finished tar; the same command after a kill keeps the tars whose records and bytes agree.
+"""
+
+import fcntl
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from mscgan.errors import UserError
+from shards.index import index_text
+
+SCHEMA = 1
+# 1,024 images are 6 MB at 128x64 and 13 MB at 256x256: a kill costs a few seconds of work, a cluster's file system
+# sees a dozen files for Market-1501 and fifty for DeepFashion, and memory holds one tar's images at most.
+IMAGES_PER_TAR = 1024
+LONGEST_KEY = 90  # so that KEY.json fits the 100 bytes of a plain tar header
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image to be made: `recipe` is what the plan's `make` needs for it (picklable)."""
+
+    key: str
+    person: str
+    recipe: object
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image made. keypoints: 18 [x, y] in pixels, [-1, -1] where missing."""
+
+    name: str
+    keypoints: list
+    jpeg: bytes
+
+
+@dataclass(frozen=True)
+class Split:
+    """images: grouped by person, in tar order. pairs: (P, 2) indices into images."""
+
+    images: list[Image]
+    pairs: np.ndarray
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a build makes. source: what it was made from, JSON values; two builds with equal sources and keys
+    are the same build. make: a picklable function of a recipe; notes: further text files to write, name -> text."""
+
+    dataset: str
+    height: int
+    width: int
+    source: dict
+    splits: dict[str, Split]
+    make: Callable[[object], Sample]
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def sha256(self) -> str:
+        splits = {n: [[i.key for i in s.images], sha256(_npy(s.pairs))] for n, s in self.splits.items()}
+        identity = [SCHEMA, IMAGES_PER_TAR, self.dataset, self.height, self.width, self.source, splits]
+        return sha256(json.dumps(identity, sort_keys=True).encode())
+
+
+def write(plan: Plan, out: Path, workers: int) -> bool:
+    """Builds the plan's shard folder in `out`; False where it was already there, whole.
+
+    Raises:
+        UserError: `out` holds something else, or an image cannot be made.
+    """
+    _check_keys(plan)
+    with _claimed(out, plan) as todo:
+        if not todo:
+            return False
+        splits = {}
+        tars = {name: list(_tars(name, split.images)) for name, split in plan.splits.items()}
+        everything = sum(len(split.images) for split in plan.splits.values())
+        with _mapper(workers) as run, tqdm(total=everything, unit="image", desc=f"shards {plan.dataset}") as bar:
+            for name, split in plan.splits.items():
+                records = []
+                for tar, images in tars[name]:
+                    record = _finished(out, tar)
+                    if record is None:
+                        record = _write_tar(out, tar, name, images, run(plan.make, [i.recipe for i in images]), bar)
+                    else:
+                        bar.update(len(images))
+                    records.append(record)
+                table = _npy(split.pairs)
+                put(out / f"{name}-pairs.npy", table)
+                splits[name] = {
+                    "images": len(split.images),
+                    "persons": len({image.person for image in split.images}),
+                    "pairs": len(split.pairs),
+                    "tars": records,
+                    "pair_table": {"name": f"{name}-pairs.npy", "sha256": sha256(table)},
+                }
+        for name, text in plan.notes.items():
+            put(out / name, text.encode())
+        manifest = {
+            "schema": SCHEMA,
+            "dataset": plan.dataset,
+            "height": plan.height,
+            "width": plan.width,
+            "source": {**plan.source, "plan_sha256": plan.sha256()},
+            "splits": splits,
+        }
+        put(out / "manifest.json", json.dumps(manifest, indent=1).encode())
+        shutil.rmtree(out / ".build")
+    return True
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def put(path: Path, data: bytes) -> None:
+    """Writes a file so that it is whole or absent, also after a crash of the machine."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+
+
+def _npy(pairs: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(pairs, dtype=np.int32).reshape(-1, 2))
+    return buffer.getvalue()
+
+
+def _check_keys(plan: Plan) -> None:
+    keys = set()
+    for split in plan.splits.values():
+        for image in split.images:
+            if image.key in keys:
+                raise UserError(f"two images would have the key {image.key!r}; rename one of them")
+            if not image.key or len(image.key.encode()) > LONGEST_KEY or set(image.key) & set("./ \n"):
+                raise UserError(f"{image.key!r} cannot be a key: 1-{LONGEST_KEY} bytes without dot, slash or space")
+            keys.add(image.key)
+
+
+def _tars(split: str, images: list[Image]) -> Iterator[tuple[str, list[Image]]]:
+    """Cuts the images into tars; a person stays in one tar, unless that would be far over IMAGES_PER_TAR."""
+    start, number = 0, 0
+    while start < len(images):
+        end = min(start + IMAGES_PER_TAR, len(images))
+        while start < end < len(images) and images[end].person == images[end - 1].person:
+            end -= 1
+            if end == start:  # one person alone fills a tar
+                end = start + IMAGES_PER_TAR
+                break
+        yield f"{split}-{number:05d}.tar", images[start:end]
+        start, number = end, number + 1
+
+
+@contextmanager
+def _mapper(workers: int) -> Iterator[Callable[[Callable, list], Iterable[Sample]]]:
+    """map(function, recipes), in order, over that many processes; an image that fails ends the build at once."""
+    if workers == 1:
+        yield map
+        return
+    # spawn, not fork: the parent has the progress bar's thread
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        yield lambda function, recipes: pool.map(function, recipes, chunksize=16)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _write_tar(out: Path, tar: str, split: str, images: list[Image], samples: Iterable[Sample], bar: tqdm) -> dict:
+    from webdataset import TarWriter  # here, since it loads torch (3 s), which the worker processes need not
+
+    temporary = out / f"{tar}.tmp"
+    with temporary.open("wb") as file:
+        with TarWriter(file, user="mscgan", group="mscgan", mtime=0, encoder=False) as writer:
+            for image, sample in zip(images, samples, strict=True):
+                about = {"name": sample.name, "person": image.person, "split": split, "keypoints": sample.keypoints}
+                writer.write({"__key__": image.key, "jpg": sample.jpeg, "json": json.dumps(about).encode()})
+                bar.update()
+        file.flush()
+        os.fsync(file.fileno())
+    index = index_text(temporary).encode()
+    index_name = tar.removesuffix(".tar") + ".idx"
+    put(out / index_name, index)
+    record = {
+        "name": tar,
+        "images": len(images),
+        "bytes": temporary.stat().st_size,
+        "sha256": file_sha256(temporary),
+        "index": index_name,
+        "index_sha256": sha256(index),
+    }
+    temporary.rename(out / tar)
+    put(out / ".build" / f"{tar}.json", json.dumps(record).encode())
+    return record
+
+
+def _finished(out: Path, tar: str) -> dict | None:
+    """The record of a tar that an earlier, killed run of this build has finished, if its bytes are still those."""
+    path = out / ".build" / f"{tar}.json"
+    if not path.exists():
+        return None
+    record = json.loads(path.read_text())
+    files = {record["name"]: record["sha256"], record["index"]: record["index_sha256"]}
+    whole = all((out / name).exists() and file_sha256(out / name) == digest for name, digest in files.items())
+    return record if whole else None
+
+
+@contextmanager
+def _claimed(out: Path, plan: Plan) -> Iterator[bool]:
+    """Makes `out` this plan's folder and locks it against a second build; yields False if the build is done."""
+    if (out / "manifest.json").exists():
+        _refuse_unless(json.loads((out / "manifest.json").read_text())["source"].get("plan_sha256"), plan, out)
+        yield False
+        return
+    state = out / ".build"
+    if out.exists() and not (state / "plan.json").exists():
+        if not out.is_dir():
+            raise UserError(f"{out} is a file; give --out a new folder")
+        if any(path.name != ".build" for path in out.iterdir()):
+            raise UserError(f"{out} holds other files and no shards; give --out a new or empty folder")
+    state.mkdir(parents=True, exist_ok=True)
+    with (state / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another build is writing to {out}; wait for it, or give another --out") from error
+        if (state / "plan.json").exists():
+            _refuse_unless(json.loads((state / "plan.json").read_text())["sha256"], plan, out)
+        else:
+            put(state / "plan.json", json.dumps({"sha256": plan.sha256(), "source": plan.source}).encode())
+        yield True
+
+
+def _refuse_unless(found: str | None, plan: Plan, out: Path) -> None:
+    if found != plan.sha256():
+        raise UserError(
+            f"{out} holds shards of another configuration; give --out a new folder, or remove that one first"
+        )
