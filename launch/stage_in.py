@@ -16,6 +16,7 @@ import shutil
 import socket
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -64,7 +65,8 @@ def manifest_bytes(root: Path) -> bytes:
         return (Path(root) / "manifest.json").read_bytes()
     except OSError as error:
         raise UserError(
-            f"cannot read {root}/manifest.json ({error.strerror}); data.root must be a folder that shards/build.py wrote"
+            f"cannot read {root}/manifest.json ({error.strerror}); data.root must be a folder that shards/build.py "
+            "wrote"
         ) from error
 
 
@@ -97,16 +99,19 @@ def copy_folder(manifest: bytes, to: Path | str) -> Path:
     """
     folder = os.path.expandvars(str(to))
     if "$" in folder:
-        raise UserError(f"data.stage_to={to}: {socket.gethostname()} has no such variable; give a folder of its own disk")
+        raise UserError(f"data.stage_to={to}: {_host()} has no such variable; give a folder of the node's own disk")
     return Path(folder) / f"mscgan-{os.getuid()}-{hashlib.sha256(manifest).hexdigest()[:16]}"
 
 
-def missing_bytes(root: Path, to: Path | str) -> int:
-    """Bytes that `stage` would have to copy."""
+def check(root: Path, to: Path | str) -> None:
+    """Looks whether `stage` can start to copy: a manifest, a folder that may be written, space for what is missing.
+
+    Raises:
+        UserError: as `stage` would.
+    """
     manifest = manifest_bytes(root)
-    copy = copy_folder(manifest, to)
-    missing = _missing(copy, files(manifest), _verified(copy))
-    return sum((Path(root) / name).stat().st_size for name in missing)
+    copy = _own_folder(copy_folder(manifest, to))
+    _check_space(root, copy, _missing(copy, files(manifest), _verified(copy)))
 
 
 def _missing(copy: Path, wanted: dict[str, str], verified: dict[str, list[int]]) -> list[str]:
@@ -120,27 +125,21 @@ def _own_folder(folder: Path) -> Path:
         status = folder.lstat()
     except OSError as error:
         raise UserError(
-            f"cannot make {folder} on {socket.gethostname()} ({error.strerror}); data.stage_to must be a folder you may write"
+            f"cannot make {folder} on {_host()} ({error.strerror}); data.stage_to must be a folder you may write"
         ) from error
     if status.st_uid != os.getuid() or status.st_mode & 0o022 or folder.is_symlink():
-        raise UserError(f"{folder} is open to other users of {socket.gethostname()}; remove it or change data.stage_to")
+        raise UserError(f"{folder} is open to other users of {_host()}; remove it or change data.stage_to")
     return folder
 
 
 def _copy(root: Path, copy: Path, wanted: dict[str, str], verified: dict[str, list[int]]) -> None:
     start = time.monotonic()
+    size = _check_space(root, copy, wanted)
     try:
-        size = sum((Path(root) / name).stat().st_size for name in wanted)
-        free = shutil.disk_usage(copy).free
-        if size > free:
-            raise UserError(
-                f"{copy.parent} on {socket.gethostname()} has {free / 1e9:.2f} GB free, the shards need {size / 1e9:.2f}; "
-                "make room, or leave data.stage_to empty"
-            )
         for name, expected in wanted.items():
             sha256 = _copy_file(Path(root) / name, copy / f"{name}.tmp")
             if sha256 != expected:
-                raise UserError(f"{root}/{name} differs from its checksum in the manifest; python shards/verify.py {root}")
+                raise UserError(f"{root}/{name} differs from its checksum in the manifest; build the shards again")
             (copy / f"{name}.tmp").rename(copy / name)
             verified[name] = _stamp(copy / name)
             _write(copy / VERIFIED, json.dumps(verified).encode())
@@ -148,6 +147,20 @@ def _copy(root: Path, copy: Path, wanted: dict[str, str], verified: dict[str, li
         raise UserError(f"cannot copy {root} to {copy}: {error}") from error
     seconds = time.monotonic() - start
     print(f"staged {len(wanted)} files, {size / 1e9:.3f} GB, in {seconds:.1f} s: {copy}", file=sys.stderr, flush=True)
+
+
+def _check_space(root: Path, copy: Path, names: Iterable[str]) -> int:
+    try:
+        size = sum((Path(root) / name).stat().st_size for name in names)
+    except OSError as error:
+        raise UserError(f"{error.filename} is in the manifest but cannot be read ({error.strerror})") from error
+    free = shutil.disk_usage(copy).free
+    if size > free:
+        raise UserError(
+            f"{copy.parent} on {_host()} has {free / 1e9:.2f} GB free, the shards need {size / 1e9:.2f}; "
+            "make room, or leave data.stage_to empty"
+        )
+    return size
 
 
 def _copy_file(source: Path, target: Path) -> str:
@@ -172,6 +185,10 @@ def _verified(copy: Path) -> dict[str, list[int]]:
         return json.loads((copy / VERIFIED).read_bytes())
     except (FileNotFoundError, ValueError):
         return {}
+
+
+def _host() -> str:
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def _write(file: Path, content: bytes) -> None:
