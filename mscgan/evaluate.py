@@ -117,8 +117,10 @@ def _score(batch: tuple) -> np.ndarray:
 
 def _in_processes(batches: Iterator[tuple], cores: int) -> Iterator[np.ndarray]:
     """As map(_score, batches), in order, over processes; at most two batches a process wait in memory."""
-    # Spawned, not forked: a fork of a process that has used CUDA or has threads may hang.
-    with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
+    # From a fork server: a fork of a process that has used CUDA or has threads may hang. It imports this file once for all.
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["mscgan.evaluate"])
+    with ProcessPoolExecutor(cores, mp_context=context) as pool:
         waiting = deque()
         for batch in batches:
             waiting.append(pool.submit(_score, batch))

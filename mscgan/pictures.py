@@ -1,5 +1,9 @@
-"""Pictures for people: images back from tensors, drawn poses, grids with titles, and plots of metrics.jsonl."""
+"""Pictures for people: images back from tensors, drawn poses, grids with titles, and plots of metrics.jsonl.
 
+`python -m mscgan.pictures RUN` draws RUN/losses.png from RUN/metrics.jsonl and prints its path.
+"""
+
+import argparse
 import colorsys
 import json
 import math
@@ -10,6 +14,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
+
+from mscgan.errors import UserError, run
 
 # OpenPose's drawing, 0-based: neck-shoulders, arms, legs, then the head. (pose.LIMBS has more: they fill the body.)
 SKELETON = (
@@ -97,10 +103,17 @@ def save_png(picture: Image.Image, path: Path) -> None:
 def loss_plots(metrics: Path, out: Path) -> None:
     """Plots every loss term and pairs/s of a run's metrics.jsonl over the pairs seen, as a PNG.
 
-    A dotted line marks each change of stage. Panels without a value are left out; a file without lines gives
-    one empty panel.
+    A dotted line marks each change of stage. Panels without a value are left out. A last line that is still being
+    written is passed over.
+
+    Raises:
+        UserError: no such file, or nothing in it.
     """
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    if not metrics.is_file():
+        raise UserError(f"no {metrics}; training writes it, so give the folder of a run that has started")
+    lines = [json.loads(line) for line in metrics.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    if not lines:
+        raise UserError(f"{metrics} has no line yet; training writes one every log.every pairs")
     panels = []
     for title, prefixes in PANELS:
         names = list(dict.fromkeys(name for line in lines for name in line if name.startswith(prefixes)))
@@ -137,3 +150,15 @@ def _font(title: str, width: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFon
         if font.getlength(title) <= width:
             return font
     return font
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m mscgan.pictures", description="Plots the losses of a run.")
+    parser.add_argument("run", type=Path, help="the run's folder")
+    folder = parser.parse_args().run
+    loss_plots(folder / "metrics.jsonl", folder / "losses.png")
+    print(folder / "losses.png")
+
+
+if __name__ == "__main__":
+    run(main)

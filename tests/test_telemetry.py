@@ -1,0 +1,143 @@
+"""What telemetry writes: one line a call, one curve over restarts, nothing on other ranks."""
+
+import io
+import json
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pynvml
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mscgan import telemetry
+from mscgan.telemetry import Telemetry
+
+
+def lines(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_line_holds_position_terms_and_meters_as_soon_as_it_is_logged(tmp_path, monkeypatch):
+    clock = iter([100.0, 104.0, 104.0, 104.0])  # start; log; the plain line's two looks
+    monkeypatch.setattr(telemetry, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    meter = Telemetry(tmp_path, 0, 1000, 0)
+    meter.step(32, 0.5)
+    meter.step(32, 0.5)
+    meter.log(64, 0, "I", {"L1_1": 0.25, "bg_1": float("nan")})
+    (line,) = lines(tmp_path)
+    assert line.pop("memory_bytes") > 1e6
+    assert {name: line[name] for name in ("images", "epoch", "stage", "L1_1", "bg_1")} == {
+        "images": 64, "epoch": 0, "stage": "I", "L1_1": 0.25, "bg_1": None,
+    }  # fmt: skip
+    assert (line["pairs_per_second"], line["data_wait"], line["seconds"]) == (16.0, 0.25, 4.0)
+    meter.close()
+
+
+def test_a_restart_drops_the_lines_beyond_it_and_goes_on_with_the_seconds(tmp_path):
+    first = Telemetry(tmp_path, 0, 1000, 0)
+    for images in (100, 200, 300):
+        first.log(images, 0, "I", {"L1_1": images / 1000})
+    first.close()
+    before = lines(tmp_path)[:2]
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"images": 400, "ep')  # killed while writing
+    second = Telemetry(tmp_path, 0, 1000, 250)
+    assert lines(tmp_path) == before
+    second.log(300, 0, "I", {"L1_1": 7.0})
+    second.close()
+    after = lines(tmp_path)
+    assert after[:2] == before and after[2]["images"] == 300 and after[2]["L1_1"] == 7.0
+    assert after[2]["seconds"] > after[1]["seconds"]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_tensorboard_shows_one_curve_over_a_restart_and_the_pictures(tmp_path):
+    first = Telemetry(tmp_path, 0, 1000, 0)
+    for images in (100, 200, 300):
+        first.log(images, 0, "I", {"L1_1": 1.0})
+    first.close()
+    second = Telemetry(tmp_path, 0, 1000, 200)
+    second.log(300, 0, "I", {"L1_1": 2.0})
+    second.pictures(300, Image.new("RGB", (8, 6), (10, 20, 30)))
+    second.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("loss/L1_1")] == [(100, 1.0), (200, 1.0), (300, 2.0)]
+    assert "meters/pairs_per_second" in events.Tags()["scalars"]
+    (image,) = events.Images("samples")
+    for source in (io.BytesIO(image.encoded_image_string), tmp_path / "samples" / "images-000000300.png"):
+        with Image.open(source) as picture:
+            assert (np.array(picture) == (10, 20, 30)).all() and picture.size == (8, 6)
+
+
+def test_other_ranks_write_and_say_nothing(tmp_path, capfd):
+    meter = Telemetry(tmp_path / "run", 1, 1000, 0)
+    meter.step(32, 0.1)
+    meter.log(32, 0, "I", {"L1_1": 1.0})
+    meter.pictures(32, Image.new("RGB", (8, 8)))
+    meter.close()
+    assert not (tmp_path / "run").exists()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_file_gets_plain_lines_now_and_then_and_always_the_last(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(telemetry.torch.cuda, "is_available", lambda: False)
+    meter = Telemetry(tmp_path, 0, 1000, 0)
+    for images in (100, 200, 300):
+        meter.step(100, 0.0)
+        meter.log(images, 0, "I", {"L1_1": 0.5})
+    meter.close()
+    said = capfd.readouterr().err
+    assert "\r" not in said
+    gpu, first, last = said.splitlines()
+    assert gpu.startswith("no CUDA device")
+    assert first.startswith("stage I: 100/1000 pairs, ") and "data wait 0%, L1_1 0.5" in first
+    assert last.startswith("stage I: 300/1000 pairs, ")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_gets_one_bar_with_losses_and_the_share_of_waiting(tmp_path, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    meter = Telemetry(tmp_path, 0, 1000, 400)
+    meter.step(100, 0.0)
+    meter.log(500, 0, "II", {"L1_2": 0.125})
+    meter.close()
+    bar = terminal.getvalue().split("\r")[-1]
+    assert "stage II" in bar and "500/1.00k" in bar and "L1_2 0.125" in bar and "data wait 0%" in bar
+
+
+def test_gpu_meters_have_their_units_and_one_that_is_lacking_is_left_out(monkeypatch):
+    def lacking(handle):
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetPowerUsage", lambda handle: 312_500)  # milliwatts
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetUtilizationRates", lacking)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda handle: SimpleNamespace(used=5 << 30))
+    assert telemetry._read_gpu(object()) == {"power_watts": 312.5, "gpu_memory_bytes": 5 << 30}
+
+
+def test_nvml_that_is_missing_is_said_once_and_stops_nothing(tmp_path, capfd, monkeypatch):
+    def missing():
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    monkeypatch.setattr(telemetry.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(pynvml, "nvmlInit", missing)
+    meter = Telemetry(tmp_path, 0, 1000, 0)
+    meter.log(100, 0, "I", {})
+    meter.log(200, 0, "I", {})
+    meter.close()
+    assert capfd.readouterr().err.count("NVML is not to be had (NVML Shared Library Not Found)") == 1
+    assert "power_watts" not in lines(tmp_path)[0]
+
+
+@pytest.mark.parametrize("start", [0, 100])
+def test_a_run_without_earlier_lines_starts_an_empty_file(tmp_path, start):
+    Telemetry(tmp_path, 0, 1000, start).close()
+    assert lines(tmp_path) == []
