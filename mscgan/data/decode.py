@@ -1,0 +1,93 @@
+"""DALI: JPEG bytes to uint8 RGB images on the training device. The only import of nvidia.dali.
+
+The bytes come from a callable (`fn.external_source`), so what is decoded, and in which order, is decided in loader.py.
+DALI runs `AHEAD` batches ahead of what is asked for, on its own threads.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import torch
+from nvidia.dali import fn, types
+from nvidia.dali.pipeline import Pipeline
+
+from mscgan.errors import UserError
+
+AHEAD = 3  # batches in work; the third hides a late wake-up on a machine whose cores are busy training
+
+
+def build(
+    source: Callable[[], list[np.ndarray]], batch: int, threads: int, device: torch.device, decode: str
+) -> Pipeline:
+    """A pipeline that decodes lists of `batch` uint8 arrays from source(); `run()` gives them on the device, (H, W, 3).
+
+    EXIF orientation is not applied, as nowhere in this project, and chroma is upsampled as Pillow does it.
+    """
+    on_gpu = device.type == "cuda"
+    index = (torch.cuda.current_device() if device.index is None else device.index) if on_gpu else None
+    pipeline = Pipeline(batch, threads, index, prefetch_queue_depth=AHEAD)
+    with pipeline:
+        jpegs = fn.external_source(source, batch=True, dtype=types.UINT8, ndim=1)
+        images = fn.decoders.image(
+            jpegs, device=decode, output_type=types.RGB, adjust_orientation=False, jpeg_fancy_upsampling=True
+        )
+        pipeline.set_outputs(images.gpu() if on_gpu else images)
+    pipeline.build()
+    return pipeline
+
+
+def run(pipeline: Pipeline, device: torch.device) -> torch.Tensor:
+    """The next batch, (N, H, W, 3) uint8 on the device, without a copy; it stays valid as long as it is held.
+
+    Raises:
+        RuntimeError: an image of this batch could not be decoded; the pipeline is then of no more use.
+    """
+    if device.type == "cpu":
+        (images,) = pipeline.run()
+        return torch.from_dlpack(images.as_tensor())
+    with torch.cuda.device(device):
+        # Given the stream, DALI hands over without waiting for the GPU and frees the memory in this stream's order.
+        (images,) = pipeline.run(torch.cuda.current_stream(device))
+        return torch.from_dlpack(images.as_tensor())
+
+
+def refused(jpegs: list[bytes], device: torch.device, decode: str) -> list[int]:
+    """Which of the images this decoder cannot decode, each tried alone."""
+    bad = []
+    for number, jpeg in enumerate(jpegs):
+        array = np.frombuffer(jpeg, np.uint8)
+        try:
+            run(build(lambda: [array], 1, 1, device, decode), device)  # noqa: B023
+        except RuntimeError:
+            bad.append(number)
+    return bad
+
+
+def choose(decode: str, device: torch.device, rank: int) -> str:
+    """"cpu" or "mixed" (DALI's GPU decoder) for the configured cpu | mixed | auto.
+
+    Auto is cpu: one thread decodes several times what a training GPU takes at these sizes, and GPU decoding takes time
+    from training. With fewer than two cores a GPU there is no thread to spare, and the GPU decodes.
+    """
+    if device.type == "cpu":
+        if decode == "mixed":
+            raise UserError("data.decode=mixed decodes on a GPU, and this process trains on the CPU; use data.decode=cpu")
+        return "cpu"
+    if decode != "auto":
+        return decode
+    cores, machine = len(os.sched_getaffinity(0)), os.cpu_count()
+    if cores == machine:  # bound to no part of the machine, so shared with the other ranks on it
+        cores //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    chosen = "mixed" if cores < 2 else "cpu"
+    if rank == 0:
+        _announce(f"data.decode=auto: JPEGs are decoded on the {'GPU' if cores < 2 else 'CPU'}, {cores} core(s) a rank")
+    return chosen
+
+
+@cache
+def _announce(line: str) -> None:
+    """Once a process, however many loaders it makes."""
+    print(line, file=sys.stderr, flush=True)

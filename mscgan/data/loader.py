@@ -1,0 +1,188 @@
+"""Batches of pairs on the training device, as a pure function of the position in the global order.
+
+Rank r of `world` takes positions p + r*batch ... p + (r+1)*batch of each global batch at p. DALI works ahead of training
+(data/decode.py); since what it is fed depends on the position alone, nothing of it needs saving.
+
+An image that cannot be decoded is replaced by this rule: a position whose pair holds such an image shows what the next
+position shows whose pair holds none. That depends on the order and on which images are bad, not on when a rank met
+them, on the number of ranks or on where a run was resumed; every other position keeps its pair.
+"""
+
+import sys
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mscgan.data import decode as dali
+from mscgan.data import jpeg
+from mscgan.data.order import Order, slice_of
+from mscgan.data.shards import ShardSet
+from mscgan.errors import UserError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N pairs; images and keypoints are as stored, to be mirrored by the consumer where `flip` says so."""
+
+    x: torch.Tensor  # (N, H, W, 3) uint8, source images
+    y: torch.Tensor  # (N, H, W, 3) uint8, target images
+    x_keypoints: torch.Tensor  # (N, 18, 2) float32, (x, y) pixels, missing (-1, -1)
+    y_keypoints: torch.Tensor  # (N, 18, 2) float32
+    flip: torch.Tensor  # (N,) bool
+    pair: torch.Tensor  # (N,) int64 on the CPU, rows of the pair table
+
+
+@dataclass(frozen=True)
+class _Fed:
+    """What was handed to DALI for one batch: N rows of the pair table, flips, 2N images (sources, then targets)."""
+
+    rows: np.ndarray
+    flips: np.ndarray
+    images: np.ndarray
+    replaced: int
+
+
+class Loader(Iterator[Batch]):
+    """An endless iterator of `Batch`, each of `batch` pairs for this rank.
+
+    Args:
+        shards: one split.
+        batch: pairs a call on this rank; a call consumes batch * world positions of the order.
+        rank, world: this process and the number of processes.
+        seed: of the order and the flips.
+        flip: probability of mirroring a pair.
+        device: where the tensors go.
+        decode: cpu | mixed | auto (data/decode.py, `choose`).
+        threads: DALI's CPU threads.
+        max_corrupt: undecodable images that this rank works around; one more is an error.
+        position: global pairs consumed before the first batch.
+
+    Attributes:
+        position: global pairs consumed, after the batches handed out so far. A loader made with it goes on from there.
+        corrupt: pairs replaced in the batches handed out so far, on this rank.
+
+    Raises:
+        UserError: no pairs, more than max_corrupt bad images, or a GPU decoder without a GPU.
+    """
+
+    def __init__(
+        self,
+        shards: ShardSet,
+        batch: int,
+        rank: int,
+        world: int,
+        seed: int,
+        flip: float,
+        device: torch.device | str,
+        decode: str = "auto",
+        threads: int = 2,
+        max_corrupt: int = 16,
+        position: int = 0,
+    ):
+        if not len(shards.pairs):
+            raise UserError(f"{shards.root} has no pairs to train on in this split; build it with two images a person")
+        self.shards, self.batch, self.rank, self.world, self.flip = shards, batch, rank, world, flip
+        self.device, self.threads, self.max_corrupt = torch.device(device), threads, max_corrupt
+        self.decode = dali.choose(decode, self.device, rank)
+        self.position, self.corrupt = position, 0
+        self._order = Order(len(shards.pairs), seed)
+        self._screened = np.zeros(len(shards), bool)  # images whose header has been looked at
+        self._bad = np.zeros(len(shards), bool)  # images that cannot be decoded
+        self._start()
+
+    def __next__(self) -> Batch:
+        while True:
+            try:
+                images = dali.run(self._pipeline, self.device)
+                break
+            except RuntimeError as error:
+                self._find_bad(self._fed[0].images, error)
+                self._start()
+        fed = self._fed.popleft()
+        self.position += self.batch * self.world
+        self.corrupt += fed.replaced
+        keypoints = self._to_device(self.shards.keypoints[fed.images])
+        n = self.batch
+        return Batch(
+            x=images[:n],
+            y=images[n:],
+            x_keypoints=keypoints[:n],
+            y_keypoints=keypoints[n:],
+            flip=self._to_device(fed.flips),
+            pair=torch.from_numpy(fed.rows),
+        )
+
+    def _start(self) -> None:
+        """A pipeline whose first batch is the one at `position`."""
+        self._ahead = self.position  # where the next batch to feed begins
+        self._fed: deque[_Fed] = deque()  # fed and not yet handed out, oldest first
+        self._pipeline = dali.build(self._feed, 2 * self.batch, self.threads, self.device, self.decode)
+
+    def _feed(self) -> list[np.ndarray]:
+        """DALI's source: the 2N JPEGs of the next batch."""
+        rows, draws = self._order.at(slice_of(self._ahead, self.batch, self.rank, self.world))
+        wrong = self._holds_bad(rows)
+        for n in np.flatnonzero(wrong):
+            rows[n], draws[n] = self._next_good(self._ahead + self.rank * self.batch + int(n))
+        images = self.shards.pairs[rows].T.ravel()
+        self._fed.append(_Fed(rows, draws < self.flip, images, int(wrong.sum())))
+        self._ahead += self.batch * self.world
+        return [np.frombuffer(self.shards.read(i), np.uint8) for i in images]
+
+    def _next_good(self, position: int) -> tuple[int, float]:
+        """Row and draw at the first position after this one whose pair holds no bad image."""
+        for after in range(position + 1, position + 2 * len(self.shards.pairs)):  # all of the next epoch, at least
+            row, draw = self._order.at(np.array([after]))
+            if not self._holds_bad(row).any():
+                return int(row[0]), float(draw[0])
+        raise self._too_many("no pair without one is left")
+
+    def _holds_bad(self, rows: np.ndarray) -> np.ndarray:
+        """(N,) bool: which pairs hold an image known to be bad, after a look at the headers not seen before."""
+        images = self.shards.pairs[rows]
+        for i in np.unique(images[~self._screened[images]]).tolist():
+            try:
+                height, width = jpeg.size(self.shards.read(i))
+                if (height, width) != (self.shards.height, self.shards.width):
+                    raise ValueError(f"{height}x{width} instead of {self.shards.height}x{self.shards.width}")
+            except ValueError as error:
+                if isinstance(error, UserError):  # of the folder, not of this image
+                    raise
+                self._note_bad(i, str(error))
+            self._screened[i] = True
+        return self._bad[images].any(axis=1)
+
+    def _find_bad(self, images: np.ndarray, error: RuntimeError) -> None:
+        """Notes which images of a batch that DALI refused are to blame; re-raises its error if none is."""
+        suspects = np.unique(images).tolist()
+        blamed = dali.refused([self.shards.read(i) for i in suspects], self.device, self.decode)
+        if not blamed:
+            raise error
+        for number in blamed:
+            self._note_bad(suspects[number], "broken image data")
+
+    def _note_bad(self, i: int, why: str) -> None:
+        self._bad[i] = True
+        count = int(self._bad.sum())
+        print(
+            f"[rank {self.rank}] cannot decode {self.shards.locate(i)}: {why}; its pairs are replaced by the next ones "
+            f"(bad image {count}, at most {self.max_corrupt})",
+            file=sys.stderr,
+            flush=True,
+        )
+        if count > self.max_corrupt:
+            raise self._too_many(f"more than data.max_corrupt={self.max_corrupt}")
+
+    def _too_many(self, why: str) -> UserError:
+        names = ", ".join(self.shards.locate(i) for i in np.flatnonzero(self._bad))
+        return UserError(
+            f"{int(self._bad.sum())} images cannot be decoded ({why}): {names}; "
+            f"see `python shards/verify.py {self.shards.root}` and build the folder again"
+        )
+
+    def _to_device(self, array: np.ndarray) -> torch.Tensor:
+        tensor = torch.from_numpy(array)
+        return tensor if self.device.type == "cpu" else tensor.pin_memory().to(self.device, non_blocking=True)
