@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mscgan.errors import UserError, run
+from mscgan.errors import UserError, run  # noqa: E402
 
 CHUNK = 4 << 20
 VERIFIED = "verified.json"  # {name: [size, mtime_ns]} of the files whose checksum was right
