@@ -1,21 +1,107 @@
-"""Pairs (source image, target image) of a person."""
+"""Pairs (source image, target image) of a person, by the field's published rules; as a command, writes a from,to list.
+
+    python shards/pairs.py {market1501,deepfashion} --annotations CSV [--sample N --seed 0] --out FILE
+
+needs no images. Pairs are all ordered pairs of a person's usable images, persons in order of first appearance in the
+annotation, images in its order (pose-gan, create_pairs_dataset.py).
+"""
+
+import argparse
+import sys
+from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mscgan.errors import UserError, run  # noqa: E402
+from shards import deepfashion, market1501  # noqa: E402
+from shards.annotations import Annotation, read, text_lines  # noqa: E402
+
+DATASETS = {"market1501": market1501, "deepfashion": deepfashion}
+
 
 def ordered_pairs(persons: list[str]) -> np.ndarray:
-    """(P, 2) int64: all ordered pairs of two images of a person, persons in order of first appearance."""
+    """(P, 2) int64: all ordered pairs of two images of a person. persons: whom each image shows."""
     images: dict[str, list[int]] = {}
     for image, person in enumerate(persons):
         images.setdefault(person, []).append(image)
-    blocks = []
+    blocks = [np.empty((0, 2), np.int64)]
     for same in map(np.asarray, images.values()):
         source, target = np.nonzero(~np.eye(len(same), dtype=bool))
         blocks.append(np.stack([same[source], same[target]], axis=1))
-    return np.concatenate(blocks) if blocks else np.empty((0, 2), np.int64)
+    return np.concatenate(blocks)
 
 
 def sample(pairs: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """`count` rows without repeat, in the order of pandas' `sample(n=count, random_state=seed)`; all, shuffled, if there are fewer."""
+    """`count` different rows, those and in the order of pandas' `sample(n=count, random_state=seed)`, with which the
+    public lists were drawn; all rows, shuffled, if there are fewer."""
     rows = np.random.RandomState(seed).choice(len(pairs), size=min(count, len(pairs)), replace=False)
     return pairs[rows]
+
+
+def usable(rows: list[Annotation], dataset) -> tuple[list[Annotation], list[str]]:
+    """The rows that pairs are made of and the person of each: junk, distractors and rows without the four joints
+    are left out. dataset: a module of DATASETS."""
+    kept = [(row, dataset.person(dataset.flat(row.name))) for row in rows]
+    kept = [(row, person) for row, person in kept if person is not None and row.usable]
+    return [row for row, _ in kept], [person for _, person in kept]
+
+
+def read_list(path: Path) -> list[tuple[int, str, str]]:
+    """(line number, source name, target name) for each row of a from,to list.
+
+    Raises:
+        UserError: no such file, or a broken line.
+    """
+    lines = text_lines(path)
+    if not lines or lines[0].replace(" ", "") != "from,to":
+        raise UserError(f"{path} line 1: {lines[0][:60] if lines else ''!r}; a pair list begins with from,to")
+    rows = []
+    for number, line in enumerate(lines[1:], start=2):
+        names = [name.strip() for name in line.split(",")]
+        if len(names) == 2 and all(names):
+            rows.append((number, *names))
+        elif line.strip():
+            raise UserError(f"{path} line {number}: {line[:60]!r}; expected two names, from,to")
+    if not rows:
+        raise UserError(f"{path} has no pairs; expected a line from,to for each")
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", choices=DATASETS)
+    parser.add_argument("--annotations", type=Path, required=True, metavar="CSV")
+    parser.add_argument("--sample", type=int, metavar="N", help="draw N of the pairs (all, in order)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw (0: as the public lists)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+    a = parser.parse_args()
+    check_draw(a.sample, a.seed)
+    dataset = DATASETS[a.dataset]
+    rows = read(a.annotations, dataset.HEIGHT, dataset.WIDTH)
+    kept, persons = usable(rows, dataset)
+    pairs = ordered_pairs(persons)
+    chosen = pairs if a.sample is None else sample(pairs, a.sample, a.seed)
+    temporary = a.out.with_name(a.out.name + ".tmp")
+    try:
+        temporary.write_text("from,to\n" + "".join(f"{kept[i].name},{kept[j].name}\n" for i, j in chosen))
+        temporary.rename(a.out)
+    except OSError as error:
+        raise UserError(f"cannot write {a.out}: {error.strerror}") from error
+    print(
+        f"{len(rows):,} rows, {len(kept):,} usable, {len(set(persons)):,} persons, {len(pairs):,} pairs; "
+        f"{len(chosen):,} written to {a.out}"
+    )
+
+
+def check_draw(count: int | None, seed: int) -> None:
+    """UserError unless count is None or above 0 and seed fits numpy's generator."""
+    if count is not None and count < 1:
+        raise UserError(f"--sample {count}: give the number of pairs to draw, 1 or more")
+    if not 0 <= seed < 2**32:
+        raise UserError(f"--seed {seed}: give a number from 0 to {2**32 - 1}")
+
+
+if __name__ == "__main__":
+    run(main)

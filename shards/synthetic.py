@@ -17,7 +17,7 @@ from shards.synthetic_look import random_look
 from shards.write import Image, Plan, Sample, Split
 
 DRAWING = 1  # raise it when the same seed gives other pictures, so that an old half-made build is not gone on with
-FRAME = 0.76  # an average person's height as a share of the picture's
+FRAME = 0.78  # an average person's height as a share of the picture's
 
 
 def plan(people: int, views: int, seed: int, height: int, width: int, test_pairs: int) -> Plan:
@@ -56,7 +56,7 @@ def person(recipe: tuple[int, int], views: int, seed: int, height: int, width: i
     scale = FRAME * height * look.height * rng.uniform(0.94, 1.06)
     middle = (view[:, 0].min() + view[:, 0].max()) / 2  # keeps stretched-out limbs in the picture where they fit
     origin = (width * rng.uniform(0.47, 0.53) - 0.7 * middle * scale, height * rng.uniform(0.91, 0.95))
-    over = max(2, round(256 / height))
+    over = max(2, round(192 / height))
     picture = np.asarray(draw(look, view, pose.seat, (width, height), scale, origin, over), np.float32)
     light = rng.uniform(0.93, 1.07) * rng.uniform(0.98, 1.02, 3)
     picture = Picture.fromarray(np.clip(picture * light, 0, 255).astype(np.uint8))

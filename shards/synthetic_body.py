@@ -203,9 +203,9 @@ def joints(pose: Pose, build: float) -> np.ndarray:
     head = trunk @ _about_y(pose.look)
     points[HEAD] = points[NECK] + trunk @ [0, HEAD_RISE, 0.012]
     for joint, offset in {
-        NOSE: [0, -0.15, 1.05],
-        R_EYE: [-0.38, 0.12, 0.88],
-        L_EYE: [0.38, 0.12, 0.88],
+        NOSE: [0, -0.18, 1.0],
+        R_EYE: [-0.38, 0.1, 0.78],
+        L_EYE: [0.38, 0.1, 0.78],
         R_EAR: [-0.95, -0.02, 0],
         L_EAR: [0.95, -0.02, 0],
     }.items():

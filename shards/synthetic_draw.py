@@ -4,6 +4,8 @@ All lengths are in units of the body's height until `_Canvas` turns them to pixe
 too large, which is then reduced.
 """
 
+from functools import lru_cache
+
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -37,7 +39,7 @@ from shards.synthetic_body import (
 )
 from shards.synthetic_look import Colour, Look, Material
 
-CIRCLE = np.stack([np.cos(np.linspace(0, 2 * np.pi, 20)), np.sin(np.linspace(0, 2 * np.pi, 20))], axis=1)
+DIRECTIONS = np.stack([np.cos(np.arange(32) * np.pi / 16), np.sin(np.arange(32) * np.pi / 16)], axis=1)
 SKIRT_END = {"skirt": 0.75, "long skirt": 1.35}  # of the way from hip to knee to ankle
 
 
@@ -55,23 +57,25 @@ class _Canvas:
         """Paints the hull of discs [(centre, radius)]; the cloth runs along axis (upper, lower point) if given."""
         centres = self.pixels(np.array([np.asarray(c)[:2] for c, _ in discs]))
         radii = np.array([r for _, r in discs]) * self.scale
-        rim = np.concatenate([c + r * CIRCLE for c, r in zip(centres, radii, strict=True)])
+        # the hull's corners: in each direction the point of the disc that reaches farthest
+        farthest = (DIRECTIONS @ centres.T + radii).argmax(axis=1)
+        rim = centres[farthest] + radii[farthest, None] * DIRECTIONS
         left, top = np.floor(np.maximum(rim.min(0), 0)).astype(int)
         right, bottom = np.ceil(np.minimum(rim.max(0), self.image.size)).astype(int) + 1
         if right <= left + 1 or bottom <= top + 1:
             return
         mask = Image.new("L", (right - left, bottom - top))
-        ImageDraw.Draw(mask).polygon([tuple(p) for p in _hull(rim - [left, top])], fill=255)
+        ImageDraw.Draw(mask).polygon((rim - [left, top]).ravel().tolist(), fill=255)
         upper, lower = self.pixels(np.array([np.asarray(p)[:2] for p in axis])) if axis else (centres[0], centres[-1])
         along = lower - upper
         along = along / np.hypot(*along) if np.hypot(*along) > 1 else np.array([0.0, 1.0])
-        y, x = np.mgrid[top:bottom, left:right].astype(np.float32)
-        u = ((x - upper[0]) * along[1] - (y - upper[1]) * along[0]) / self.scale
-        v = ((x - upper[0]) * along[0] + (y - upper[1]) * along[1]) / self.scale
-        breadth = radii.max() / self.scale + np.abs((centres - upper) @ [along[1], -along[0]]).max() / self.scale
-        across = np.clip(u / breadth, -1, 1)
-        round_shade = light * (1.04 - 0.26 * (across + 0.2) ** 2)
-        painted = np.clip(material.paint(u, v) * round_shade[..., None], 0, 255).astype(np.uint8)
+        x = (np.arange(left, right, dtype=np.float32) - np.float32(upper[0])) / np.float32(self.scale)
+        y = (np.arange(top, bottom, dtype=np.float32) - np.float32(upper[1]))[:, None] / np.float32(self.scale)
+        u, v = x * np.float32(along[1]) - y * np.float32(along[0]), x * np.float32(along[0]) + y * np.float32(along[1])
+        breadth = (radii.max() + np.abs((centres - upper) @ [along[1], -along[0]]).max()) / self.scale
+        across = np.minimum(np.abs(u / np.float32(breadth) + 0.2), 1.2)  # lit from the left
+        shade = np.float32(light) * (1.04 - 0.26 * across * across)
+        painted = np.minimum(material.paint(u, v) * shade[..., None], 255).astype(np.uint8)
         self.image.paste(Image.fromarray(painted), (left, top), mask)
 
     def dot(self, centre: np.ndarray, radius: float, colour: Colour, squash: float = 1.0) -> None:
@@ -90,7 +94,7 @@ def draw(
     over: how many times too large it is drawn.
     """
     width, height = size
-    canvas = _Canvas(_place(look, width * over, height * over), scale * over, (origin[0] * over, origin[1] * over))
+    canvas = _Canvas(_place(look, width * over, height * over).copy(), scale * over, (origin[0] * over, origin[1] * over))
     _shadow(canvas, view)
     parts = _legs(look, view) + _trunk(look, view) + _arms(look, view)
     parts += _head(canvas, look, view)
@@ -115,14 +119,15 @@ def _legs(look: Look, view: np.ndarray) -> list:
         shin = look.bottom if look.bottoms == "trousers" else look.skin
         wide = 1.12 if look.bottoms == "trousers" else 1.0
         hem = knee if look.bottoms != "shorts" else hip + 0.8 * (knee - hip)
-        depth = (hip[2] + knee[2]) / 2 - 0.01
-        parts.append((depth - 0.001, ([(hip, 0.058 * b), (knee, 0.038 * b)], look.skin, None, light)))
+        depth = (hip[2] + knee[2]) / 2 - 0.07  # a shirt hangs over the trousers, but a lap comes before it
+        if look.bottoms == "shorts":
+            parts.append((depth - 0.001, ([(hip, 0.058 * b), (knee, 0.038 * b)], look.skin, None, light)))
         parts.append((depth, ([(hip, 0.062 * b), (hem, 0.046 * b * wide)], thigh, None, light)))
-        low = (knee[2] + ankle[2]) / 2 - 0.011
+        low = (knee[2] + ankle[2]) / 2 - 0.071
         parts.append((low, ([(knee, 0.038 * b * wide), (ankle, 0.024 * b * wide)], shin, None, light)))
-        parts.append((max(low, depth) + 0.002, ([(ankle - [0, 0.008, 0], 0.026), (toe, 0.017)], look.shoes, None, light)))
+        parts.append((max(low, depth) + 0.001, ([(ankle - [0, 0.008, 0], 0.026), (toe, 0.017)], look.shoes, None, light)))
     if look.bottoms in SKIRT_END:
-        parts.append((view[[R_KNEE, L_KNEE, SPINE], 2].mean() + 0.02, _skirt(look, view)))
+        parts.append((max(depth for depth, _ in parts) - 0.0005, _skirt(look, view)))
     return parts
 
 
@@ -142,18 +147,16 @@ def _trunk(look: Look, view: np.ndarray) -> list:
     depth = view[SPINE, 2]
     middle = (view[R_HIP] + view[L_HIP]) / 2
     pelvis = [(view[R_HIP], 0.06 * b), (view[L_HIP], 0.06 * b), (middle + [0, 0.035, 0], 0.062 * b)]
-    drop = np.array([0, -0.012, 0])
-    chest = [(view[R_SHOULDER] + drop, 0.042 * b), (view[L_SHOULDER] + drop, 0.042 * b), (view[NECK] + 2 * drop, 0.058 * b)]
-    waist_width = 0.7 * (view[R_HIP] - middle)
-    waist = [(view[SPINE] * 0.35 + middle * 0.65 + s * waist_width, 0.058 * b) for s in (-1, 1)]
+    drop = np.array([0, -0.014, 0])
+    chest = [(0.88 * view[s] + 0.12 * view[NECK] + drop, 0.043 * b) for s in (R_SHOULDER, L_SHOULDER)]
+    chest.append((view[NECK] + 2 * drop, 0.056 * b))
+    waist_width = 0.72 * (view[R_HIP] - middle)
+    waist = [(0.3 * view[SPINE] + 0.7 * middle + s * waist_width, 0.045 * b) for s in (-1, 1)]
     parts = [
         (depth - 0.004, (pelvis, look.bottom)),
         (depth, (chest + waist, look.top, (view[NECK], middle))),
-        (depth + 0.003, ([(view[NECK] + drop, 0.027), (view[HEAD], 0.027)], look.skin)),
+        (depth + 0.003, ([(view[NECK] + [0, 0.012, 0], 0.028), (view[HEAD], 0.026)], look.skin)),
     ]
-    if look.belt:
-        belt = Material("plain", (40, 30, 25), (0, 0, 0), 1.0)
-        parts.append((depth - 0.002, ([(p - [0, 0.022, 0], r) for p, r in waist], belt)))
     facing = _facing(view)
     if look.emblem and facing[2] > 0.35:
         chest_middle = 0.62 * view[NECK] + 0.38 * view[SPINE] + [0.05 * facing[0], 0, 0]
@@ -166,14 +169,15 @@ def _arms(look: Look, view: np.ndarray) -> list:
     parts = []
     b = look.build
     for shoulder, elbow, wrist, hand in ((R_SHOULDER, R_ELBOW, R_WRIST, R_HAND), (L_SHOULDER, L_ELBOW, L_WRIST, L_HAND)):
-        shoulder, elbow, wrist, hand = view[shoulder], view[elbow], view[wrist], view[hand]
+        shoulder, elbow, wrist, hand = view[shoulder] - [0, 0.01, 0], view[elbow], view[wrist], view[hand]
         light = 0.86 if shoulder[2] < view[NECK, 2] - 0.03 else 0.95
         sleeve = look.top if look.long_sleeves else look.skin
         depth = (shoulder[2] + elbow[2]) / 2 + 0.012
         low = (elbow[2] + wrist[2]) / 2 + 0.013
         parts.append((low - 0.001, ([(wrist, 0.019), (hand, 0.021)], look.skin, None, light)))
         parts.append((low, ([(elbow, 0.029 * b), (wrist, 0.021 * b)], sleeve, None, light)))
-        parts.append((depth - 0.001, ([(shoulder, 0.033 * b), (elbow, 0.028 * b)], look.skin, None, light)))
+        if not look.long_sleeves:
+            parts.append((depth - 0.001, ([(shoulder, 0.033 * b), (elbow, 0.028 * b)], look.skin, None, light)))
         end = elbow if look.long_sleeves else shoulder + 0.6 * (elbow - shoulder)
         parts.append((depth, ([(shoulder, 0.041 * b), (end, 0.034 * b)], look.top, None, light)))
     return parts
@@ -189,7 +193,7 @@ def _head(canvas: _Canvas, look: Look, view: np.ndarray) -> list:
     r = HEAD_RADIUS
     head, facing = view[HEAD], _facing(view)
     up = np.array([0.0, 1.0, 0.0])
-    depth = head[2] + 0.02
+    depth = max(head[2] + 0.02, view[SPINE, 2] + 0.01)  # before the neck
     skull = [(head + 0.18 * r * up, 0.98 * r), (head - 0.45 * r * up + 0.18 * r * facing, 0.72 * r)]
     parts = [(depth, (skull, look.skin))]
     for ear in (R_EAR, L_EAR):
@@ -214,13 +218,14 @@ def _head(canvas: _Canvas, look: Look, view: np.ndarray) -> list:
 def _hair(canvas: _Canvas, look: Look, cap: list, head: np.ndarray, facing: np.ndarray) -> None:
     r, up = HEAD_RADIUS, np.array([0.0, 1.0, 0.0])
     canvas.part(cap, look.hair)
-    if facing[2] > -0.55:  # the face again, over the hair's front
-        middle = head - 0.2 * r * up + 0.38 * r * facing
-        canvas.part([(middle + 0.2 * r * up, 0.7 * r), (middle - 0.22 * r * up, 0.6 * r)], look.skin)
+    if facing[2] > -0.45:  # the face again, over the hair's front; a narrow strip when it is turned away
+        full = min(1.0, 0.78 + 0.6 * facing[2])
+        middle = head - 0.2 * r * up + (0.95 - 0.57 * full) * r * facing
+        canvas.part([(middle + 0.2 * r * up, 0.7 * r * full), (middle - 0.22 * r * up, 0.6 * r * full)], look.skin)
     if look.haircut == "cap":
         top = head + 0.5 * r * up
         canvas.part([(top - 0.15 * r * facing, 0.92 * r), (top + 0.1 * r * facing + 0.2 * r * up, 0.8 * r)], look.hat)
-        if facing[2] > -0.55:
+        if facing[2] > -0.45:
             brow = head + 0.35 * r * up
             canvas.part([(brow + 0.7 * r * facing, 0.3 * r), (brow + 1.3 * r * facing - 0.1 * r * up, 0.2 * r)], look.hat, None, 0.8)
 
@@ -230,9 +235,9 @@ def _face(canvas: _Canvas, look: Look, view: np.ndarray, facing: np.ndarray) -> 
     skin = np.float32(look.skin.first)
     for eye in (R_EYE, L_EYE):
         if view[eye, 2] - head[2] > -0.12 * r:
-            canvas.dot(view[eye], 0.16 * r, (245, 245, 245), 1.2)
-            canvas.dot(view[eye] + [0.04 * r * facing[0], 0, 0], 0.11 * r, (30, 24, 24))
-    canvas.dot(view[NOSE], 0.13 * r, tuple(skin * 0.86))
+            canvas.dot(view[eye] + [0, 0.24 * r, 0], 0.05 * r, look.hair.first, 3.2)
+            canvas.dot(view[eye], 0.11 * r, (34, 26, 24), 1.25)
+    canvas.dot(view[NOSE], 0.13 * r, tuple(skin * 0.82))
     canvas.dot(view[NOSE] - [0.12 * r * facing[0], 0.42 * r, 0], 0.08 * r, tuple(skin * [0.85, 0.5, 0.5]), 2.4)
 
 
@@ -257,6 +262,7 @@ def _stool(canvas: _Canvas, view: np.ndarray) -> None:
     pen.rectangle((left, top, right, top + 1.4 * thick), fill=(112, 78, 50))
 
 
+@lru_cache(maxsize=1)  # a person's views follow each other
 def _place(look: Look, width: int, height: int) -> Image.Image:
     """The wall or greenery behind and the floor, soft in contrast so that the person stands out."""
     y, x = np.mgrid[:height, :width].astype(np.float32) / height
@@ -272,7 +278,7 @@ def _place(look: Look, width: int, height: int) -> Image.Image:
     elif look.place == "fence":
         shade = 1 - 0.12 * (x % 0.08 < 0.035)
     elif look.place == "leaves":
-        shade = 1 + 0.06 * (np.sin(31 * x + 9 * np.sin(17 * y)) + np.sin(29 * y + 8 * np.sin(23 * x)))
+        shade = 1 + 0.06 * (np.sin(17 * x + 3 * np.sin(11 * y)) + np.sin(19 * y + 3 * np.sin(13 * x)))
     else:
         shade = np.ones_like(x)
     picture = np.float32(look.wall) * shade[..., None]
@@ -280,21 +286,3 @@ def _place(look: Look, width: int, height: int) -> Image.Image:
     floor = rows > look.horizon
     picture[floor] = np.float32(look.floor) * (0.9 + 0.5 * (rows[floor, None, None] - look.horizon))
     return Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
-
-
-def _hull(points: np.ndarray) -> list[np.ndarray]:
-    """Convex hull (Andrew's monotone chain)."""
-    ordered = sorted(map(tuple, points))
-
-    def half(sequence) -> list:
-        chain = []
-        for p in sequence:
-            while len(chain) > 1 and (
-                (chain[-1][0] - chain[-2][0]) * (p[1] - chain[-2][1])
-                <= (chain[-1][1] - chain[-2][1]) * (p[0] - chain[-2][0])
-            ):
-                chain.pop()
-            chain.append(p)
-        return chain[:-1]
-
-    return half(ordered) + half(ordered[::-1])

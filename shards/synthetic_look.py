@@ -14,6 +14,7 @@ Colour = tuple[float, float, float]
 SKIN = [(255, 224, 196), (241, 194, 155), (224, 172, 125), (198, 134, 86), (141, 85, 51), (92, 56, 36)]
 HAIR = [(28, 22, 20), (59, 38, 24), (101, 66, 33), (161, 112, 58), (220, 184, 110), (150, 62, 30), (150, 150, 152)]
 HAIRCUTS = ["short", "short", "long", "long", "bun", "cap", "bald"]
+# the last is for shirts alone
 PATTERNS = ["plain", "plain", "stripes", "pinstripes", "checks", "dots", "print", "blocks"]
 BOTTOMS = ["trousers", "trousers", "shorts", "skirt", "long skirt"]
 PLACES = ["plain", "gradient", "bricks", "panels", "fence", "leaves"]
@@ -27,7 +28,7 @@ class Material:
     period: float  # of the pattern, body heights
 
     def paint(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """(h, w) places -> (h, w, 3) float32 colours."""
+        """(h, w) places -> (h, w, 3) float32 colours, (1, 1, 3) where they are all the same."""
         a, b = u / self.period, v / self.period
         if self.pattern == "stripes":
             mix = b % 1 < 0.5
@@ -43,7 +44,7 @@ class Material:
         elif self.pattern == "blocks":  # another colour from the chest down
             mix = b > 1.6
         else:
-            mix = np.zeros_like(u)
+            return np.float32([[self.first]])
         mix = np.asarray(mix, np.float32)[..., None]
         return (1 - mix) * np.float32(self.first) + mix * np.float32(self.second)
 
@@ -60,7 +61,6 @@ class Look:
     bottom: Material
     bottoms: str
     shoes: Material
-    belt: bool
     height: float  # of the body, 1 is average
     build: float  # width of the body, 1 is average
     place: str
@@ -88,7 +88,6 @@ def random_look(rng: np.random.Generator) -> Look:
         bottom=bottom,
         bottoms=bottoms,
         shoes=_plain(_colour(rng, (0.0, 0.7), (0.08, 0.95))),
-        belt=bool(rng.random() < 0.3) and bottom is not top,
         height=rng.uniform(0.94, 1.05),
         build=rng.uniform(0.9, 1.2),
         place=str(rng.choice(PLACES)),
@@ -100,7 +99,7 @@ def random_look(rng: np.random.Generator) -> Look:
 
 
 def _cloth(rng: np.random.Generator, plain: float = 0.0) -> Material:
-    pattern = "plain" if rng.random() < plain else str(rng.choice(PATTERNS))
+    pattern = "plain" if rng.random() < plain else str(rng.choice(PATTERNS[:-1] if plain else PATTERNS))
     if rng.random() < 0.25:  # black, grey, white
         first = (rng.uniform(20, 245),) * 3
     else:
@@ -121,4 +120,4 @@ def _colour(rng: np.random.Generator, saturation: tuple[float, float], value: tu
 
 
 def _near(rng: np.random.Generator, colour: Colour) -> Colour:
-    return tuple(float(np.clip(c * s, 0, 255)) for c, s in zip(colour, rng.uniform(0.93, 1.07, 3), strict=True))
+    return tuple(float(np.clip(c * s, 0, 255)) for c, s in zip(colour, rng.uniform(0.96, 1.04, 3), strict=True))

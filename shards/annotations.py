@@ -1,0 +1,83 @@
+"""Reads the field's keypoint files: `name:keypoints_y:keypoints_x`, each list 18 numbers in JSON, -1 where missing."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from mscgan.errors import UserError
+
+HEADER = "name:keypoints_y:keypoints_x"
+NEEDED = {8: "right hip", 11: "left hip", 5: "left shoulder", 2: "right shoulder"}  # pose-gan's filter
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """keypoints: 18 [x, y] in pixels, [-1, -1] where missing."""
+
+    name: str
+    keypoints: list
+
+    @property
+    def usable(self) -> bool:
+        """Hips and shoulders are all there."""
+        return all(self.keypoints[joint] != [-1, -1] for joint in NEEDED)
+
+
+def read(path: Path, height: int, width: int) -> list[Annotation]:
+    """The rows of a keypoint file of height x width pictures, in order.
+
+    Raises:
+        UserError: no such file, a broken line, a wrong number of keypoints, one outside the picture, a name twice.
+    """
+    lines = text_lines(path)
+    if not lines or lines[0].replace(" ", "") != HEADER:
+        raise UserError(f"{path} line 1: {lines[0][:60] if lines else ''!r}; a keypoint file begins with {HEADER}")
+    first_line: dict[str, int] = {}
+    rows = []
+    for number, line in enumerate(lines[1:], start=2):
+        if not line.strip():
+            continue
+        try:
+            row = _row(line, height, width)
+        except ValueError as error:
+            raise UserError(f"{path} line {number}: {error}") from error
+        if row.name in first_line:
+            raise UserError(f"{path} line {number}: {row.name} is also on line {first_line[row.name]}; remove one")
+        first_line[row.name] = number
+        rows.append(row)
+    return rows
+
+
+def text_lines(path: Path) -> list[str]:
+    """A text file's lines; UserError where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a text file (byte {error.start})") from error
+
+
+def _row(line: str, height: int, width: int) -> Annotation:
+    fields = line.split(":")
+    if len(fields) != 3 or not fields[0].strip():
+        raise ValueError(f"{len(fields)} fields between colons; expected {HEADER}")
+    ys, xs = (_numbers(text, title) for text, title in zip(fields[1:], HEADER.split(":")[1:], strict=True))
+    keypoints = [[x, y] for x, y in zip(xs, ys, strict=True)]
+    for joint, (x, y) in enumerate(keypoints):
+        if (x, y) != (-1, -1) and not (0 <= x <= width - 1 and 0 <= y <= height - 1):
+            raise ValueError(f"keypoint {joint} at x {x}, y {y} is outside a {height}x{width} (height x width) picture")
+    return Annotation(fields[0].strip(), keypoints)
+
+
+def _numbers(text: str, title: str) -> list:
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{title} is not a list of numbers: {text.strip()[:40]!r}") from error
+    if not isinstance(values, list) or any(type(v) not in (int, float) or not math.isfinite(v) for v in values):
+        raise ValueError(f"{title} is not a list of numbers: {text.strip()[:40]!r}")
+    if len(values) != 18:
+        raise ValueError(f"{title} has {len(values)} numbers; expected 18")
+    return values

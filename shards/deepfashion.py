@@ -1,0 +1,47 @@
+"""DeepFashion, In-shop Clothes Retrieval: 256x256 pictures, either with the flat names of the public keypoint files,
+`fashionWOMENDressesid0000000202_1front.jpg`, or in the original tree, `WOMEN/Dresses/id_00000002/02_1_front.jpg`."""
+
+import os
+import re
+from pathlib import Path
+
+from mscgan.errors import UserError
+
+NAME = "deepfashion"
+HEIGHT, WIDTH = 256, 256
+TREE = re.compile(r"(?:.*/)?(MEN|WOMEN)/([^/]+)/id_(\d{8})/(\d{2})_(\d+)_(\w+\.jpg)")
+# category, item and colour: one person in one outfit. Not the last "id": that would be found in "2side.jpg".
+OUTFIT = re.compile(r"(.*id\d{10})_")
+
+
+def flat(name: str) -> str:
+    """The name under which an annotation, a pair list and a file meet: the flat one."""
+    found = TREE.fullmatch(name)
+    if not found:
+        return name
+    gender, category, item, colour, number, view = found.groups()
+    return f"fashion{gender}{category}id{item}{colour}_{number}{view}"
+
+
+def person(name: str) -> str | None:
+    """Category, item and colour of a flat name.
+
+    Raises:
+        UserError: not a name of this data set.
+    """
+    found = OUTFIT.match(name)
+    if not found:
+        raise UserError(f"{name!r} is not a DeepFashion name such as fashionWOMENDressesid0000000202_1front.jpg")
+    return found[1]
+
+
+def files(folder: Path) -> dict[str, Path]:
+    """All .jpg below a folder, flat or in the original tree, by flat name."""
+    found = {}
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            if name.endswith(".jpg"):
+                path = Path(parent, name)
+                found.setdefault(flat(path.as_posix()) if TREE.fullmatch(path.as_posix()) else name, path)
+    return found
