@@ -117,9 +117,9 @@ def _score(batch: tuple) -> np.ndarray:
 
 def _in_processes(batches: Iterator[tuple], cores: int) -> Iterator[np.ndarray]:
     """As map(_score, batches), in order, over processes; at most two batches a process wait in memory."""
-    # From a fork server: a fork of a process that has used CUDA or has threads may hang. It imports this file once for all.
+    # From a fork server: a fork of a process that has used CUDA or has threads may hang. It imports the slow packages once.
     context = get_context("forkserver")
-    context.set_forkserver_preload(["mscgan.evaluate"])
+    context.set_forkserver_preload(["mscgan.generate", "mscgan.metrics.ssim"])
     with ProcessPoolExecutor(cores, mp_context=context) as pool:
         waiting = deque()
         for batch in batches:
