@@ -1,32 +1,88 @@
-"""Makes a shard folder: `python shards/build.py {synthetic,market1501,deepfashion} --out DIR ...`."""
+"""Makes a folder of shards for training.
+
+    python shards/build.py synthetic  --out DIR [--people N --views V --seed S --height H --width W]
+    python shards/build.py market1501  --images DIR --annotations CSV [--test-annotations CSV] --out DIR
+    python shards/build.py deepfashion --images DIR --annotations CSV [--test-annotations CSV] --out DIR
+
+The same command again goes on after a kill. `python shards/verify.py DIR` checks the result.
+"""
 
 import argparse
 import os
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mscgan.errors import run  # noqa: E402
-from shards import synthetic  # noqa: E402
-from shards.write import write  # noqa: E402
+from mscgan.errors import UserError, run  # noqa: E402
+from shards import photographs, synthetic  # noqa: E402
+from shards.pairs import DATASETS, check_draw  # noqa: E402
+from shards.write import Plan, write  # noqa: E402
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
+    a = _parser().parse_args()
+    if a.workers < 1:
+        raise UserError(f"--workers {a.workers}: give 1 or more processes")
+    if a.command == "synthetic":
+        check_draw(None, a.seed)
+        plan = synthetic.plan(a.people, a.views, a.seed, a.height, a.width, a.test_pairs)
+    else:
+        plan = _photographs(a)
+    started = time.monotonic()
+    if not write(plan, a.out, a.workers):
+        print(f"{a.out} is already built; nothing to do")
+        return
+    images = sum(len(split.images) for split in plan.splits.values())
+    pairs = ", ".join(f"{len(split.pairs):,} {name} pairs" for name, split in plan.splits.items())
+    print(f"{a.out}: {images:,} images of {plan.height}x{plan.width}, {pairs}, {time.monotonic() - started:.0f} s")
+
+
+def _photographs(a: argparse.Namespace) -> Plan:
+    annotations = {"train": a.annotations, "test": a.test_annotations}
+    annotations = {split: path for split, path in annotations.items() if path is not None}
+    if not annotations:
+        raise UserError("no keypoint file: give --annotations CSV, --test-annotations CSV or both")
+    check_draw(a.sample, a.seed)
+    plan, report = photographs.plan(DATASETS[a.command], a.images, annotations, a.pairs, a.sample, a.seed)
+    print("\n".join(report), flush=True)
+    return plan
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--out", type=Path, required=True, help="the folder to make")
-    common.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (the cores)")
-    drawn = commands.add_parser("synthetic", parents=[common], help="drawn people")
-    drawn.add_argument("--people", type=int, default=200, help="a fifth of them for test (200)")
+    common.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to make")
+    common.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (as many as cores)")
+
+    drawn = commands.add_parser("synthetic", parents=[common], help="drawn people, any number and size")
+    drawn.add_argument("--people", type=int, default=200, help="a fifth of them are the test split (200)")
     drawn.add_argument("--views", type=int, default=10, help="pictures of a person (10)")
     drawn.add_argument("--seed", type=int, default=0)
-    drawn.add_argument("--height", type=int, default=128)
-    drawn.add_argument("--width", type=int, default=64)
-    drawn.add_argument("--test-pairs", type=int, default=1000, help="pairs of the test split (1000)")
-    a = parser.parse_args()
-    write(synthetic.plan(a.people, a.views, a.seed, a.height, a.width, a.test_pairs), a.out, a.workers)
+    drawn.add_argument("--height", type=int, default=128, help="pixels (128)")
+    drawn.add_argument("--width", type=int, default=64, help="pixels (64)")
+    drawn.add_argument("--test-pairs", type=int, default=1000, help="pairs of the test split, at most (1000)")
+
+    for dataset in DATASETS:
+        taken = commands.add_parser(dataset, parents=[common], help="photographs with the public keypoint files")
+        taken.add_argument("--images", type=Path, required=True, metavar="DIR", help="where the pictures lie")
+        taken.add_argument("--annotations", type=Path, metavar="CSV", help="keypoints of the train split")
+        taken.add_argument("--test-annotations", type=Path, metavar="CSV", help="keypoints of the test split")
+        taken.add_argument(
+            "--pairs",
+            type=Path,
+            nargs="+",
+            default=[],
+            metavar="FILE",
+            help="from,to lists, one a split at most, instead of all ordered pairs of a person",
+        )
+        taken.add_argument(
+            "--sample", type=int, metavar="N", help="draw N of the test pairs (of the train pairs, if it is alone)"
+        )
+        taken.add_argument("--seed", type=int, default=0, help="of the draw (0: as the public lists)")
+    return parser
 
 
 if __name__ == "__main__":

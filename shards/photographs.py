@@ -1,0 +1,204 @@
+"""Plans shards of annotated photographs (Market-1501, DeepFashion): which images, which pairs, and what is left out."""
+
+import hashlib
+import io
+import json
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as Picture
+
+from mscgan.errors import UserError
+from shards.annotations import Annotation, read
+from shards.pairs import ordered_pairs, read_list, sample, usable
+from shards.write import Image, Plan, Sample, Split, file_sha256
+
+MISSING = "missing-images.txt"
+LARGEST_FILE = 16 * 2**20  # bytes; a 256x256 JPEG has 20 kB
+ORIENTATION = 0x0112  # EXIF tag
+
+
+@dataclass
+class _Rows:
+    """A split's annotation: all rows, the usable ones, whom they show, and which have a file."""
+
+    path: Path
+    rows: list[Annotation]
+    kept: list[Annotation]
+    persons: list[str]
+    paths: list[Path | None]
+
+
+def plan(
+    dataset, images: Path, annotations: dict[str, Path], lists: list[Path], draw: int | None, seed: int
+) -> tuple[Plan, list[str]]:
+    """The plan and a report of what it takes and leaves, a line each.
+
+    dataset: a module of pairs.DATASETS. annotations: keypoint file of each split ("train", "test"), one at least.
+    lists: from,to files, each for the split whose annotation names its images; a split without one takes all ordered
+    pairs. draw: that many of the test pairs (of the train pairs, if there is no test annotation), drawn with `seed`.
+
+    Raises:
+        UserError: a missing or broken file, a list that does not fit, a person in both splits, nothing to build.
+    """
+    if not images.is_dir():
+        raise UserError(f"--images {images} is not a folder; give the folder of the {dataset.NAME} pictures")
+    files = dataset.files(images)
+    if not files:
+        raise UserError(f"--images {images} has no .jpg files of {dataset.NAME}")
+    found = {split: _read(dataset, path, files) for split, path in annotations.items()}
+    both = set.intersection(*(set(rows.persons) for rows in found.values())) if len(found) == 2 else set()
+    if both:
+        raise UserError(f"{len(both)} persons, {min(both)} for one, are in both annotations; a test needs people not seen in training")
+    listed = _match(lists, found, dataset)
+    drawn = list(found)[-1] if draw else None
+    if drawn in listed:
+        raise UserError(f"--sample draws the {drawn} pairs, which {listed[drawn][0]} already gives; leave out one of the two")
+
+    splits, report, missing = {}, [], []
+    for split, rows in found.items():
+        if split in listed:
+            pairs = _listed_pairs(*listed[split], rows, dataset, report)
+        else:
+            pairs = ordered_pairs(rows.persons)
+            pairs = sample(pairs, draw, seed) if split == drawn else pairs
+        splits[split] = _present(rows, pairs, dataset.flat)
+        absent = [row.name for row, path in zip(rows.kept, rows.paths, strict=True) if path is None]
+        missing += absent
+        report += _report(split, rows, len(pairs), splits[split], absent)
+    named = {dataset.flat(row.name) for rows in found.values() for row in rows.rows}
+    if ignored := len(files.keys() - named):
+        report.append(f"{ignored:,} pictures in {images} that no annotation names: ignored")
+    splits = {split: made for split, made in splits.items() if len(made.pairs)}
+    if not splits:
+        raise UserError(f"no pair has both its images in {images} ({len(missing):,} are missing, {missing[0]} first)" if missing
+                        else f"no person in {', '.join(map(str, annotations.values()))} has two usable images")
+    report += [f"the {split} split has no pair and is left out" for split in found if split not in splits]
+    source = {
+        "annotations": {split: {"file": rows.path.name, "sha256": file_sha256(rows.path)} for split, rows in found.items()},
+        "pair_lists": {split: {"file": path.name, "sha256": file_sha256(path)} for split, (path, _) in listed.items()},
+        "sample": draw and {"split": drawn, "pairs": draw, "seed": seed},
+        "images_sha256": _digest(splits.values()),
+        "missing_images": len(missing),
+    }
+    make = partial(photograph, height=dataset.HEIGHT, width=dataset.WIDTH)
+    notes = {MISSING: "".join(f"{name}\n" for name in missing)} if missing else {}
+    return Plan(dataset.NAME, dataset.HEIGHT, dataset.WIDTH, source, splits, make, notes), report
+
+
+def photograph(recipe: tuple[str, str, list], height: int, width: int) -> Sample:
+    """The picture recipe = (path, name, keypoints): its own bytes if it is an RGB JPEG, else saved as one.
+
+    Raises:
+        UserError: no picture, a damaged one, or one of another size.
+    """
+    path, name, keypoints = recipe
+    try:
+        with open(path, "rb") as file:
+            data = file.read(LARGEST_FILE + 1)
+        if len(data) > LARGEST_FILE:
+            raise UserError(f"{path} has more than {LARGEST_FILE >> 20} MiB; expected a JPEG of {height}x{width}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Picture.DecompressionBombWarning)
+            picture = Picture.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+            if picture.size != (width, height):
+                raise UserError(
+                    f"{path} is {picture.height}x{picture.width} (height x width); expected {height}x{width}: the "
+                    "keypoints are in pixels of that size"
+                )
+            picture.load()
+    except UserError:
+        raise
+    except (OSError, SyntaxError, ValueError, Picture.DecompressionBombError, Picture.DecompressionBombWarning) as error:
+        raise UserError(f"{path} is not a whole JPEG: {error}; fetch it again, or remove it to build without it") from error
+    # other decoders turn a picture as its EXIF says; the keypoints belong to the pixels as they lie
+    if picture.format != "JPEG" or picture.mode != "RGB" or picture.getexif().get(ORIENTATION, 1) != 1:
+        again = io.BytesIO()
+        picture.convert("RGB").save(again, "JPEG", quality=95, exif=b"")
+        data = again.getvalue()
+    return Sample(name, keypoints, data)
+
+
+def _read(dataset, path: Path, files: dict[str, Path]) -> _Rows:
+    rows = read(path, dataset.HEIGHT, dataset.WIDTH)
+    kept, persons = usable(rows, dataset)
+    return _Rows(path, rows, kept, persons, [files.get(dataset.flat(row.name)) for row in kept])
+
+
+def _match(lists: list[Path], found: dict[str, _Rows], dataset) -> dict[str, tuple[Path, list]]:
+    """split -> (path, rows) of the list whose first source image the split's annotation names."""
+    matched = {}
+    for path in lists:
+        pairs = read_list(path)
+        number, source, _ = pairs[0]
+        of = [s for s, rows in found.items() if dataset.flat(source) in {dataset.flat(row.name) for row in rows.rows}]
+        if not of:
+            names = " or ".join(str(rows.path) for rows in found.values())
+            raise UserError(f"{path} line {number}: {source} is not in {names}; give the list of the same images")
+        if of[0] in matched:
+            raise UserError(f"{matched[of[0]][0]} and {path} both list {of[0]} pairs; give one list a split")
+        matched[of[0]] = (path, pairs)
+    return matched
+
+
+def _listed_pairs(path: Path, listed: list, rows: _Rows, dataset, report: list[str]) -> np.ndarray:
+    """(P, 2) indices into rows.kept of a list's pairs; pairs with an image that is not usable are counted out."""
+    every = {dataset.flat(row.name) for row in rows.rows}
+    index = {dataset.flat(row.name): i for i, row in enumerate(rows.kept)}
+    pairs = []
+    for number, *names in listed:
+        ends = [dataset.flat(name) for name in names]
+        for end, name in zip(ends, names, strict=True):
+            if end not in every:
+                raise UserError(f"{path} line {number}: {name} is not in {rows.path}")
+        if ends[0] in index and ends[1] in index:
+            i, j = index[ends[0]], index[ends[1]]
+            if rows.persons[i] != rows.persons[j] or i == j:
+                raise UserError(f"{path} line {number}: {names[0]} and {names[1]} are not two images of one person")
+            pairs.append((i, j))
+    if len(pairs) < len(listed):
+        report.append(f"{len(listed) - len(pairs):,} of {len(listed):,} pairs in {path.name} name unusable images: left out")
+    return np.array(pairs, np.int64).reshape(-1, 2)
+
+
+def _present(rows: _Rows, pairs: np.ndarray, flat: Callable[[str], str]) -> Split:
+    """The images that have a file, grouped by person, and the pairs among them."""
+    groups: dict[str, list[int]] = {}
+    for i, (person, path) in enumerate(zip(rows.persons, rows.paths, strict=True)):
+        if path is not None:
+            groups.setdefault(person, []).append(i)
+    order = [i for group in groups.values() for i in group]
+    place = np.full(len(rows.kept), -1)
+    place[order] = np.arange(len(order))
+    images = []
+    for i in order:
+        row, path = rows.kept[i], rows.paths[i]
+        images.append(Image(flat(row.name).split(".")[0], rows.persons[i], (str(path), row.name, row.keypoints)))
+    pairs = place[pairs]
+    return Split(images, pairs[(pairs >= 0).all(axis=1)])
+
+
+def _report(split: str, rows: _Rows, pairs: int, made: Split, absent: list[str]) -> list[str]:
+    lines = [
+        f"{split}: {len(rows.rows):,} rows, {len(rows.kept):,} usable (known person, hips and shoulders found), "
+        f"{len(set(rows.persons)):,} persons, {pairs:,} pairs",
+        f"{split}: {len(made.images):,} images of {len({i.person for i in made.images}):,} persons found, {len(made.pairs):,} pairs",
+    ]
+    if absent:
+        few = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
+        lines.append(f"{split}: {len(absent):,} images missing, all named in {MISSING}: {few}")
+    return lines
+
+
+def _digest(splits: Iterable[Split]) -> str:
+    """Of all that the images are made from but the place where they lie."""
+    digest = hashlib.sha256()
+    for split in splits:
+        for image in split.images:
+            path, name, keypoints = image.recipe
+            digest.update(json.dumps([name, Path(path).stat().st_size, keypoints]).encode())
+    return digest.hexdigest()
