@@ -1,4 +1,4 @@
-"""One network's training engine: DeepSpeed (ZeRO 0-2) or plain DDP behind the same few methods.
+"""One network's training engine: DeepSpeed (ZeRO 0-3) or plain DDP behind the same few methods.
 
 A GAN step holds two engines, G's and D's. DeepSpeed reduces gradients from hooks on its engine's outputs, so the one order
 that is right at every stage is: D's engine for D's own forward and backward alone; in G's loss the raw `engine.module` of D
@@ -39,10 +39,17 @@ class Engine:
         self._accumulate = accumulate
         self._dtype = DTYPES.get(precision)
         self._device = next(module.parameters()).device
+        self._shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
+        self._trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+        self._scaler = None
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """The mixed-precision context of this engine, for raw modules used beside it; nothing for fp32."""
         return torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None)
+
+    def gathered(self) -> contextlib.AbstractContextManager:
+        """Inside it `.module`'s weights are whole and can be read; ZeRO 3 spreads them over the ranks. All ranks enter it."""
+        return contextlib.nullcontext()
 
     def state(self) -> dict:
         """Everything to go on from, on the CPU, the same for any number of ranks. All ranks must call it.
@@ -52,11 +59,15 @@ class Engine:
             and in fp16 "loss_scale": float. The moments are of the trainable parameters. Buffers are this rank's own
             (all alike where BatchNorm is synchronised).
         """
-        weights = {name: _to_cpu(parameter) for name, parameter in self.module.named_parameters()}
-        state = {"weights": weights, "buffers": {n: _to_cpu(b) for n, b in self._buffers()}}
+        with self.gathered():
+            weights = {name: _to_cpu(parameter) for name, parameter in self.module.named_parameters()}
+        state = {"weights": weights, "buffers": {name: _to_cpu(buffer) for name, buffer in self._buffers()}}
         for key in MOMENTS:
             state[key] = {name: self._moment(parameter, key) for name, parameter in self._trained.items()}
-        return state | {"step": self._adam_step()}
+        state["step"] = self._adam_step()
+        if self._scaler:
+            state["loss_scale"] = self._scaler.get_scale()
+        return state
 
     def load(self, state: dict) -> None:
         """Takes over what `state()` gave; without the optimiser's keys only weights and buffers. All ranks must call it.
@@ -64,18 +75,19 @@ class Engine:
         Raises:
             UserError: names or shapes are not this network's.
         """
-        _check("weights", state["weights"], dict(self.module.named_parameters()))
-        _check("buffers", state["buffers"], dict(self._buffers()))
+        _check("weights", state["weights"], self._shapes)
+        _check("buffers", state["buffers"], {name: buffer.shape for name, buffer in self._buffers()})
         resumes = "exp_avg" in state
         for key in MOMENTS if resumes else ():
-            _check(key, state[key], self._trained)
+            _check(key, state[key], {name: self._shapes[name] for name in self._trained})
         with torch.no_grad():
-            for name, parameter in self.module.named_parameters():
-                self._set_weight(parameter, state["weights"][name])
+            self._set_weights(state["weights"])
             for name, buffer in self._buffers():
                 buffer.copy_(state["buffers"][name])
             if resumes:
                 self._set_moments(state)
+        if self._scaler and "loss_scale" in state:
+            self._scaler.update(state["loss_scale"])
 
     def _buffers(self) -> Iterator[tuple[str, Tensor]]:
         persistent = self.module.state_dict(keep_vars=True)
@@ -87,7 +99,6 @@ class _DDP(Engine):
 
     def __init__(self, module, precision, lr, betas, accumulate):
         super().__init__(module, precision, accumulate)
-        self._trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
         with warnings.catch_warnings():  # broadcast_buffers has a new name that torch 2.11 does not know
             warnings.simplefilter("ignore", FutureWarning)
             self._ddp = DistributedDataParallel(
@@ -97,7 +108,7 @@ class _DDP(Engine):
                 gradient_as_bucket_view=True,
             )
         self._optimizer = _adam(self._trained.values(), lr, betas, self._device)
-        self._scaler = torch.amp.GradScaler(self._device.type, enabled=self._dtype is torch.float16)
+        self._scaler = torch.amp.GradScaler(self._device.type) if self._dtype is torch.float16 else None
         self._micro_batch = 0
 
     def __call__(self, *args):
@@ -107,23 +118,18 @@ class _DDP(Engine):
             return self._ddp(*args)
 
     def backward(self, loss: Tensor) -> None:
-        self._scaler.scale(loss / self._accumulate).backward()
+        loss = loss / self._accumulate
+        (self._scaler.scale(loss) if self._scaler else loss).backward()
 
     def step(self) -> None:
         self._micro_batch += 1
         if self._micro_batch % self._accumulate == 0:
-            self._scaler.step(self._optimizer)
-            self._scaler.update()
+            if self._scaler:
+                self._scaler.step(self._optimizer)
+                self._scaler.update()
+            else:
+                self._optimizer.step()
             self._optimizer.zero_grad()
-
-    def state(self) -> dict:
-        scale = {"loss_scale": self._scaler.get_scale()} if self._scaler.is_enabled() else {}
-        return super().state() | scale
-
-    def load(self, state: dict) -> None:
-        super().load(state)
-        if self._scaler.is_enabled() and "loss_scale" in state:
-            self._scaler.update(state["loss_scale"])
 
     def _moment(self, parameter: Tensor, key: str) -> Tensor:
         return _to_cpu(_adam_state(self._optimizer, parameter)[key])
@@ -131,8 +137,9 @@ class _DDP(Engine):
     def _adam_step(self) -> int:
         return int(_adam_state(self._optimizer, next(iter(self._trained.values())))["step"])
 
-    def _set_weight(self, parameter: Tensor, value: Tensor) -> None:
-        parameter.copy_(value)
+    def _set_weights(self, weights: dict[str, Tensor]) -> None:
+        for name, parameter in self.module.named_parameters():
+            parameter.copy_(weights[name])
 
     def _set_moments(self, state: dict) -> None:
         for name, parameter in self._trained.items():
@@ -143,15 +150,15 @@ class _DDP(Engine):
 
 
 class _DeepSpeed(Engine):
-    """DeepSpeed's engine. Its parameters are float32 and computed with in autocast, so weights and master copies agree."""
+    """DeepSpeed's engine. Parameters stay float32 and are computed with in autocast."""
 
     def __init__(self, module, zero, precision, lr, betas, accumulate, micro_batch):
         super().__init__(module, precision, accumulate)
-        deepspeed = _import_deepspeed(self._device)
-        self._fragments = deepspeed.utils
-        self._trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self._deepspeed = _import_deepspeed(self._device)
+        self._zero = zero
         # Given ready made: DeepSpeed's "Adam" with torch_adam is AdamW, whose weight decay is 0.01 unless set.
         optimizer = _adam(self._trained.values(), lr, betas, self._device)
+        fp16 = self._dtype is torch.float16
         config = {
             "train_micro_batch_size_per_gpu": micro_batch,
             "gradient_accumulation_steps": accumulate,
@@ -162,11 +169,10 @@ class _DeepSpeed(Engine):
                 "allgather_bucket_size": BUCKET,
                 "overlap_comm": True,
                 "contiguous_gradients": True,
-                # Nothing here uses the norm, and computing it waits for the GPU at every step.
-                "compute_grad_norm": zero not in (1, 2),
+                # Computing the norm waits for the GPU at every step; only fp16 needs it, to see an overflow.
+                "compute_grad_norm": fp16 or zero not in (1, 2),
             },
             "timers": {"throughput": {"enabled": False}},  # would wait for the GPU at every step
-            "steps_per_print": None,
         }
         if self._dtype is not None:
             config["torch_autocast"] = {
@@ -174,9 +180,14 @@ class _DeepSpeed(Engine):
                 "dtype": str(self._dtype).removeprefix("torch."),
                 "lower_precision_safe_modules": list(SENT_IN_16_BITS),
             }
-        self._engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
-        self._partitioned = zero > 0
-        self._optimizer = self._engine.optimizer.optimizer if self._partitioned else self._engine.optimizer
+        self._engine, *_ = self._deepspeed.initialize(model=module, optimizer=optimizer, config=config)
+        self._optimizer = self._engine.optimizer.optimizer if zero else self._engine.optimizer
+        self._scaler = self._engine.torch_autocast_z0_gradscaler
+        if zero:
+            # Each rank's GradScaler sees its own share of the gradients only, and is passed over when a step is skipped.
+            self._engine.optimizer.torch_autocast_gradscaler = None
+            if fp16:
+                self._scaler = _LossScale(self._engine.optimizer)
         self._link_moments()
 
     def __call__(self, *args):
@@ -186,41 +197,99 @@ class _DeepSpeed(Engine):
         self._engine.backward(loss)
 
     def step(self) -> None:
+        moves = self._engine.is_gradient_accumulation_boundary()
         self._engine.step()
+        if moves and isinstance(self._scaler, _LossScale):
+            self._scaler.update()
+
+    @contextlib.contextmanager
+    def gathered(self) -> Iterator[None]:
+        with self._deepspeed.zero.GatheredParameters(list(self.module.parameters()), enabled=self._zero == 3):
+            yield
 
     def _link_moments(self) -> None:
         """Creates Adam's state now and not at the first step, so that it can be read and set before one."""
-        for group in self._optimizer.param_groups:
-            for parameter in group["params"]:
-                _adam_state(self._optimizer, parameter)
-        if self._partitioned:
+        for parameter in self._optimized():
+            _adam_state(self._optimizer, parameter)
+        if self._zero in (1, 2):
             self._engine.optimizer._lazy_init_hp_params_optimizer_state()
 
+    def _optimized(self) -> list[Tensor]:
+        """What torch's Adam holds on this rank: the parameters, or flat shares of them."""
+        if self._zero == 3:
+            return self._engine.optimizer.fp32_partitioned_groups_flat
+        return [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+
     def _moment(self, parameter: Tensor, key: str) -> Tensor:
-        if self._partitioned:
-            return _to_cpu(self._fragments.safe_get_full_optimizer_state(parameter, key))
+        if self._zero:
+            return _to_cpu(self._deepspeed.utils.safe_get_full_optimizer_state(parameter, key))
         return _to_cpu(_adam_state(self._optimizer, parameter)[key])
 
     def _adam_step(self) -> int:
-        return int(_adam_state(self._optimizer, self._optimizer.param_groups[0]["params"][0])["step"])
+        return int(_adam_state(self._optimizer, self._optimized()[0])["step"])
 
-    def _set_weight(self, parameter: Tensor, value: Tensor) -> None:
-        value = value.to(parameter.device)
-        parameter.copy_(value)
-        if self._partitioned:
-            self._fragments.safe_set_full_fp32_param(parameter, value)  # the optimiser's own copy
+    def _set_weights(self, weights: dict[str, Tensor]) -> None:
+        parameters = dict(self.module.named_parameters())
+        modifier = self._deepspeed.zero.GatheredParameters(
+            list(parameters.values()), modifier_rank=0, enabled=self._zero == 3
+        )
+        with modifier:
+            for name, parameter in parameters.items():
+                parameter.copy_(weights[name])
+        if self._zero:
+            for name, parameter in self._trained.items():
+                self._set_share(parameter, weights[name])  # the optimiser's own copy
 
     def _set_moments(self, state: dict) -> None:
-        for group in self._optimizer.param_groups:
-            for parameter in group["params"]:
-                _adam_state(self._optimizer, parameter)["step"].fill_(state["step"])
+        for parameter in self._optimized():
+            _adam_state(self._optimizer, parameter)["step"].fill_(state["step"])
         for name, parameter in self._trained.items():
             for key in MOMENTS:
-                value = state[key][name].to(parameter.device)
-                if self._partitioned:
-                    self._fragments.safe_set_full_optimizer_state(parameter, value, key)
+                if self._zero:
+                    self._set_share(parameter, state[key][name], key)
                 else:
-                    _adam_state(self._optimizer, parameter)[key].copy_(value)
+                    _adam_state(self._optimizer, parameter)[key].copy_(state[key][name])
+
+    def _set_share(self, parameter: Tensor, value: Tensor, moment: str | None = None) -> None:
+        """Sets this rank's share of a parameter's moment, or of the optimiser's copy of its weight."""
+        api = self._deepspeed.utils
+        value = value.to(self._device)
+        if self._zero == 3:
+            # DeepSpeed's setter of the full value fails where it does not divide by the ranks: pad and cut here.
+            share, rank = parameter.ds_tensor.numel(), torch_dist.get_rank()
+            padding = share * torch_dist.get_world_size() - value.numel()
+            value = nn.functional.pad(value.flatten(), (0, padding)).narrow(0, rank * share, share)
+            weight, state = api.safe_set_local_fp32_param, api.safe_set_local_optimizer_state
+        else:
+            weight, state = api.safe_set_full_fp32_param, api.safe_set_full_optimizer_state
+        state(parameter, value, moment) if moment else weight(parameter, value)
+
+
+class _LossScale:
+    """torch.amp.GradScaler's rule over ZeRO's optimiser, which knows of an overflow on any rank."""
+
+    def __init__(self, zero_optimizer):
+        self._zero_optimizer = zero_optimizer
+        self._steps_without_overflow = 0
+        self._set(2.0**16)
+
+    def get_scale(self) -> float:
+        return self._zero_optimizer.loss_scale
+
+    def update(self, new_scale: float | None = None) -> None:
+        """After a step of the optimiser; or sets the scale."""
+        if new_scale is not None:
+            self._set(new_scale)
+        elif self._zero_optimizer.overflow:
+            self._steps_without_overflow = 0
+            self._set(self.get_scale() / 2)
+        else:
+            self._steps_without_overflow += 1
+            if self._steps_without_overflow % 2000 == 0:
+                self._set(self.get_scale() * 2)
+
+    def _set(self, scale: float) -> None:
+        self._zero_optimizer.override_loss_scale(scale)
 
 
 def make_engine(
@@ -237,7 +306,7 @@ def make_engine(
 
     Args:
         backend: "deepspeed" or "ddp".
-        zero: DeepSpeed's ZeRO stage, 0-2; unused by ddp.
+        zero: DeepSpeed's ZeRO stage, 0-3; unused by ddp.
         precision: "bf16" or "fp16" (CUDA only) autocast, or "fp32"; weights and Adam are float32 in all three. Two engines
             of one process must have the same.
         lr, betas: Adam's (section 4.2 of the paper).
@@ -252,8 +321,6 @@ def make_engine(
         raise UserError("precision fp16 needs a CUDA GPU; use bf16 or fp32 on this machine")
     if backend == "ddp":
         return _DDP(module, precision, lr, betas, accumulate)
-    if zero == 3:
-        raise UserError("ZeRO stage 3 is not supported; use 0, 1 or 2")
     return _DeepSpeed(module, zero, precision, lr, betas, accumulate, micro_batch)
 
 
@@ -266,7 +333,7 @@ def _import_deepspeed(device: torch.device):
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     # DeepSpeed's own calls to torch; a user can do nothing about them.
-    warnings.filterwarnings("ignore", message=".*all_gather_into_tensor.*deprecated", category=FutureWarning)
+    warnings.filterwarnings("ignore", message="`torch.distributed..*_tensor` is deprecated", category=FutureWarning)
     if not deepspeed.comm.is_initialized():
         # On a CPU DeepSpeed would compile shared-memory collectives (half a minute, a C++ compiler, and ranks that start
         # together wait on each other's build). Gloo does their work.
@@ -289,8 +356,8 @@ def _adam_state(optimizer: torch.optim.Adam, parameter: Tensor) -> dict[str, Ten
     return own
 
 
-def _check(kind: str, given: dict[str, Tensor], own: dict[str, Tensor]) -> None:
-    differ = sorted(given.keys() ^ own.keys()) or [n for n in own if given[n].shape != own[n].shape]
+def _check(kind: str, given: dict[str, Tensor], shapes: dict[str, torch.Size]) -> None:
+    differ = sorted(given.keys() ^ shapes.keys()) or [name for name in shapes if given[name].shape != shapes[name]]
     if differ:
         raise UserError(
             f"the saved {kind} are of another network: {len(differ)} tensors differ, the first is {differ[0]!r}; "
