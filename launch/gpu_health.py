@@ -47,7 +47,8 @@ def _given(count: int) -> list[str]:
 def _of_one(nvml, name: str) -> list[str]:
     handle = nvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdigit() else nvml.nvmlDeviceGetHandleByUUID(name)
     found = []
-    errors = _ask(nvml.nvmlDeviceGetTotalEccErrors, handle, nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_VOLATILE_ECC)
+    kind = nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_VOLATILE_ECC
+    errors = _ask(nvml.nvmlDeviceGetTotalEccErrors, handle, *kind)
     if errors:
         found.append(f"{errors} uncorrected ECC errors since its last reset")
     _, _, pending, failed = _ask(nvml.nvmlDeviceGetRemappedRows, handle) or (0, 0, 0, 0)

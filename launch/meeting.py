@@ -1,4 +1,4 @@
-"""The preflight's talk between ranks: a store that rank 0 serves, and one sum over all ranks. The only torch in launch/."""
+"""The preflight's talk between ranks: a store that rank 0 serves, and a sum over all ranks. The torch of launch/."""
 
 import json
 import os

@@ -1,7 +1,7 @@
-"""Looks at every node before the ranks meet: `python launch/preflight.py --run RUN --data SHARDS --gpus 8`, once a rank.
+"""Looks at every node before the ranks meet: `python launch/preflight.py --run RUN --shards DIR --gpus 8`, once a rank.
 
-The first rank of each node looks at its GPUs, disks and shards; then all meet at MASTER_PORT + 1 (a port of its own, so
-that no rank of the training finds the store of this program), compare clocks and add up a tensor over all ranks.
+The first rank of each node looks at its GPUs, disks and shards; then all meet at MASTER_ADDR and MASTER_PORT, compare
+clocks and add up a tensor over all ranks. The port is not the training's: a quick rank would find this store there.
 Exit codes: 0 fine; 87 a bad node, named with its reasons in RUN/bad_nodes/NODE.json; 2 something that is wrong on all
 nodes alike and so is the user's to mend; 1 the ranks do not get through to each other and no node can be blamed.
 """
@@ -44,10 +44,10 @@ class Fault:
 def node_faults(options: argparse.Namespace) -> list[Fault]:
     """What is wrong with this node alone; every check runs."""
     checks = [("run folder", lambda: check_run_folder(options.run))]
-    if options.data:
-        checks.append(("shards", lambda: check_manifest(options.data, options.manifest_sha256)))
-    if options.data and options.stage_to:
-        checks.append(("stage-in", lambda: stage_in.check(options.data, options.stage_to)))
+    if options.shards:
+        checks.append(("shards", lambda: check_manifest(options.shards, options.manifest_sha256)))
+    if options.shards and options.stage_to:
+        checks.append(("stage-in", lambda: stage_in.check(options.shards, options.stage_to)))
     faults = [Fault(name, reason) for name, check in checks if (reason := _complaint(check))]
     return faults + (gpu_faults(options.gpus) if options.gpus else [])
 
@@ -83,8 +83,8 @@ def check_manifest(root: Path, sha256: str) -> None:
     found = hashlib.sha256(stage_in.manifest_bytes(root)).hexdigest()
     if sha256 and found != sha256:
         raise UserError(
-            f"{root}/manifest.json has sha256 {found[:12]}, it was {sha256[:12]} when the job was submitted; submit again if "
-            "the shards were built anew"
+            f"{root}/manifest.json has sha256 {found[:12]}, it was {sha256[:12]} when the job was submitted; submit "
+            "again if the shards were built anew"
         )
 
 
@@ -161,7 +161,7 @@ def preflight(options: argparse.Namespace, environment=os.environ) -> int:
     rank, world, local_rank, local_world = (int(environment[name]) for name in variables)
     began = time.monotonic()
     faults = node_faults(options) if local_rank == 0 else []
-    meeting = Meeting(rank, world, environment["MASTER_ADDR"], int(environment["MASTER_PORT"]) + 1, MEET_SECONDS)
+    meeting = Meeting(rank, world, environment["MASTER_ADDR"], int(environment["MASTER_PORT"]), MEET_SECONDS)
     meeting.say("node", {"name": node_name(environment), "faults": [astuple(fault) for fault in faults]})
     found = Findings(world, local_world)
     if rank == 0:
@@ -185,7 +185,8 @@ def preflight(options: argparse.Namespace, environment=os.environ) -> int:
     if code == USER:
         raise UserError(line)
     seconds = time.monotonic() - began
-    print(f"preflight: {line or f'{world} ranks on {world // local_world} nodes are fine'} ({seconds:.1f} s)", flush=True)
+    line = line or f"{world} ranks on {world // local_world} nodes are fine"
+    print(f"preflight: {line} ({seconds:.1f} s)", flush=True)
     return code
 
 
@@ -241,7 +242,7 @@ class Findings:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Checks nodes and network before the ranks meet; run once a rank.")
     parser.add_argument("--run", type=Path, required=True, help="the run's folder")
-    parser.add_argument("--data", type=Path, help="shard folder")
+    parser.add_argument("--shards", type=Path, help="shard folder")
     parser.add_argument("--manifest-sha256", default="", help="of its manifest.json when the job was submitted")
     parser.add_argument("--stage-to", default="", help="folder on the node's disk that the shards are copied to")
     parser.add_argument("--gpus", type=int, default=0, help="GPUs a node that the job asked for")

@@ -208,8 +208,8 @@ class Cluster:
         self.run(*client, f"CREATE USER slurm@127.0.0.1 IDENTIFIED BY '{self.password}'; "
                           "GRANT ALL ON slurm_acct_db.* TO slurm@127.0.0.1")  # fmt: skip
         self._daemon("slurmdbd", "slurmdbd", "-D")
-        _until(lambda: subprocess.run(["sacctmgr", "-i", "add", "cluster", "test"], env=self.env, capture_output=True,
-                                      timeout=20).returncode == 0, "slurmdbd does not answer")  # fmt: skip
+        add = ("sacctmgr", "-i", "add", "cluster", "test")
+        _until(lambda: subprocess.run(add, env=self.env, capture_output=True, timeout=20).returncode == 0, "no slurmdbd")
 
     def _write_files(self, ports: list[int]) -> None:
         self.sql_port, self.password = ports[-1], secrets.token_hex(8)
@@ -220,7 +220,8 @@ class Cluster:
         }  # fmt: skip
         accounting = ACCOUNTING.format(**values) if self.accounting else "AccountingStorageType=accounting_storage/none"
         (self.root / "slurm.conf").write_text(SLURM_CONF.format(**values, accounting=accounting))
-        (self.root / "gres.conf").write_text(f"NodeName=n[1-{len(self.nodes)}] Name=gpu File={_fake_gpus(self.root)}\n")
+        gpus = f"NodeName=n[1-{len(self.nodes)}] Name=gpu File={_fake_gpus(self.root)}\n"
+        (self.root / "gres.conf").write_text(gpus)
         _private(self.root / "slurmdbd.conf", SLURMDBD_CONF.format(**values))
         _private(self.root / "munge.key", secrets.token_hex(64))
         for folder in ["state", "spool", *(f"spool/{node}" for node in self.nodes)]:

@@ -1,0 +1,141 @@
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from launch import preflight
+from launch.preflight import BAD_NODE, FINE, UNCLEAR, USER, Fault, Findings
+from mscgan.errors import UserError
+
+DISK = Fault("run folder", "cannot write")
+ECC = Fault("gpu", "GPU 1: 3 uncorrected ECC errors")
+
+
+def test_a_bad_node_among_good_ones_is_named():
+    assert preflight.judge({0: [], 1: [DISK]}) == (BAD_NODE, {1: ["cannot write"]}, "")
+
+
+def test_what_all_nodes_report_is_the_users_to_mend():
+    code, bad, line = preflight.judge({0: [DISK], 1: [DISK, ECC]})
+    assert (code, bad, line) == (USER, {}, "cannot write")
+
+
+def test_gpu_faults_are_the_nodes_even_when_all_have_them():
+    assert preflight.judge({0: [ECC]})[0] == BAD_NODE
+
+
+def test_no_fault_is_fine():
+    assert preflight.judge({0: [], 1: []}) == (FINE, {}, "")
+
+
+@pytest.mark.parametrize(
+    "offsets, bad",
+    [
+        ({0: 0.0, 1: 0.5}, set()),
+        ({0: 0.0, 1: -60.0}, {1}),
+        ({0: 0.0, 1: 60.0, 2: 60.3}, {0}),
+        ({0: 0.0, 1: 0.1, 2: 60.0, 3: 0.2}, {2}),
+    ],
+)
+def test_the_clock_that_differs_from_the_others_is_found(offsets, bad):
+    assert set(preflight.clock_faults(offsets)) == bad
+
+
+def test_a_rank_that_does_not_come_makes_its_node_bad():
+    found = Findings(world=4, local_world=2)
+    found.nodes({rank: {"name": f"n{1 + rank // 2}", "faults": []} for rank in (0, 1, 2)}, names=["n1", "n2"])
+    code, bad, _ = found.verdict()
+    assert code == BAD_NODE and list(bad) == ["n2"] and "rank 3 did not come" in bad["n2"][0]
+
+
+def test_a_node_that_says_nothing_has_its_name_from_the_scheduler():
+    found = Findings(world=2, local_world=1)
+    found.nodes({0: {"name": "n1", "faults": []}}, names=["n1", "n9"])
+    assert list(found.verdict()[1]) == ["n9"]
+
+
+def test_a_rank_that_hangs_in_the_all_reduce_makes_its_node_bad():
+    found = Findings(world=2, local_world=1)
+    found.nodes({rank: {"name": f"n{rank}", "faults": []} for rank in (0, 1)}, names=[])
+    found.all_reduce(ready={0: True, 1: True}, said={0: "timed out"})
+    assert found.verdict()[:2] == (BAD_NODE, {"n1": ["rank 1 hung in an all-reduce"]})
+
+
+def test_an_all_reduce_that_fails_for_all_blames_no_node():
+    found = Findings(world=2, local_world=1)
+    found.nodes({rank: {"name": f"n{rank}", "faults": []} for rank in (0, 1)}, names=[])
+    found.all_reduce(ready={0: True, 1: True}, said={0: "timed out", 1: "timed out"})
+    code, bad, line = found.verdict()
+    assert (code, bad) == (UNCLEAR, {}) and "timed out" in line
+
+
+def test_the_manifest_must_be_the_one_of_the_submission(tmp_path):
+    (tmp_path / "manifest.json").write_text("{}")
+    preflight.check_manifest(tmp_path, hashlib.sha256(b"{}").hexdigest())
+    preflight.check_manifest(tmp_path, "")
+    with pytest.raises(UserError, match="submit again"):
+        preflight.check_manifest(tmp_path, "0" * 64)
+
+
+def test_the_run_folder_must_have_room_for_a_checkpoint(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: usage(0, 0, preflight.RUN_BYTES))
+    preflight.check_run_folder(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: usage(0, 0, preflight.RUN_BYTES - 1))
+    with pytest.raises(UserError, match="GB free, a checkpoint needs"):
+        preflight.check_run_folder(tmp_path)
+
+
+def test_a_run_folder_that_is_gone_is_said_in_one_line(tmp_path):
+    with pytest.raises(UserError, match="cannot write into"):
+        preflight.check_run_folder(tmp_path / "gone")
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def start(run: Path, nodes: list[str], *arguments: str, **of_node: list[str]) -> list[subprocess.Popen]:
+    """One rank a node; `of_node` adds arguments on one of them."""
+    port = _free_port()
+    started = []
+    for rank, node in enumerate(nodes):
+        environment = os.environ | {
+            "RANK": str(rank), "WORLD_SIZE": str(len(nodes)), "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1",
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "SLURMD_NODENAME": node, "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
+        command = [sys.executable, preflight.__file__, "--run", str(run), *arguments, *of_node.get(node, [])]
+        started.append(subprocess.Popen(command, env=environment, text=True, stdout=-1, stderr=-1))
+    return started
+
+
+def test_ranks_that_are_fine_all_exit_with_0(tmp_path):
+    ranks = start(tmp_path, ["n1", "n2"])
+    outputs = [rank.communicate() for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [FINE, FINE], outputs
+    assert "2 ranks on 2 nodes are fine" in outputs[0][0]
+    assert not (tmp_path / "bad_nodes").exists()
+
+
+def test_the_bad_node_is_written_down_with_its_reason_and_all_ranks_exit_with_87(tmp_path):
+    ranks = start(tmp_path, ["n1", "n2"], n2=["--shards", str(tmp_path / "nowhere")])
+    outputs = [rank.communicate() for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [BAD_NODE, BAD_NODE], outputs
+    assert [file.name for file in (tmp_path / "bad_nodes").iterdir()] == ["n2.json"]
+    found = json.loads((tmp_path / "bad_nodes" / "n2.json").read_text())
+    assert found["node"] == "n2" and "cannot read" in found["reasons"][0]
+
+
+def test_a_manifest_that_no_node_finds_is_one_line_of_rank_0_and_exit_code_2(tmp_path):
+    ranks = start(tmp_path, ["n1", "n2"], "--shards", str(tmp_path / "nowhere"))
+    errors = [rank.communicate()[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [USER, USER]
+    assert errors[0].startswith("error: [rank 0] cannot read") and errors[0].count("\n") == 1 and errors[1] == ""
