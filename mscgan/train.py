@@ -22,6 +22,7 @@ from mscgan.config import Config, Data, load, save
 from mscgan.data.loader import Batch, Loader
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError, run
+from mscgan.generate import sample_grid
 from mscgan.ops.body_mask import body_mask
 from mscgan.ops.condition import condition, normalise
 from mscgan.ops.pyramid import pyramid
@@ -48,6 +49,7 @@ def train(config: Config) -> int:
     ranks = dist.init()
     folder = _run_folder(config)
     shards = _open_shards(config.data)
+    samples = ShardSet(config.data.root, "test") if "test" in shards.splits else shards
     stages = schedule(config.train.images_I, config.train.images_II, config.train.images_joint)
     micro_batch = _micro_batch(config.train.batch, ranks.world, config.train.accumulate)
     networks = Networks(config, ranks.device, micro_batch)
@@ -67,6 +69,8 @@ def train(config: Config) -> int:
     )
     telemetry = Telemetry(folder, ranks.rank, total_images=stages[-1].end, start_images=images)
     heartbeat.start(folder, ranks.rank)
+    if ranks.rank == 0:
+        save(config, folder / "config.yaml")
     history = History(folder)
     while images < stages[-1].end:
         stage = next(stage for stage in stages if images < stage.end)
@@ -90,7 +94,8 @@ def train(config: Config) -> int:
         if saves or _due(images, config.train.batch, config.log.every):
             telemetry.log(images, (images - 1) // len(shards.pairs), stage.name, history.means())
         if over or _due(images, config.train.batch, config.log.samples):
-            _show_samples(telemetry, networks, shards, images)
+            if ranks.rank == 0:
+                telemetry.pictures(images, sample_grid(networks.average, samples, min(4, len(samples.pairs)), config.data))
         if saves:
             _save(config, networks, shards, images, folder, ranks)
         if over and ranks.rank == 0:

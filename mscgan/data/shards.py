@@ -30,6 +30,7 @@ class ShardSet:
     Attributes:
         height, width: pixels of every image.
         dataset: the data set's name.
+        splits: the names of all splits of the folder.
         keys: n member names, in tar order.
         persons: n names of people.
         keypoints: (n, 18, 2) float32, (x, y) pixels, missing joints (-1, -1).
@@ -47,6 +48,7 @@ class ShardSet:
             self.dataset = str(manifest["dataset"])
             self.height, self.width = int(manifest["height"]), int(manifest["width"])
             splits = manifest["splits"]
+            self.splits = sorted(splits)
             if split not in splits:
                 raise UserError(f"{self.root} has no split {split!r}; it has {', '.join(sorted(splits)) or 'none'}")
             tars, table, images = splits[split]["tars"], splits[split]["pair_table"], int(splits[split]["images"])
