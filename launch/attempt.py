@@ -1,0 +1,127 @@
+"""The start and the end of an attempt: writes RUN/attempts.jsonl and decides whether the job runs again.
+
+The sbatch script calls `attempt.py begin FOLDER` before srun and `attempt.py end FOLDER CODE` after it, on one node, so
+that one job is requeued once whichever rank failed. On this machine launch/local.py calls the functions.
+Exit codes: 0 done, 2 the user's mistake, 85 saved but not requeued, 87 bad node, 88 hung, 93 no progress, else a crash.
+"""
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from launch import runs, slurm  # noqa: E402
+from mscgan.errors import run  # noqa: E402
+
+MISTAKE, AGAIN, BAD_NODE, HUNG, STALLED = 2, 85, 87, 88, 93
+
+
+@dataclass
+class Verdict:
+    outcome: str  # done | mistake | bad node | hung | crash | saved | no progress
+    code: int  # the exit code, if it ends here
+    again: bool  # whether the job is to run once more
+    reason: str  # a sentence for the log
+
+
+def begin(plan: runs.Plan, index: int, attempt: int, job: str) -> int:
+    """Notes the start of an attempt. Returns 0, or 93 when too many before it started from the same checkpoint."""
+    run_folder = plan.works[index].run
+    checkpoint = runs.newest_checkpoint(run_folder)
+    fields = {"launch": plan.name, "index": index, "job": job, "attempt": attempt}
+    if plan.kind == "train" and _stalled(plan, index, checkpoint) >= plan.stalled_tries:
+        print(_no_progress(plan, checkpoint), flush=True)
+        runs.note(run_folder, event="end", outcome="no progress", code=STALLED, again=False, **fields)
+        return STALLED
+    nodes = os.environ.get("SLURM_JOB_NODELIST", "")
+    runs.note(run_folder, event="start", checkpoint=checkpoint, nodes=nodes, unix=time.time(), **fields)
+    return 0
+
+
+def end(plan: runs.Plan, index: int, attempt: int, job: str, step_code: int) -> Verdict:
+    """Judges an attempt by what its ranks wrote down and srun's exit code, and notes it."""
+    run_folder = plan.works[index].run
+    codes = {rank: one["code"] for rank, one in runs.read_ranks(runs.ranks_folder(plan, index, attempt)).items()}
+    before = [one for one in runs.notes(run_folder, plan.name) if one["index"] == index and one["event"] == "end"]
+    checkpoint = runs.newest_checkpoint(run_folder)
+    verdict = decide(plan, *judge(codes, step_code), before, _stalled(plan, index, checkpoint), checkpoint)
+    runs.note(
+        run_folder, event="end", launch=plan.name, index=index, job=job, attempt=attempt, checkpoint=checkpoint,
+        outcome=verdict.outcome, code=verdict.code, again=verdict.again, codes=codes,
+    )  # fmt: skip
+    return verdict
+
+
+def judge(codes: dict[int, int | None], step_code: int) -> tuple[str, int]:
+    """What happened, and its exit code, from the ranks' codes (None: killed before it could write one) and srun's.
+
+    The first rank that fails has the others killed, so the codes of one failure differ: the one that says most counts.
+    """
+    values = set(codes.values())
+    for code, outcome in ((MISTAKE, "mistake"), (BAD_NODE, "bad node"), (HUNG, "hung")):
+        if code in values:
+            return outcome, code
+    bad = values - {0, AGAIN, None}
+    if bad or step_code != 0 or None in values or not values:
+        # A rank that fails by itself exits below 128; above it are those that a signal ended, maybe as a consequence.
+        return "crash", min(bad, default=0) or step_code or 1
+    return ("saved", AGAIN) if AGAIN in values else ("done", 0)
+
+
+def decide(plan: runs.Plan, outcome: str, code: int, before: list[dict], stalled: int, checkpoint: str) -> Verdict:
+    """Whether the job runs again. `before`: earlier ends; `stalled`: attempts that began where the run stands now."""
+    if outcome in ("done", "mistake"):
+        return Verdict(outcome, code, False, "done" if outcome == "done" else "a mistake to mend; the error is in the log")
+    failures = [one for one in before if one["outcome"] != "saved"]
+    if outcome == "saved":
+        if plan.kind != "train" and len(before) >= plan.crash_retries:
+            return Verdict(outcome, code, False, f"interrupted {len(before) + 1} times; that is enough")
+    elif plan.kind != "train" and outcome == "crash":
+        return Verdict(outcome, code, False, f"failed with exit code {code}")
+    elif len(failures) >= plan.crash_retries:
+        return Verdict(outcome, code, False, f"failed {len(failures) + 1} times ({outcome}); crash_retries is {plan.crash_retries}")
+    if plan.kind == "train" and stalled >= plan.stalled_tries == 1 and outcome != "saved":
+        return Verdict(outcome, code, False, f"{outcome} (exit code {code}) before a new checkpoint")
+    if plan.kind == "train" and stalled >= plan.stalled_tries:
+        return Verdict("no progress", STALLED, False, _no_progress(plan, checkpoint))
+    where = f" from {checkpoint}" if checkpoint else ""
+    return Verdict(outcome, code, True, f"{outcome} (exit code {code}); goes on{where}")
+
+
+def _stalled(plan: runs.Plan, index: int, checkpoint: str) -> int:
+    """How many of the last attempts in a row started from `checkpoint`."""
+    lines = runs.notes(plan.works[index].run, plan.name)
+    count = 0
+    for line in reversed([one for one in lines if one["event"] == "start" and one["index"] == index]):
+        if line["checkpoint"] != checkpoint:
+            break
+        count += 1
+    return count
+
+
+def _no_progress(plan: runs.Plan, checkpoint: str) -> str:
+    return (
+        f"no progress: {plan.stalled_tries} attempts in a row began at {checkpoint or 'the start'} and none got further; "
+        "stopped. Read the log above, then submit again to go on"
+    )
+
+
+def main() -> int:
+    what, folder = sys.argv[1:3]
+    plan = runs.read_plan(folder)
+    index, attempt = int(os.environ.get("SLURM_ARRAY_TASK_ID", 0)), int(os.environ.get("SLURM_RESTART_COUNT", 0))
+    job = slurm.job_name_here()
+    if what == "begin":
+        return begin(plan, index, attempt, job)
+    verdict = end(plan, index, attempt, job, int(sys.argv[3]))
+    print(f"job {job}: {verdict.reason}", flush=True)
+    if not verdict.again:
+        return verdict.code
+    return 0 if slurm.run_again(job, slurm.bad_nodes(plan, index)) else verdict.code
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,84 @@
+"""Shows what a rank prints, as it prints it, progress bar included."""
+
+import sys
+import time
+from pathlib import Path
+
+from launch import runs, slurm
+
+POLL_SECONDS = 1.0
+
+
+class Tail:
+    """The part of a log that was not shown yet."""
+
+    def __init__(self, file: Path, skip: bytes = b"", start: int = 0):
+        self.file = file
+        self._skip = skip  # lines that begin so are left out
+        self._shown = start
+        self._open_line = False
+
+    def show(self) -> None:
+        """Writes what is new to stdout. Bytes, not lines: a progress bar overwrites its line."""
+        try:
+            with self.file.open("rb") as file:
+                file.seek(self._shown)
+                new = file.read()
+        except FileNotFoundError:
+            return
+        if self._skip and self._skip in new and not new.endswith(b"\n"):
+            new = new[: new.rfind(b"\n") + 1]  # the rest of a line to be left out may come later
+        self._shown += len(new)
+        lines = new.splitlines(keepends=True)
+        sys.stdout.buffer.write(b"".join(line for line in lines if not (self._skip and line.startswith(self._skip))))
+        sys.stdout.flush()
+        self._open_line = not new.endswith(b"\n") if new else self._open_line
+
+    def end_line(self) -> None:
+        """Begins a new line if the last one shown, such as a progress bar, is open."""
+        if self._open_line:
+            print(flush=True)
+            self._open_line = False
+
+
+def log_file(plan: runs.Plan, job: str, rank: int = 0) -> Path:
+    """Where submitit puts what a rank of a SLURM job (123, or 123_4 in an array) prints."""
+    return Path(plan.folder) / f"{job}_{rank}_log.out"
+
+
+def follow_job(plan: runs.Plan, job: str, index: int | None = None, rank: int = 0) -> int:
+    """Shows a rank's output (of one run of a sweep, or of all) until the job, over all its requeues, has ended. Ctrl-C stops the showing, not the job.
+
+    Returns:
+        The exit code: that of the job; of a sweep, the highest of its runs; 130 after Ctrl-C.
+    """
+    indices = range(len(plan.works)) if index is None else [index]
+    labels = {one: job if len(plan.works) == 1 else f"{job}_{one}" for one in indices}
+    tails = [Tail(log_file(plan, label, rank)) for label in labels.values()]
+    told = ""
+    try:
+        while True:
+            known = slurm.states([job])
+            for tail in tails:
+                tail.show()
+            waiting = [state for state in known.values() if state.state == "PENDING"]
+            if waiting and f"{waiting[0].state} {waiting[0].reason}" != told:
+                told = f"{waiting[0].state} {waiting[0].reason}"
+                print(f"job {job} waits: {waiting[0].reason}", flush=True)
+            forgotten = not known and slurm.controller_up()
+            if forgotten or all(label in known and known[label].state in slurm.ENDED for label in labels.values()):
+                return max(exit_code(plan, one, label, known.get(label)) for one, label in labels.items())
+            time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        print(f"\njob {job} goes on; see it again with: python launch/jobs.py logs -f {job}", flush=True)
+        return 130
+
+
+def exit_code(plan: runs.Plan, index: int, label: str, state: slurm.State | None) -> int:
+    """The exit code of a job that ended, from its own last note; 1 where SLURM ended it before it could write one."""
+    ends = [one for one in runs.notes(plan.works[index].run, plan.name) if one["index"] == index and one["event"] == "end"]
+    code = ends[-1]["code"] if ends and not ends[-1]["again"] else 1
+    if state is not None and state.state != "COMPLETED":
+        print(f"job {label} ended {state.state}", flush=True)
+        return code or 1
+    return code

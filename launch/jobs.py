@@ -1,0 +1,211 @@
+"""This user's runs, on SLURM and on this machine: list, show, logs, cancel. Works with and without accounting.
+
+    python launch/jobs.py list
+    python launch/jobs.py logs -f 123           a job is named by its id, its run folder, or the last letters of its name
+"""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from launch import attempt, runs, slurm  # noqa: E402
+from launch.follow import Tail, exit_code, follow_job, log_file  # noqa: E402
+from mscgan.errors import UserError, run  # noqa: E402
+
+STOP_SECONDS = 60  # for a run on this machine to save before it is killed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python launch/jobs.py", description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{list,show,logs,cancel}")
+    listing = commands.add_parser("list", help="a line a job, newest last")
+    listing.add_argument("--all", action="store_true", help="also those before the last 20")
+    for name, text in (("show", "all that is known of a job"), ("logs", "what a rank printed"), ("cancel", "end a job")):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("job", help="job id, run folder, or the last letters of the job's name")
+        if name == "logs":
+            command.add_argument("-f", "--follow", action="store_true", help="until the job ends; exit with its code")
+            command.add_argument("--rank", type=int, default=0)
+    given = parser.parse_args()
+    if given.command == "list":
+        return _list(given.all)
+    plan, index = find(given.job)
+    if given.command == "show":
+        return _show(plan)
+    if given.command == "logs":
+        return _logs(plan, index, given.rank, given.follow)
+    return _cancel(plan, index)
+
+
+def find(text: str) -> tuple[runs.Plan, int | None]:
+    """The newest launch that `text` names, and the task of its array if it names one.
+
+    Raises:
+        UserError: there is none.
+    """
+    job, _, task = text.partition("_")
+    for plan in reversed([runs.read_plan(folder) for folder in runs.registered()]):
+        folders = [plan.folder, str(Path(plan.folder).parent), *(work.run for work in plan.works)]
+        if os.path.abspath(text) in folders or plan.name.endswith(text):
+            return plan, None
+        if job in (job_id(plan), f"{runs.read_job(plan.folder).get('pid')}"):
+            return plan, int(task) if task.isdigit() else None
+    raise UserError(f"no job {text!r} of yours; `python launch/jobs.py list` shows them")
+
+
+def job_id(plan: runs.Plan) -> str:
+    """123 on SLURM, local-42 on this machine, or "-" before it was queued."""
+    job = runs.read_job(plan.folder)
+    return job["slurm"] if "slurm" in job else f"local-{job['pid']}" if "pid" in job else "-"
+
+
+def alive(plan: runs.Plan) -> str:
+    """The id of a launch's job if it waits or runs, else an empty string."""
+    states = [state for state in task_states(plan, slurm.states([job_id(plan)])) if state in ("PENDING", "RUNNING", "COMPLETING")]
+    return job_id(plan) if states else ""
+
+
+def task_states(plan: runs.Plan, known: dict[str, slurm.State]) -> list[str]:
+    """The state of each run of a launch: the scheduler's, or what the run's own notes say where it knows none.
+
+    A job whose name is not the launch's is another one: a controller that was set up anew gives out the same ids again.
+    """
+    job = runs.read_job(plan.folder)
+    result = []
+    for index, work in enumerate(plan.works):
+        label = _label(plan, index)
+        if "slurm" in job and label in known and known[label].name == plan.name:
+            result.append(known[label].state)
+            continue
+        ends = [one for one in runs.notes(work.run, plan.name) if one["index"] == index and one["event"] == "end"]
+        if "pid" in job and runs.process_start(job["pid"]) == job["start"] != "":
+            result.append("RUNNING" if index == 0 or ends or _started(plan, index) else "PENDING")
+        elif ends and not ends[-1]["again"]:
+            result.append("COMPLETED" if ends[-1]["code"] == 0 else "STOPPED" if ends[-1]["code"] == attempt.AGAIN else "FAILED")
+        else:
+            result.append("STOPPED" if "pid" in job else "UNKNOWN")
+    return result
+
+
+def _started(plan: runs.Plan, index: int) -> bool:
+    return any(one["index"] == index for one in runs.notes(plan.works[index].run, plan.name))
+
+
+def _label(plan: runs.Plan, index: int) -> str:
+    return job_id(plan) if len(plan.works) == 1 else f"{job_id(plan)}_{index}"
+
+
+def _list(everything: bool) -> int:
+    plans = [runs.read_plan(folder) for folder in runs.registered()]
+    plans = plans if everything else plans[-20:]
+    ids = [job_id(plan) for plan in plans]
+    known = slurm.states([job for job in ids if job.isdigit()]) if any(job.isdigit() for job in ids) else {}
+    print(f"{'JOB':<14} {'STATE':<12} {'KIND':<10} {'PAIRS SEEN':>10}  RUN")
+    for plan in plans:
+        for index, state in enumerate(task_states(plan, known)):
+            checkpoint = runs.newest_checkpoint(plan.works[index].run)
+            seen = f"{int(checkpoint[7:]):,}" if checkpoint else ""
+            print(f"{_label(plan, index):<14} {state:<12} {plan.kind:<10} {seen:>10}  {_short(plan.works[index].run)}")
+    return 0
+
+
+def _short(path: str) -> str:
+    return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
+
+
+def _show(plan: runs.Plan) -> int:
+    known = slurm.states([job_id(plan)])
+    states = task_states(plan, known)
+    print(f"job       {job_id(plan)} ({plan.name})\nkind      {plan.kind}\ncode      {plan.commit}\nfolder    {plan.folder}")
+    for index, work in enumerate(plan.works):
+        state = known.get(_label(plan, index))
+        where = f" on {state.nodes}" if state and state.nodes else f" ({state.reason})" if state and state.reason != "None" else ""
+        print(f"\nrun       {work.run}\nstate     {states[index]}{where}")
+        print(f"newest    {runs.newest_checkpoint(work.run) or 'no checkpoint'}\ncommand   python {' '.join(work.arguments)}")
+        print(f"log       {_log(plan, index, 0)}")
+        for one in runs.notes(work.run, plan.name):
+            if one["index"] == index:
+                what = f"start on {one['nodes'] or 'this machine'}" if one["event"] == "start" else f"end: {one['outcome']}"
+                print(f"  {one['time']}  attempt {one['attempt']}  {what}  {one.get('checkpoint') or 'no checkpoint'}")
+    return 0
+
+
+def _log(plan: runs.Plan, index: int, rank: int) -> Path:
+    """A rank's log: one a job on SLURM, the newest attempt's on this machine."""
+    if "slurm" in runs.read_job(plan.folder):
+        return log_file(plan, _label(plan, index), rank)
+    files = sorted(Path(plan.folder).glob(f"*_{rank}_log.out"), key=lambda file: file.stat().st_mtime)
+    return files[-1] if files else Path(plan.folder) / f"none_{rank}_log.out"
+
+
+def _logs(plan: runs.Plan, index: int | None, rank: int, follow: bool) -> int:
+    if follow and "slurm" in runs.read_job(plan.folder):
+        return follow_job(plan, job_id(plan), index, rank)
+    tail = Tail(_log(plan, index or 0, rank), skip=b"submitit INFO")
+    if not tail.file.exists():
+        raise UserError(f"no log of rank {rank} yet: {tail.file} does not exist; `python launch/jobs.py show {job_id(plan)}`")
+    tail.show()
+    if not follow:
+        return 0
+    while alive(plan):
+        tail.show()
+        time.sleep(0.5)
+    tail.show()
+    return exit_code(plan, index or 0, _label(plan, index or 0), None)
+
+
+def _cancel(plan: runs.Plan, index: int | None) -> int:
+    job = runs.read_job(plan.folder)
+    if not alive(plan) and not _orphans(plan):
+        print(f"job {job_id(plan)} does not run")
+        return 0
+    if "slurm" in job:
+        label = job["slurm"] if index is None else f"{job['slurm']}_{index}"
+        done = slurm.command("scancel", label)
+        if done.returncode != 0:
+            raise UserError(f"scancel refused job {label}: {done.stderr.strip()}")
+        print(f"job {label} is cancelled; the same command goes on from its newest checkpoint")
+        return 0
+    return _cancel_here(plan, job)
+
+
+def _cancel_here(plan: runs.Plan, job: dict) -> int:
+    """Ends a run on this machine: its launcher passes TERM on and ends; where it is gone, its tasks get it directly."""
+    from launch import local
+
+    if runs.process_start(job["pid"]) == job["start"]:
+        os.kill(job["pid"], signal.SIGTERM)
+    else:
+        for ranks in _orphans(plan):
+            local.signal_tasks(ranks, signal.SIGTERM)
+    end = time.monotonic() + STOP_SECONDS
+    while alive(plan) or _orphans(plan):
+        if time.monotonic() > end:
+            for ranks in _orphans(plan):
+                local.kill(ranks)
+        time.sleep(0.2)
+    print(f"job {job_id(plan)} has ended; the same command goes on from its newest checkpoint")
+    return 0
+
+
+def _orphans(plan: runs.Plan) -> list[Path]:
+    """The rank folders of a run on this machine with tasks or programs that still run."""
+    if "slurm" in runs.read_job(plan.folder):
+        return []
+    found = []
+    for folder in Path(plan.folder).glob("ranks/*"):
+        for one in runs.read_ranks(folder).values():
+            pairs = ((one["pid"], one["start"]), (one["child"], one["child_start"]))
+            if any(start and runs.process_start(pid) == start for pid, start in pairs) and folder not in found:
+                found.append(folder)
+    return found
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,221 @@
+"""Runs a launch on this machine: submitit's local executor starts the processes, this watches over them.
+
+submitit's local job takes no more than one node and neither ends its tasks when one fails nor survives Ctrl-C, so that is
+done here: nodes x gpus processes on this machine, signals to every task, the rest stopped when one fails.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from submitit.local.local import LocalExecutor, LocalJob
+
+from launch import attempt, runs
+from launch.follow import Tail
+from launch.job import Job
+from mscgan.errors import UserError
+
+WITHOUT_GPU = 2  # processes on a machine without GPUs
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 30  # for the other ranks to end by themselves once one failed
+
+
+def gpus_here() -> int:
+    """GPUs that this machine shows to CUDA."""
+    devices = [file for file in Path("/dev").glob("nvidia*") if file.name[6:].isdigit()]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return len(devices) if visible is None else min(len(devices), len([name for name in visible.split(",") if name]))
+
+
+def processes(plan: runs.Plan) -> int:
+    """How many processes stand in for nodes x gpus.
+
+    Raises:
+        UserError: there are GPUs, but too few.
+    """
+    here, settings = gpus_here(), plan.settings
+    nodes, wanted = int(settings["nodes"]), settings["gpus_per_node"]
+    if plan.kind in runs.ONE_PROCESS:
+        return 1
+    if wanted == "auto":
+        wanted = here // nodes or settings.get("tasks_per_node", WITHOUT_GPU)
+    count = nodes * (int(wanted) or int(settings.get("tasks_per_node", 1)))
+    if here and int(wanted) and count > here:
+        raise UserError(f"{nodes} nodes x {wanted} GPUs are {count} processes, but this machine has {here} GPUs; ask for fewer")
+    return count
+
+
+def run_here(plan: runs.Plan, count: int) -> int:
+    """Runs every run of the plan on this machine, one after the other, with rank 0's output on the terminal.
+
+    Returns:
+        The exit code: the highest of the runs'. 85: stopped by Ctrl-C, TERM or HUP after saving.
+    """
+    me = os.getpid()
+    runs.write_job(plan.folder, pid=me, start=runs.process_start(me))
+    runs.register(plan.folder)
+    with _Stop() as stop:
+        codes = []
+        for index, work in enumerate(plan.works):
+            if len(plan.works) > 1:
+                print(f"run {index + 1} of {len(plan.works)}: {work.run}", flush=True)
+            codes.append(_run_one(plan, index, count, stop))
+            if stop.asked:
+                break
+    return max(codes)
+
+
+class _Stop:
+    """Notes SIGINT, SIGTERM and SIGHUP while it is entered."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def __enter__(self):
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        self._before = {number: signal.signal(number, self._note) for number in numbers}
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, _number, _frame):
+        self.asked += 1
+
+
+def _run_one(plan: runs.Plan, index: int, count: int, stop: _Stop) -> int:
+    number = 0
+    while True:
+        code = attempt.begin(plan, index, number, f"local-{os.getpid()}")
+        if code:
+            return code
+        tail, step_code = _attempt(plan, index, number, count, stop)
+        verdict = attempt.end(plan, index, number, f"local-{os.getpid()}", step_code)
+        _show_failed(plan, index, number, tail)
+        if not verdict.again or stop.asked:
+            if verdict.outcome != "done":
+                print(f"stopped: {verdict.reason if not verdict.again else 'the same command goes on from here'}", flush=True)
+            return verdict.code
+        print(f"again: {verdict.reason}", flush=True)
+        number += 1
+
+
+def _attempt(plan: runs.Plan, index: int, number: int, count: int, stop: _Stop) -> tuple[Tail, int]:
+    """Starts the processes and waits for them. Returns rank 0's log and 0 or 1, whether something had to be killed."""
+    executor = LocalExecutor(plan.folder, python=f"'{sys.executable}' -P")
+    # Its time limit counts from 2 minutes; ours is none.
+    executor.update_parameters(tasks_per_node=count, timeout_min=60 * 24 * 365, stderr_to_stdout=True)
+    environment = {
+        "MSCGAN_ATTEMPT": str(number),
+        "MSCGAN_PORT": str(_free_port()),
+        "MSCGAN_GPUS": os.environ.get("CUDA_VISIBLE_DEVICES", "all") if gpus_here() else "",
+        "PYTHONPATH": os.pathsep.join(filter(None, [f"{plan.folder}/snapshot", os.environ.get("PYTHONPATH")])),
+    }
+    with _environment(environment), _ignored(signal.SIGINT, signal.SIGHUP):  # a terminal sends these to all; tasks get TERM
+        job = executor.submit(Job(plan.folder, index))
+    tail = Tail(job.task(0).paths.stdout, skip=b"submitit INFO")
+    ranks = runs.ranks_folder(plan, index, number)
+    asked, killed, deadline = 0, 0, None
+    while not job.done():
+        tail.show()
+        if stop.asked > asked:
+            asked = stop.asked
+            if asked == 1:
+                tail.end_line()
+                print("stopping: a checkpoint is saved after this step (Ctrl-C again kills at once)", flush=True)
+                _signal(job, ranks, signal.SIGTERM)
+            else:
+                killed = kill(ranks)
+        if deadline is None and _failed(ranks):
+            deadline = time.monotonic() + GRACE_SECONDS
+            _signal(job, ranks, signal.SIGTERM)
+        if deadline is not None and time.monotonic() > deadline:
+            killed = kill(ranks)
+        time.sleep(POLL_SECONDS)
+    tail.show()
+    tail.end_line()
+    started = len(runs.read_ranks(ranks))
+    return tail, int(bool(killed) or started < count)
+
+
+def _signal(job: LocalJob, ranks: Path, number: int) -> None:
+    """Sends a signal to every task: submitit's controller passes TERM on; where it is gone, directly."""
+    if job._process.poll() is None:
+        job._process.send_signal(number)
+    else:
+        signal_tasks(ranks, number)
+
+
+def signal_tasks(ranks: Path, number: int) -> int:
+    """Signals the tasks of an attempt that still run. Returns how many."""
+    alive = [one for one in runs.read_ranks(ranks).values() if runs.process_start(one["pid"]) == one["start"] != ""]
+    for one in alive:
+        os.kill(one["pid"], number)
+    return len(alive)
+
+
+def kill(ranks: Path) -> int:
+    """Kills the programs of an attempt that still run, then their tasks. Returns how many there were."""
+    count = 0
+    for one in runs.read_ranks(ranks).values():
+        for pid, start in ((one["child"], one["child_start"]), (one["pid"], one["start"])):
+            if start and runs.process_start(pid) == start:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                count += 1
+    return count
+
+
+def _failed(ranks: Path) -> bool:
+    """Whether a rank ended with a failure, or without having written how it ended."""
+    for one in runs.read_ranks(ranks).values():
+        ended = runs.process_start(one["pid"]) != one["start"]
+        if one["code"] not in (None, 0, attempt.AGAIN) or (one["code"] is None and ended):
+            return True
+    return False
+
+
+def _show_failed(plan: runs.Plan, index: int, number: int, tail: Tail) -> None:
+    """Shows the end of the log of a rank that failed where rank 0's, already shown, does not say why."""
+    codes = {rank: one["code"] for rank, one in runs.read_ranks(runs.ranks_folder(plan, index, number)).items()}
+    failed = [rank for rank, code in codes.items() if code not in (0, attempt.AGAIN)]
+    why = [rank for rank in failed if codes[rank] == attempt.judge(codes, 1)[1]]
+    if why and 0 not in why:
+        log = tail.file.with_name(tail.file.name.replace("_0_log", f"_{why[0]}_log"))
+        print(f"rank {why[0]} failed; the end of {log}:")
+        lines = [line for line in log.read_text(errors="replace").splitlines() if not line.startswith("submitit INFO")]
+        print("\n".join(lines[-20:]), flush=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _ignored(*numbers: int) -> Iterator[None]:
+    """Ignores signals; processes started meanwhile inherit it."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

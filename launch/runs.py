@@ -1,0 +1,194 @@
+"""Run folders, and what the launcher keeps in them. Standard library only: it also runs in the batch script of a job.
+
+    RUN/                                what training writes: config.yaml, checkpoints/, logs, pictures
+    RUN/attempts.jsonl                  a line at each start and end of an attempt
+    RUN/launch-20260102-030405-ab12cd/  one launch, private (0700)
+        launch.json                     the Plan below, complete before anything is queued
+        job.json                        the scheduler's job id, or the process that runs it on this machine
+        config-0.yaml                   the resolved configuration (one each for the runs of a sweep)
+        snapshot/                       the code that runs, whatever happens to the checkout meanwhile
+        ranks/0-1/rank-00003.json       run 0, attempt 1: the processes of rank 3 and its exit code
+        123_3_log.out                   what rank 3 of job 123 printed; rank 0's also has the batch script's lines
+"""
+
+import json
+import os
+import re
+import secrets
+import stat
+import time
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from mscgan.errors import UserError
+
+# These paths are written into sbatch scripts. A % would be a pattern of SLURM's.
+SAFE_PATH = re.compile(r"[\w ./:@=+,~()-]+")
+ONE_PROCESS = ("evaluate", "generate", "shards")  # the kinds of job that are one process
+
+
+@dataclass
+class Work:
+    """What one job (or one task of a job array) does."""
+
+    run: str  # the run's folder
+    arguments: list[str]  # after `python -P`
+    shards: str = ""  # data.root, for the preflight and the stage-in
+    stage_to: str = ""  # data.stage_to
+    manifest_sha256: str = ""  # of the shards at the time of the launch
+
+
+@dataclass
+class Plan:
+    """One launch, as launch.json holds it."""
+
+    name: str  # mscgan-train-ab12cd; the name of the job too
+    kind: str  # train | evaluate | generate | shards | throughput
+    folder: str
+    cwd: str  # where the user stood; relative paths of the configuration start there
+    commit: str
+    works: list[Work]
+    gpus: int = 0  # of a node; 0: CPU only
+    crash_retries: int = 0
+    stalled_tries: int = 1
+    hang_seconds: float = 900.0
+    preflight: bool = False
+    settings: dict[str, str] = field(default_factory=dict)  # the launcher's options, for people to read
+
+
+def unique_name(kind: str) -> str:
+    return f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+
+
+def private_folder(path: Path) -> Path:
+    """Makes a folder that only this user may write to (0700), or checks the one that is there.
+
+    Jobs load pickles and code from it, so whoever may write there may run code as this user.
+
+    Raises:
+        UserError: another user's folder, one that others may write to, or a path that SLURM would misread.
+    """
+    path = Path(os.path.abspath(path))
+    if not SAFE_PATH.fullmatch(str(path)):
+        raise UserError(f"the path {str(path)!r} may hold letters, digits, spaces and _ . / : @ = + , ~ ( ) - only; give another")
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = path.stat()
+    except OSError as error:
+        raise UserError(f"cannot make the folder {path}: {error.strerror}; give another with run=FOLDER") from error
+    if found.st_uid != os.getuid():
+        raise UserError(f"{path} belongs to user id {found.st_uid}, you are {os.getuid()}; give a folder of yours with run=FOLDER")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise UserError(f"others may write to {path} (mode {stat.S_IMODE(found.st_mode):o}); run: chmod go-w '{path}'")
+    return path
+
+
+def write_plan(plan: Plan) -> None:
+    (Path(plan.folder) / "launch.json").write_text(json.dumps(asdict(plan), indent=1))
+
+
+def read_plan(folder: Path | str) -> Plan:
+    """The plan of a launch folder.
+
+    Raises:
+        UserError: no launch there, or a folder that others may write to.
+    """
+    file = Path(folder) / "launch.json"
+    if not file.is_file():
+        raise UserError(f"{folder} is no launch folder: it has no launch.json")
+    private_folder(Path(folder))
+    values = json.loads(file.read_text())
+    return Plan(**(_known(Plan, values) | {"works": [Work(**_known(Work, work)) for work in values["works"]]}))
+
+
+def _known(cls: type, values: dict) -> dict:
+    """The values that `cls` has a field for: another version of the launcher may have written more."""
+    return {one.name: values[one.name] for one in fields(cls) if one.name in values}
+
+
+def newest_checkpoint(run: Path | str) -> str:
+    """Name of the newest checkpoint, images-000012345, or an empty string. Checkpoints appear complete, by a rename."""
+    names = [folder.name for folder in Path(run).glob("checkpoints/images-*") if folder.name[7:].isdigit()]
+    return max(names, key=lambda name: int(name[7:]), default="")
+
+
+def note(run: Path | str, **values) -> None:
+    """Appends a line to RUN/attempts.jsonl."""
+    line = json.dumps({"time": time.strftime("%Y-%m-%d %H:%M:%S"), **values}) + "\n"
+    descriptor = os.open(Path(run) / "attempts.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)
+
+
+def notes(run: Path | str, launch: str) -> list[dict]:
+    """The lines of RUN/attempts.jsonl that belong to a launch, oldest first."""
+    try:
+        lines = (Path(run) / "attempts.jsonl").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    return [line for line in map(json.loads, lines) if line["launch"] == launch]
+
+
+def ranks_folder(plan: Plan, index: int, attempt: int) -> Path:
+    return Path(plan.folder) / "ranks" / f"{index}-{attempt}"
+
+
+def write_rank(folder: Path, rank: int, **values) -> None:
+    """Writes a rank's record by a rename, so that nobody reads half of it."""
+    file = folder / f"rank-{rank:05d}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    new = file.with_suffix(".new")
+    new.write_text(json.dumps(values))
+    new.replace(file)
+
+
+def read_ranks(folder: Path) -> dict[int, dict]:
+    """The records of an attempt's ranks: pid and start of the task, pid of its child, exit code (None while it runs)."""
+    return {int(file.stem[5:]): json.loads(file.read_text()) for file in sorted(folder.glob("rank-*.json"))}
+
+
+def process_start(pid: int) -> str:
+    """When a process started, in ticks since boot: pid and start together name a process for good. Empty: it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] == "Z" else fields[19]
+
+
+def _index() -> Path:
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
+    return Path(base) / "mscgan" / "launches"
+
+
+def register(folder: Path | str) -> None:
+    """Adds a launch to this user's list, which jobs.py reads: run folders may lie anywhere."""
+    try:
+        _index().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _index().open("a") as file:
+            file.write(f"{folder}\n")
+    except OSError as error:
+        print(f"note: {_index()} cannot be written ({error.strerror}); launch/jobs.py will not list this run")
+
+
+def registered() -> list[Path]:
+    """This user's launch folders that still exist, oldest first."""
+    try:
+        lines = _index().read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    return [Path(line) for line in dict.fromkeys(lines) if (Path(line) / "launch.json").is_file()]
+
+
+def write_job(folder: Path | str, **values) -> None:
+    (Path(folder) / "job.json").write_text(json.dumps(values))
+
+
+def read_job(folder: Path | str) -> dict:
+    """What runs a launch: {"slurm": "123"} or {"pid": 42, "start": "..."}; empty before it was submitted."""
+    try:
+        return json.loads((Path(folder) / "job.json").read_text())
+    except FileNotFoundError:
+        return {}

@@ -1,0 +1,151 @@
+"""The few things asked of SLURM's own commands: is it up, what do jobs do, requeue, exclude nodes, rank 0's address."""
+
+import getpass
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+PORTS = 6_000  # training's ports are 20000 to 25999, the preflight's 26000 to 31999: below those the kernel gives away
+ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"}
+
+
+@dataclass
+class State:
+    """What the scheduler knows of a job."""
+
+    name: str
+    state: str  # PENDING, RUNNING, COMPLETED, ...
+    nodes: str
+    reason: str
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess:
+    """Runs a SLURM command; a missing one looks like a failed one."""
+    try:
+        return subprocess.run(arguments, capture_output=True, text=True, timeout=60)
+    except (FileNotFoundError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(arguments, 127, "", str(error))
+
+
+def controller_up() -> bool:
+    """Whether sbatch is here and a controller answers; srun on PATH alone says nothing."""
+    if not (shutil.which("sbatch") and shutil.which("srun")):
+        return False
+    ping = command("scontrol", "ping")
+    return ping.returncode == 0 and "is UP" in ping.stdout
+
+
+def gpus_per_node(partition: str) -> int:
+    """The most GPUs that a node of the partition (empty: the default one) has."""
+    lines = command("sinfo", "--noheader", "--format=%P|%G", *([f"--partition={partition}"] if partition else [])).stdout
+    wanted = [line for line in lines.splitlines() if partition or line.split("|")[0].endswith("*")]
+    return max((int(count) for line in wanted for count in re.findall(r"gpu(?::[\w.-]+)?:(\d+)", line)), default=0)
+
+
+def states(jobs: list[str]) -> dict[str, State]:
+    """The states of jobs (123 or 123_4; 123 alone also gives the tasks of its array).
+
+    squeue first, which knows a job for some minutes after its end; what it forgot, from sacct where there is accounting.
+    """
+    numbers = {job.split("_")[0] for job in jobs}
+    queue = command("squeue", "--noheader", "--array", "--states=all", f"--user={getpass.getuser()}", "--format=%i|%T|%j|%N|%r")
+    found = _parse(queue.stdout, numbers)
+    missing = numbers - {job.split("_")[0] for job in found}
+    if missing:
+        fields = "--format=JobID,State,JobName,NodeList,Reason"
+        old = command("sacct", "-X", "--noheader", "--parsable2", "--array", fields, f"--jobs={','.join(sorted(missing))}")
+        found |= _parse(old.stdout, missing)
+    return found
+
+
+def _parse(text: str, numbers: set[str]) -> dict[str, State]:
+    rows = [line.split("|") for line in text.splitlines() if line.count("|") == 4]
+    return {row[0]: State(row[2], row[1].split()[0], row[3], row[4]) for row in rows if row[0].split("_")[0] in numbers}
+
+
+def show(job: str) -> dict[str, str]:
+    """What `scontrol show job` knows, for example JobState and ExitCode; empty once the controller forgot the job."""
+    shown = command("scontrol", "--oneliner", "show", "job", job).stdout
+    return dict(field.split("=", 1) for field in shown.split() if "=" in field)
+
+
+def job_name_here() -> str:
+    """This job's id as scontrol takes it: 123, or 123_4 in an array."""
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return os.environ["SLURM_JOB_ID"]
+
+
+def master_port() -> int:
+    """The same for every rank of this attempt, another one for the next attempt and for neighbours on the node."""
+    return 20_000 + (int(os.environ["SLURM_JOB_ID"]) * 7 + int(os.environ.get("SLURM_RESTART_COUNT", "0"))) % PORTS
+
+
+def master_address() -> str:
+    """Address of rank 0's node: its name where that resolves, else what SLURM itself uses to reach it."""
+    from submitit.slurm.slurm import SlurmJobEnvironment
+
+    if os.environ.get("SLURM_JOB_NUM_NODES", "1") == "1":
+        return "127.0.0.1"
+    name = SlurmJobEnvironment().hostnames[0]
+    try:
+        socket.getaddrinfo(name, None)
+        return name
+    except socket.gaierror:
+        found = re.search(r"NodeAddr=(\S+)", command("scontrol", "show", "node", "--oneliner", name).stdout)
+        return found.group(1) if found else name
+
+
+def bad_nodes(plan, index: int) -> list[str]:
+    """Nodes that the preflight of this attempt found bad: RUN/bad_nodes/NODE.json written since the attempt began."""
+    from launch import runs
+
+    run = plan.works[index].run
+    starts = [one["unix"] for one in runs.notes(run, plan.name) if one["event"] == "start" and one["index"] == index]
+    files = [file for file in Path(run).glob("bad_nodes/*.json") if file.stat().st_mtime >= starts[-1] - 1]
+    return sorted({json.loads(file.read_text()).get("node", file.stem) for file in files})
+
+
+def run_again(job: str, without: list[str]) -> bool:
+    """Requeues this job, unless someone cancelled it or SLURM already did so. Called in the job's own batch script.
+
+    Args:
+        without: nodes to keep away from.
+
+    Returns:
+        False when the job will not run again.
+    """
+    state = show(job).get("JobState", "")
+    if state == "CANCELLED":
+        print("the job was cancelled: it does not run again")
+        return False
+    if state == "PENDING":
+        return True
+    # What follows ends this very script; excluding nodes needs a job that is pending, so it comes after.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    done = command("scontrol", "requeue", job)
+    if done.returncode != 0:
+        print(f"cannot requeue ({done.stderr.strip()}); submit again to go on from the newest checkpoint", flush=True)
+        return False
+    if without:
+        _exclude(job, without)
+    return True
+
+
+def _exclude(job: str, nodes: list[str]) -> None:
+    before = show(job).get("ExcNodeList", "(null)")
+    names = ",".join(([] if before == "(null)" else [before]) + nodes)
+    for _ in range(20):
+        done = command("scontrol", "update", f"JobId={job}", f"ExcNodeList={names}")
+        if done.returncode == 0:
+            print(f"job {job} keeps away from {names} from now on", flush=True)
+            return
+        time.sleep(0.2)  # still ending
+    print(f"cannot exclude {names}: {done.stderr.strip()}", flush=True)

@@ -1,0 +1,61 @@
+"""A copy of the code that will run, so that editing the checkout cannot change a queued or requeued job."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from mscgan.errors import UserError
+
+PARTS = ("mscgan", "launch", "shards", "benchmarks")
+LIMIT = 64 * 2**20  # bytes; code is far smaller, so more than this is data that lies among it
+
+
+def take(root: Path, to: Path) -> str:
+    """Copies what git tracks, and what it neither tracks nor ignores, of PARTS in `root` to the new folder `to`.
+
+    Without git: every file but caches. Links are left out: they may lead out of the checkout.
+
+    Returns:
+        The commit, with "+changes" where the checkout differs from it; "no git" where there is none.
+
+    Raises:
+        UserError: more than 64 MiB, which cannot be code.
+    """
+    names, commit = _git_files(root)
+    if names is None:
+        names = [str(path.relative_to(root)) for part in PARTS for path in (root / part).rglob("*")]
+    files = [root / name for name in sorted(set(names)) if "__pycache__" not in name]
+    files = [file for file in files if file.is_file() and not file.is_symlink()]
+    sizes = {file: file.stat().st_size for file in files}
+    if sum(sizes.values()) > LIMIT:
+        largest = max(files, key=sizes.get)
+        raise UserError(
+            f"the code to copy into the run folder has {sum(sizes.values()) / 2**20:.0f} MiB, more than {LIMIT >> 20}; the "
+            f"largest file is {largest.relative_to(root)}: move it out of {', '.join(PARTS)} or name it in .gitignore"
+        )
+    for file in files:
+        copy = to / file.relative_to(root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
+        copy.chmod(0o400)
+    return commit
+
+
+def _git_files(root: Path) -> tuple[list[str] | None, str]:
+    listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *PARTS)
+    if listed is None:
+        return None, "no git"
+    commit = (_git(root, "rev-parse", "HEAD") or "no commit").strip()
+    changed = _git(root, "status", "--porcelain", "--", *PARTS)
+    return listed.split("\0")[:-1], commit + ("+changes" if changed else "")
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """What git prints; None where it is not installed or `root` is no work tree of its own."""
+    if not (root / ".git").exists():  # a folder inside someone else's work tree is not this project's
+        return None
+    try:
+        done = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return done.stdout if done.returncode == 0 else None

@@ -1,0 +1,225 @@
+"""Starts training, evaluation, generation, shard building or the benchmarks: on SLURM where a controller answers, else here.
+
+    python launch/submit.py --nodes 4 --config market1501 data.root=DIR
+    python launch/submit.py --config market1501 data.root=DIR --sweep train.lr=1e-4,2e-4 --sweep train.seed=0,1
+    python launch/submit.py --job evaluate --config market1501 run=runs/RUN -- --pairs FILE
+    python launch/submit.py --job shards -- synthetic --out DIR
+
+`run=FOLDER` (or the preset's `run:`) is the run's folder, and the same command again goes on in it; without one, a new
+folder with a unique name is made under runs/. Each launch keeps its records, code and logs in a folder of its own inside.
+"""
+
+import argparse
+import hashlib
+import itertools
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from omegaconf import OmegaConf  # noqa: E402
+
+from launch import batch, options, runs, slurm, snapshot  # noqa: E402
+from mscgan import config as configuration  # noqa: E402
+from mscgan.errors import UserError, run  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+JOBS = ("train", "evaluate", "generate", "shards", "throughput")
+WITH_CONFIG = ("train", "evaluate", "generate")
+
+
+@dataclass
+class One:
+    """One run of the launch: its resolved configuration (None for shards and throughput) and its folder."""
+
+    config: configuration.Config | None
+    folder: str
+
+
+def main() -> int:
+    os.umask(0o077)
+    given, extra = _arguments()
+    settings = options.resolve(given)
+    if given.job in runs.ONE_PROCESS:
+        settings |= {"nodes": "1", "tasks_per_node": "1"} | ({"gpus_per_node": "0"} if given.job == "shards" else {})
+    name, ones = _runs(given)
+    plan = _plan(given, extra, settings, name, ones)
+    if given.dry_run:
+        return _dry_run(plan, ones)
+    on_slurm = slurm.controller_up()
+    _check_free(plan)
+    _prepare(plan, ones)
+    if given.prepare:
+        print(plan.folder)
+        return 0
+    return _on_slurm(plan, given.follow) if on_slurm else _here(plan)
+
+
+def _on_slurm(plan: runs.Plan, follow: bool) -> int:
+    job = batch.submit(plan)
+    print(f"job {job}: {plan.works[0].run if len(plan.works) == 1 else f'{len(plan.works)} runs in {Path(plan.folder).parent}'}")
+    if follow:
+        from launch.follow import follow_job
+
+        return follow_job(plan, job)
+    print(f"follow it with: python launch/jobs.py logs -f {job}")
+    return 0
+
+
+def _here(plan: runs.Plan) -> int:
+    from launch import local
+
+    count = local.processes(plan)
+    plan.preflight = False  # one machine: what is wrong shows at once, and starting twice costs more than it tells
+    plan.stalled_tries = 1  # with the user looking on, a failure is tried again only if it came after a new checkpoint
+    runs.write_plan(plan)
+    print(f"no SLURM controller answers, so this runs on this machine: {count} process{'es' * (count > 1)}, {plan.works[0].run}",
+          flush=True)  # fmt: skip
+    return local.run_here(plan, count)
+
+
+def _arguments() -> tuple[argparse.Namespace, list[str]]:
+    """The launcher's own arguments, and those after `--`, which go to the program."""
+    parser = argparse.ArgumentParser(
+        prog="python launch/submit.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--job", choices=JOBS, default="train", help="what to run (default: train)")
+    parser.add_argument("--config", metavar="PRESET", help="a preset (market1501, deepfashion, demo) or a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes; mscgan/config.py lists the keys")
+    parser.add_argument("--sweep", action="append", default=[], metavar="key=a,b,c", help="one run a value, as a job array")
+    parser.add_argument("--dry-run", action="store_true", help="print the sbatch script and the configuration, and stop")
+    parser.add_argument("--follow", action="store_true", help="show the log until the job ends; exit with its code")
+    parser.add_argument("--prepare", action="store_true", help="make the launch folder, print it, and stop (for the .sbatch files)")
+    options.add_to(parser)
+    own, extra = sys.argv[1:], []
+    if "--" in own:
+        own, extra = own[: own.index("--")], own[own.index("--") + 1 :]
+    given = parser.parse_intermixed_args(own)
+    for text in [*given.overrides, *given.sweep, given.config or ""]:
+        options.plain(text, "an argument")
+    for text in extra:
+        options.plain(text, "an argument after --")
+    if given.job in WITH_CONFIG and not given.config:
+        raise UserError(f"--job {given.job} needs --config PRESET, for example --config market1501")
+    if given.job not in WITH_CONFIG and (given.overrides or given.sweep or given.config):
+        raise UserError(f"--job {given.job} takes its arguments after --, for example: --job {given.job} -- --help")
+    return given, extra
+
+
+def _runs(given: argparse.Namespace) -> tuple[str, list[One]]:
+    """A unique name and the runs: one, or one for each combination of the swept values."""
+    name = runs.unique_name(Path(given.config).stem if given.config else given.job)
+    if given.job not in WITH_CONFIG:
+        return name, [One(None, f"runs/{name}")]
+    base = configuration.load(given.config, given.overrides)
+    if not base.run and given.job != "train":
+        raise UserError(f"--job {given.job} needs the run it works on: give run=FOLDER")
+    base.run = base.run or f"runs/{name}"
+    if not given.sweep:
+        return name, [One(base, base.run)]
+    ones = []
+    for number, changes in enumerate(itertools.product(*(_swept(text) for text in given.sweep))):
+        one = configuration.load(given.config, [*given.overrides, *changes])
+        one.run = f"{base.run}/{number}-" + re.sub(r"[^\w.=+-]", "_", "-".join(changes))[:100]
+        ones.append(One(one, one.run))
+    return name, ones
+
+
+def _swept(text: str) -> list[str]:
+    """key=a,b,c as key=a, key=b, key=c; commas inside brackets belong to a value."""
+    key, equals, values = text.partition("=")
+    found = re.findall(r"(?:\[[^\]]*\]|[^,\[])+", values)
+    if not key or not equals or not found:
+        raise UserError(f"--sweep is {text!r}; expected key=a,b,c, for example --sweep train.lr=1e-4,2e-4")
+    return [f"{key}={value}" for value in found]
+
+
+def _plan(given: argparse.Namespace, extra: list[str], settings: dict, name: str, ones: list[One]) -> runs.Plan:
+    base = ones[0].folder if len(ones) == 1 else str(Path(ones[0].folder).parent)
+    label = runs.unique_name("launch")
+    folder = os.path.abspath(f"{base}/{label}")
+    works = []
+    for index, one in enumerate(ones):
+        run_folder = os.path.abspath(one.folder)
+        arguments = {
+            "train": ["-m", "mscgan.train", "--config", f"{folder}/config-{index}.yaml"],
+            "evaluate": ["-m", "mscgan.evaluate", "--run", run_folder],
+            "generate": ["-m", "mscgan.generate", "--run", run_folder],
+            "shards": [f"{folder}/snapshot/shards/build.py"],
+            "throughput": [f"{folder}/snapshot/benchmarks/run_throughput.py"],
+        }[given.job] + extra
+        work = runs.Work(run_folder, arguments)
+        if given.job == "train":
+            work.shards, work.stage_to = one.config.data.root, one.config.data.stage_to
+            manifest = Path(work.shards) / "manifest.json"
+            if work.shards and manifest.is_file():
+                work.manifest_sha256 = hashlib.sha256(manifest.read_bytes()).hexdigest()
+        works.append(work)
+    return runs.Plan(
+        name=f"mscgan-{given.job}-{label[-6:]}", kind=given.job, folder=folder, cwd=os.getcwd(), commit="", works=works,
+        gpus=_gpus(given.job, settings),
+        crash_retries=int(settings["crash_retries"]), stalled_tries=int(settings["stalled_tries"]),
+        hang_seconds=float(settings["hang_seconds"]), preflight=settings["preflight"] == "true" and given.job == "train",
+        settings=settings,
+    )  # fmt: skip
+
+
+def _dry_run(plan: runs.Plan, ones: list[One]) -> int:
+    """Prints a script that sbatch accepts, with the configuration as comments after it. Makes no folder."""
+    for path in (plan.folder, plan.cwd):
+        if not runs.SAFE_PATH.fullmatch(path):
+            raise UserError(f"the path {path!r} holds characters that SLURM would misread")
+    print(batch.script(plan))
+    for one in ones:
+        print(f"\n# the configuration of {one.folder}")
+        if one.config:
+            text = OmegaConf.to_yaml(OmegaConf.structured(one.config))
+            print("\n".join(f"# {line}" for line in text.splitlines()))
+    return 0
+
+
+def _gpus(kind: str, settings: dict) -> int:
+    """GPUs a node: as asked for, or what the partition's nodes have; one for a job of one process."""
+    if settings["gpus_per_node"] != "auto":
+        return int(settings["gpus_per_node"])
+    found = slurm.gpus_per_node(settings.get("partition", ""))
+    return min(found, 1) if kind in runs.ONE_PROCESS else found
+
+
+def _check_free(plan: runs.Plan) -> None:
+    """Refuses a run that another launch trains: two would overwrite each other's checkpoints.
+
+    With --dependency the user put them in a row, and that is fine.
+    """
+    from launch.jobs import alive
+
+    if plan.kind != "train" or "dependency" in plan.settings:
+        return
+    for work in plan.works:
+        for file in [*Path(work.run).glob("launch-*/launch.json"), *Path(work.run).parent.glob("launch-*/launch.json")]:
+            other = runs.read_plan(file.parent)
+            same = other.kind == "train" and work.run in [one.run for one in other.works]
+            if same and (job := alive(other)):
+                raise UserError(
+                    f"{work.run} is being trained by job {job}; stop it with `python launch/jobs.py cancel {job}`, or give "
+                    "another run=FOLDER"
+                )
+
+
+def _prepare(plan: runs.Plan, ones: list[One]) -> None:
+    """Makes the folders, with the code, the configurations and the plan in them."""
+    for path in [Path(plan.folder).parent, *(Path(work.run) for work in plan.works)]:
+        runs.private_folder(path)
+    folder = runs.private_folder(Path(plan.folder))
+    plan.commit = snapshot.take(ROOT, folder / "snapshot")
+    for index, one in enumerate(ones):
+        if one.config:
+            configuration.save(one.config, folder / f"config-{index}.yaml")
+    runs.write_plan(plan)
+
+
+if __name__ == "__main__":
+    run(main)
