@@ -119,7 +119,7 @@ def read_images(shards: ShardSet, images: np.ndarray) -> np.ndarray:
         try:
             with Image.open(io.BytesIO(shards.read(int(i))), formats=("JPEG",)) as file:
                 picture = np.array(file.convert("RGB"))
-        except OSError as error:
+        except (OSError, Image.DecompressionBombError) as error:
             raise UserError(f"{shards.locate(int(i))} is no whole JPEG ({error}); run shards/verify.py") from error
         if picture.shape != pictures.shape[1:]:
             raise UserError(f"{shards.locate(int(i))} is {picture.shape[:2]}, not the manifest's; run shards/verify.py")

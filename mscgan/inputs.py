@@ -10,6 +10,7 @@ A joint that is not seen is (-1, -1).
 
 import json
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def read_image(path: Path, height: int, width: int) -> tuple[np.ndarray, str]:
             image = ImageOps.exif_transpose(file).convert("RGB")
     except UnidentifiedImageError as error:
         raise UserError(f"{path} is neither JPEG nor PNG; convert it first") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow raises for bad files
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:  # Pillow's, for bad files
         raise UserError(f"{path} cannot be decoded ({error}); give a whole JPEG or PNG") from error
     came = f"{image.width}x{image.height}"
     if image.size == (width, height):
