@@ -10,11 +10,9 @@ import fcntl
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +22,7 @@ from tqdm import tqdm
 
 from mscgan.errors import UserError
 from shards.index import index_text
+from shards.parallel import mapper
 
 SCHEMA = 1
 # 1,024 images are 6 MB at 128x64 and 13 MB at 256x256: a kill costs a few seconds of work, a cluster's file system
@@ -90,7 +89,7 @@ def write(plan: Plan, out: Path, workers: int) -> bool:
         splits = {}
         tars = {name: list(_tars(name, split.images)) for name, split in plan.splits.items()}
         everything = sum(len(split.images) for split in plan.splits.values())
-        with _mapper(workers) as run, tqdm(total=everything, unit="image", desc=f"shards {plan.dataset}") as bar:
+        with mapper(workers, chunk=16) as run, tqdm(total=everything, unit="image", desc=f"shards {plan.dataset}") as bar:
             for name, split in plan.splits.items():
                 records = []
                 for tar, images in tars[name]:
@@ -116,7 +115,7 @@ def write(plan: Plan, out: Path, workers: int) -> bool:
             "dataset": plan.dataset,
             "height": plan.height,
             "width": plan.width,
-            "source": {**plan.source, "plan_sha256": plan.sha256()},
+            "source": _source(plan),
             "splits": splits,
         }
         put(out / "manifest.json", json.dumps(manifest, indent=1).encode())
@@ -174,20 +173,6 @@ def _tars(split: str, images: list[Image]) -> Iterator[tuple[str, list[Image]]]:
         start, number = end, number + 1
 
 
-@contextmanager
-def _mapper(workers: int) -> Iterator[Callable[[Callable, list], Iterable[Sample]]]:
-    """map(function, recipes), in order, over that many processes; an image that fails ends the build at once."""
-    if workers == 1:
-        yield map
-        return
-    # spawn, not fork: the parent has the progress bar's thread
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
-    try:
-        yield lambda function, recipes: pool.map(function, recipes, chunksize=16)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def _write_tar(out: Path, tar: str, split: str, images: list[Image], samples: Iterable[Sample], bar: tqdm) -> dict:
     from webdataset import TarWriter  # here, since it loads torch (3 s), which the worker processes need not
 
@@ -230,31 +215,41 @@ def _finished(out: Path, tar: str) -> dict | None:
 @contextmanager
 def _claimed(out: Path, plan: Plan) -> Iterator[bool]:
     """Makes `out` this plan's folder and locks it against a second build; yields False if the build is done."""
+    state = out / ".build"
     if (out / "manifest.json").exists():
-        _refuse_unless(json.loads((out / "manifest.json").read_text())["source"].get("plan_sha256"), plan, out)
+        _refuse_other(out / "manifest.json", plan, out)
+        shutil.rmtree(state, ignore_errors=True)  # of a build killed on its last step
         yield False
         return
-    state = out / ".build"
-    if out.exists() and not (state / "plan.json").exists():
-        if not out.is_dir():
-            raise UserError(f"{out} is a file; give --out a new folder")
-        if any(path.name != ".build" for path in out.iterdir()):
+    try:
+        if out.exists() and not (state / "plan.json").exists() and any(path != state for path in out.iterdir()):
             raise UserError(f"{out} holds other files and no shards; give --out a new or empty folder")
-    state.mkdir(parents=True, exist_ok=True)
+        state.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {out}: {error.strerror}; give --out another") from error
     with (state / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"another build is writing to {out}; wait for it, or give another --out") from error
         if (state / "plan.json").exists():
-            _refuse_unless(json.loads((state / "plan.json").read_text())["sha256"], plan, out)
+            _refuse_other(state / "plan.json", plan, out)
         else:
-            put(state / "plan.json", json.dumps({"sha256": plan.sha256(), "source": plan.source}).encode())
+            put(state / "plan.json", json.dumps({"source": _source(plan)}).encode())
         yield True
 
 
-def _refuse_unless(found: str | None, plan: Plan, out: Path) -> None:
-    if found != plan.sha256():
+def _refuse_other(path: Path, plan: Plan, out: Path) -> None:
+    """UserError unless the JSON file names this plan as its source."""
+    try:
+        found = json.loads(path.read_text())["source"]
+    except (ValueError, LookupError, TypeError):
+        found = None
+    if found != _source(plan):
         raise UserError(
             f"{out} holds shards of another configuration; give --out a new folder, or remove that one first"
         )
+
+
+def _source(plan: Plan) -> dict:
+    return {**plan.source, "plan_sha256": plan.sha256()}

@@ -1,0 +1,143 @@
+"""Re-reads a folder of shards and names every fault by file and key; exit code 1 if there is one.
+
+    python shards/verify.py DIR
+
+Checked: manifest, checksums, indices, the tars' members, each image's decoding and size, keypoints inside the image,
+grouping by person, no person in two splits, pairs of two images of one person.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections import Counter
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mscgan.errors import UserError, run  # noqa: E402
+from shards.parallel import mapper  # noqa: E402
+from shards.verify_tar import TarReport, read_tar  # noqa: E402
+from shards.write import SCHEMA, file_sha256  # noqa: E402
+
+TAR_FIELDS = {"name": str, "index": str, "sha256": str, "index_sha256": str, "bytes": int, "images": int}
+
+
+def verify(root: Path, workers: int) -> tuple[list[str], list[tuple]]:
+    """(faults, rows of the table: split, tars, images, persons, pairs, megabytes).
+
+    Raises:
+        UserError: no such folder, or one without manifest.json, which is no finished folder of shards.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder; give one that shards/build.py made")
+    if not (root / "manifest.json").is_file():
+        raise UserError(f"{root} has no manifest.json, so no whole shards; run shards/build.py, again if it was stopped")
+    try:
+        manifest = _manifest(root)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        return [f"manifest.json: not the manifest of shards: {type(error).__name__}: {error}"], []
+
+    size = manifest["height"], manifest["width"]
+    jobs = [(root, tar, name, *size) for name, split in manifest["splits"].items() for tar in split["tars"]]
+    with mapper(min(workers, len(jobs))) as run_all:
+        done = iter(list(tqdm(run_all(read_tar, jobs), total=len(jobs), unit="tar", desc="verify")))
+    faults, rows = [], []
+    first_tar: dict[str, str] = {}  # of each key
+    first_split: dict[str, str] = {}  # of each person
+    for name, split in manifest["splits"].items():
+        tars = [(tar, next(done)) for tar in split["tars"]]
+        faults += [fault for _, report in tars for fault in report.faults]
+        for tar, report in tars:
+            for key in report.keys:
+                if key in first_tar:
+                    faults.append(f"{tar['name']}:{key}: the key is also in {first_tar[key]}")
+                first_tar.setdefault(key, tar["name"])
+        persons = [person for _, report in tars for person in report.persons]
+        for person in sorted(set(persons) - {""}):
+            if first_split.setdefault(person, name) != name:
+                faults.append(f"{name}: person {person!r} is also in {first_split[person]}")
+        if all(len(report.keys) == tar["images"] for tar, report in tars):  # else the pairs' indices mean nothing
+            faults += _check_split(root, name, split, tars, persons)
+        megabytes = sum(tar["bytes"] for tar in split["tars"]) / 1e6
+        rows.append((name, len(tars), len(persons), len(set(persons)), split["pairs"], megabytes))
+    return faults, rows
+
+
+def _manifest(root: Path) -> dict:
+    """manifest.json, with the fields and types that the rest relies on; ValueError and its like otherwise."""
+    manifest = json.loads((root / "manifest.json").read_text())
+    if manifest["schema"] != SCHEMA:
+        raise ValueError(f"schema {manifest['schema']!r}; this version reads {SCHEMA}")
+    numbers = [manifest["height"], manifest["width"]]
+    names = []
+    for split in manifest["splits"].values():
+        numbers += [split["images"], split["persons"], split["pairs"]]
+        names += [split["pair_table"]["name"]] + [tar[field] for tar in split["tars"] for field in ("name", "index")]
+        for tar in split["tars"]:
+            for field, kind in TAR_FIELDS.items():
+                if not isinstance(tar[field], kind):
+                    raise ValueError(f"{field} is {tar[field]!r}")
+    if not manifest["splits"] or any(not isinstance(number, int) for number in numbers):
+        raise ValueError("no splits, or a count that is no whole number")
+    for name in names:
+        if Path(name).name != name:
+            raise ValueError(f"file name {name!r} leads out of the folder")
+    return manifest
+
+
+def _check_split(root: Path, name: str, split: dict, tars: list[tuple[dict, TarReport]], persons: list[str]) -> list[str]:
+    faults = []
+    if (len(persons), len(set(persons))) != (split["images"], split["persons"]):
+        faults.append(
+            f"manifest.json: {name} has {split['images']} images of {split['persons']} persons; "
+            f"the tars hold {len(persons)} of {len(set(persons))}"
+        )
+    blocks = Counter(person for person, _ in groupby(persons))
+    faults += [f"person {person}: the images are not together" for person, times in blocks.items() if times > 1]
+    places = [f"{tar['name']}:{key}" for tar, report in tars for key in report.keys]
+    return faults + _check_pairs(root, split, persons, places)
+
+
+def _check_pairs(root: Path, split: dict, persons: list[str], places: list[str]) -> list[str]:
+    name = split["pair_table"]["name"]
+    try:
+        if file_sha256(root / name) != split["pair_table"]["sha256"]:
+            return [f"{name}: its bytes do not fit the checksum in manifest.json"]
+        pairs = np.load(root / name, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        return [f"{name}: cannot be read: {error}"]
+    if pairs.dtype != np.int32 or pairs.shape != (split["pairs"], 2):
+        return [f"{name}: {pairs.dtype} {pairs.shape}; manifest.json says int32 ({split['pairs']}, 2)"]
+    inside = ((pairs >= 0) & (pairs < len(persons))).all(axis=1)
+    faults = [
+        f"{name}: row {row}: {pairs[row].tolist()} is not in 0-{len(persons) - 1}" for row in np.flatnonzero(~inside)
+    ]
+    person = np.unique(persons, return_inverse=True)[1]
+    i, j = np.where(inside[:, None], pairs, 0).T
+    for row in np.flatnonzero(inside & ((i == j) | (person[i] != person[j]))):
+        faults.append(f"{name}: row {row}: {places[i[row]]} and {places[j[row]]} are not two images of one person")
+    return faults
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path, metavar="DIR")
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (as many as cores)")
+    a = parser.parse_args()
+    faults, rows = verify(a.root, a.workers)
+    print(f"{'split':<6} {'tars':>5} {'images':>8} {'persons':>8} {'pairs':>9} {'MB':>8}")
+    for name, tars, images, persons, pairs, megabytes in rows:
+        print(f"{name:<6} {tars:>5,} {images:>8,} {persons:>8,} {pairs:>9,} {megabytes:>8.1f}")
+    for fault in faults:
+        print(f"fault: {fault}")
+    print(f"{a.root}: {len(faults)} faults" if faults else f"{a.root}: no fault")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    run(main)

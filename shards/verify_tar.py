@@ -1,0 +1,118 @@
+"""Reads one tar of shards back and finds its faults; nothing is extracted or unpickled."""
+
+import io
+import json
+import math
+import os
+import tarfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image as Picture
+
+from shards.index import index_text, members
+from shards.write import file_sha256, sha256
+
+LARGEST = {"jpg": 16 * 2**20, "json": 2**16}  # bytes of a member
+
+
+@dataclass
+class TarReport:
+    """What a tar holds, in order, and its faults: "train-00000.tar:KEY: what"."""
+
+    keys: list[str] = field(default_factory=list)
+    persons: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+def read_tar(job: tuple[Path, dict, str, int, int]) -> TarReport:
+    """job: folder, the tar's record in the manifest, split, height and width of the images."""
+    root, tar, split, height, width = job
+    path, report = root / tar["name"], TarReport()
+
+    def fault(text: str) -> None:
+        report.faults.append(f"{tar['name']}: {text}")
+
+    if not path.is_file():
+        fault("missing")
+        return report
+    if path.stat().st_size != tar["bytes"]:
+        fault(f"{path.stat().st_size} bytes; manifest.json says {tar['bytes']}")
+    elif file_sha256(path) != tar["sha256"]:
+        fault("its bytes do not fit the checksum in manifest.json")
+    try:
+        with path.open("rb") as file:
+            for key, parts in _samples(path, fault).items():
+                data = {extension: os.pread(file.fileno(), size, at) for extension, (at, size) in parts.items()}
+                faults, person = check_sample(data, split, height, width)
+                report.faults += [f"{tar['name']}:{key}: {text}" for text in faults]
+                report.keys.append(key)
+                report.persons.append(person)
+        _check_index(root / tar["index"], tar["index_sha256"], index_text(path).encode())
+    except (tarfile.TarError, OSError, EOFError) as error:
+        fault(f"cannot be read whole: {error}")
+    except ValueError as error:
+        fault(str(error))
+    if len(report.keys) != tar["images"]:
+        fault(f"{len(report.keys)} images; manifest.json says {tar['images']}")
+    return report
+
+
+def check_sample(data: dict[str, bytes], split: str, height: int, width: int) -> tuple[list[str], str]:
+    """(faults, person) of one image; data: its members by extension; person "" where it is not known."""
+    faults = [f"has no .{extension}" for extension in LARGEST if extension not in data]
+    if "jpg" in data:
+        try:
+            _decode(data["jpg"], height, width)
+        except (OSError, SyntaxError, ValueError, Picture.DecompressionBombError, Warning) as error:
+            faults.append(f"bad image: {error}")
+    if "json" not in data:
+        return faults, ""
+    try:
+        about = json.loads(data["json"])
+        name, person, of, keypoints = (about[field] for field in ("name", "person", "split", "keypoints"))
+        if not isinstance(name, str) or not isinstance(person, str) or of != split:
+            raise ValueError(f"name {name!r}, person {person!r}, split {of!r}; expected two texts and {split!r}")
+        if len(keypoints) != 18:
+            raise ValueError(f"{len(keypoints)} keypoints; expected 18")
+        for joint, (x, y) in enumerate(keypoints):
+            inside = math.isfinite(x) and math.isfinite(y) and 0 <= x <= width - 1 and 0 <= y <= height - 1
+            if not inside and [x, y] != [-1, -1]:
+                faults.append(f"keypoint {joint} at x {x}, y {y} is outside {height}x{width}")
+    except (ValueError, TypeError, LookupError) as error:
+        return [*faults, f"bad .json: {type(error).__name__}: {error}"], ""
+    return faults, person
+
+
+def _samples(path: Path, fault: Callable[[str], None]) -> dict[str, dict[str, tuple[int, int]]]:
+    """key -> extension -> (offset, size); members that do not belong are named and left out."""
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    for member in members(path):
+        key, _, extension = member.name.partition(".")
+        parts = found.setdefault(key, {})
+        if extension not in LARGEST or extension in parts or member.size > LARGEST[extension]:
+            fault(f"member {member.name!r} of {member.size} bytes does not belong there")
+        else:
+            parts[extension] = (member.offset_data, member.size)
+    return found
+
+
+def _decode(data: bytes, height: int, width: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Picture.DecompressionBombWarning)
+        picture = Picture.open(io.BytesIO(data), formats=("JPEG",))
+        if picture.size != (width, height) or picture.mode != "RGB":  # before a pixel is decoded
+            raise ValueError(f"{picture.height}x{picture.width} {picture.mode}; expected {height}x{width} RGB")
+        picture.load()
+
+
+def _check_index(path: Path, digest: str, expected: bytes) -> None:
+    if not path.is_file():
+        raise ValueError(f"its index {path.name} is missing")
+    found = path.read_bytes()
+    if found != expected:
+        raise ValueError(f"{path.name} is not its index")
+    if sha256(found) != digest:
+        raise ValueError(f"{path.name} does not fit the checksum in manifest.json")
