@@ -49,13 +49,12 @@ def heatmaps(
     there = present(keypoints)[..., None, None]
     if kind == "gaussian":
         dx, dy = _offsets(keypoints.float(), height, width)
-        drawn = torch.exp(dx.square() / (-2 * sigma**2)) * torch.exp(dy.square() / (-2 * sigma**2))
-    elif kind == "disc":
+        columns, rows = (torch.exp(d.square() / (-2 * sigma**2)) for d in (dx, dy))
+        return columns * (rows * there)
+    if kind == "disc":
         dx, dy = _offsets(keypoints.float().trunc(), height, width)
-        drawn = (dx.square() + dy.square() <= radius**2).float()
-    else:
-        raise ValueError(f"heatmaps of kind {kind!r}; choose gaussian or disc")
-    return drawn * there
+        return ((dx.square() + dy.square() <= radius**2) & there).float()
+    raise ValueError(f"heatmaps of kind {kind!r}; choose gaussian or disc")
 
 
 def body_mask(keypoints: Tensor, height: int, width: int, kind: str = "pg2", radius: float = 4.0) -> Tensor:
@@ -110,7 +109,8 @@ def _pose_gan_limbs(keypoints: Tensor, height: int, width: int, radius: float) -
 
     A pixel is in the rectangle when its distance from the limb's line is at most `radius` and its foot lies between the
     ends. Both are compared as squares in float64, which is exact for whole keypoints, so a pixel on the very edge is in
-    on every device. A limb of no length has no rectangle (pose-gan's own code divides by zero there).
+    on every device and in every mirror image. pose-gan itself rounds the rectangle's corners, so there such a pixel falls
+    either way (two pixels in one of twelve public masks). A limb of no length has no rectangle; pose-gan divides by zero.
     """
     points, there = keypoints.double(), present(keypoints)
     dx, dy = _offsets(points, height, width)  # (N, 18, 1, W), (N, 18, H, 1)
