@@ -69,14 +69,14 @@ class UNet(nn.Module):
     def __init__(self, table: tuple[Row, ...], levels: int, base: int, channels_in: int, code: nn.Module | None = None):
         super().__init__()
         self.encoder, self.code, self.decoder = nn.ModuleDict(), code, nn.ModuleDict()
-        channels = channels_in
+        channels, code_channels = channels_in, code.channels if code else 0
         for name, row, level in _walk(table, "encoder", range(1, levels + 1)):
             channels_out = _width(base, row, level)
             self.encoder[name] = _layer(row, channels, channels_out)
             channels = channels_out
         for name, row, level in _walk(table, "decoder", range(levels, 0, -1)):
             if row.layer.endswith("BLOCK"):
-                channels += channels if level < levels else code.channels if code else 0
+                channels += channels if level < levels else code_channels
             channels_out = _width(base, row, level)
             self.decoder[name] = _layer(row, channels, channels_out)
             channels = channels_out
