@@ -2,7 +2,7 @@
 
 For stage I, stage II and, as the baseline, a copy of the source image: SSIM and mask-SSIM by protocols A and B
 (mscgan/metrics/ssim.py) and L1, over all pairs of the split or N spread evenly over them. All scores are of the 8-bit
-images that `generate` writes. Means with 95 % intervals, by a bootstrap over people since pairs of one person are alike.
+images that `generate` writes. Means with 95 % intervals, by a bootstrap over people: pairs of one person are alike.
 Prints a table and writes RUN/evaluation.json (evaluation-SPLIT.json for another split than test).
 """
 
@@ -117,7 +117,8 @@ def _score(batch: tuple) -> np.ndarray:
 
 def _in_processes(batches: Iterator[tuple], cores: int) -> Iterator[np.ndarray]:
     """As map(_score, batches), in order, over processes; at most two batches a process wait in memory."""
-    # From a fork server: a fork of a process that has used CUDA or has threads may hang. It imports the slow packages once.
+    # From a fork server, since a fork of a process that has used CUDA or has threads may hang. It imports the slow
+    # packages once for all.
     context = get_context("forkserver")
     context.set_forkserver_preload(["mscgan.generate", "mscgan.metrics.ssim"])
     with ProcessPoolExecutor(cores, mp_context=context) as pool:
@@ -182,6 +183,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, help="score so many pairs, spread evenly over the split; all by default")
     parser.add_argument("--data", default="", help="shards to use instead of the run's data.root")
     options = parser.parse_args()
+    torch.backends.cudnn.deterministic = True  # or transposed convolutions may differ from run to run
     result = evaluate(options.run, options.split, options.pairs, options.data)
     name = "evaluation.json" if options.split == "test" else f"evaluation-{options.split}.json"
     out = options.run / name

@@ -1,9 +1,9 @@
 """Makes pictures with a trained run: `python -m mscgan.generate --run RUN ...`
 
-    --image a.jpg --keypoints b.json [--out FILE.png]    the person of a.jpg in the pose of b.json, as the model's stage II
-                                                         makes it (mscgan/inputs.py: which images and poses it takes)
-    --pairs 8 [--split test] [--data DIR] [--out ...]    source | target pose | stage I | stage II | target, for pairs
-                                                         spread evenly over the split's pair table
+    --image a.jpg --keypoints b.json [--out FILE.png]    the person of a.jpg in the pose of b.json, as stage II makes
+                                                         it (mscgan/inputs.py: which images and poses it takes)
+    --pairs 8 [--split test] [--data DIR] [--out ...]    source | target pose | stage I | stage II | target, for
+                                                         pairs spread evenly over the split's pair table
 Prints the path of the PNG. Runs on the CUDA device where there is one.
 """
 
@@ -48,7 +48,7 @@ def load_generators(folder: Path) -> tuple[Generators, Config]:
     try:
         generators.load_state_dict(load_file(folder / "generator.safetensors"))
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{folder / 'generator.safetensors'} cannot be read ({error}); copy or export it again") from error
+        raise UserError(f"{folder / 'generator.safetensors'} cannot be read ({error}); copy it again") from error
     except RuntimeError as error:  # what load_state_dict raises for other names or shapes
         reason = str(error).strip().splitlines()[-1].strip()
         raise UserError(f"{folder / 'generator.safetensors'} does not fit config.yaml beside it: {reason}") from error
@@ -164,6 +164,7 @@ def main() -> None:
         raise UserError("give --image with --keypoints, or --pairs alone")
     if options.out and options.out.suffix.lower() != ".png":
         raise UserError(f"--out {options.out}: pictures are written as PNG; give a name that ends with .png")
+    torch.backends.cudnn.deterministic = True  # the same command, the same picture
     generators, config = load_generators(options.run)
     if options.pairs is not None:
         out = options.out or options.run / f"pairs-{options.split}.png"

@@ -2,8 +2,8 @@
 
 An image is turned upright (EXIF), scaled to fit the model's frame and, where its shape is another, centred with its
 edges repeated. Nothing is cropped. A pose is in pixels of the model's frame, unless its JSON says of which frame:
-    [[x, y], ... 18]                                                        or
-    {"keypoints": [[x, y], ... 18], "width": 480, "height": 960}            (then it moves as an image of that size would)
+    [[x, y], ... 18]
+    {"keypoints": [[x, y], ... 18], "width": 480, "height": 960}          (it moves as an image of that size would)
     NAME: [y, ... 18]: [x, ... 18]                                          (the row of the field's annotation CSV)
 A joint that is not seen is (-1, -1).
 """
@@ -36,7 +36,8 @@ def read_image(path: Path, height: int, width: int) -> tuple[np.ndarray, str]:
             image = ImageOps.exif_transpose(file).convert("RGB")
     except UnidentifiedImageError as error:
         raise UserError(f"{path} is neither JPEG nor PNG; convert it first") from error
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:  # Pillow's, for bad files
+    # All that Pillow raises for files that are broken.
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
         raise UserError(f"{path} cannot be decoded ({error}); give a whole JPEG or PNG") from error
     came = f"{image.width}x{image.height}"
     if image.size == (width, height):
@@ -46,7 +47,7 @@ def read_image(path: Path, height: int, width: int) -> tuple[np.ndarray, str]:
     padding = ((top, height - inner_height - top), (left, width - inner_width - left), (0, 0))
     note = f"{path} is {came} (width x height): scaled to {inner_width}x{inner_height}"
     if (inner_width, inner_height) != (width, height):
-        note += f" and centred in the model's {width}x{height}, its edges repeated; crop it to the person for the best result"
+        note += f" and centred in the model's {width}x{height}, its edges repeated; best crop it to the person first"
     return np.pad(inner, padding, mode="edge"), note
 
 
@@ -91,7 +92,7 @@ def _from_json(text: str, name: str, frame: tuple[int, int]) -> tuple[list, tupl
     if "width" in value:
         frame = (value["width"], value["height"])
         if not all(type(side) is int and 0 < side < 1_000_000 for side in frame):
-            raise UserError(f"{name}: width and height are {frame[0]!r} and {frame[1]!r}; expected whole numbers above 0")
+            raise UserError(f"{name}: width and height are {frame[0]!r} and {frame[1]!r}; expected whole numbers > 0")
     return value["keypoints"], frame
 
 

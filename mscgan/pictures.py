@@ -122,7 +122,8 @@ def loss_plots(metrics: Path, out: Path) -> None:
     panels.append(("pairs per second", ["pairs_per_second"]))
     figure = Figure(figsize=(8, 2.6 * len(panels)), layout="constrained")
     changes = [a["images"] for a, b in zip(lines, lines[1:], strict=False) if a["stage"] != b["stage"]]
-    for axes, (title, names) in zip(figure.subplots(len(panels), squeeze=False, sharex=True)[:, 0], panels, strict=True):
+    rows = figure.subplots(len(panels), squeeze=False, sharex=True)[:, 0]
+    for axes, (title, names) in zip(rows, panels, strict=True):
         for name in names:
             points = [(line["images"], line[name]) for line in lines if line.get(name) is not None]
             axes.plot(*zip(*points, strict=True) if points else ([], []), label=name, linewidth=1.2)

@@ -154,7 +154,7 @@ def _open_gpu():
         uuid = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
         return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
     except pynvml.NVMLError as error:
-        print(f"NVML is not to be had ({error}): metrics.jsonl has no power, utilisation or GPU memory", file=sys.stderr)
+        print(f"no NVML ({error}): metrics.jsonl has no power, utilisation or GPU memory", file=sys.stderr)
         return None
 
 

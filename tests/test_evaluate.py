@@ -31,9 +31,8 @@ def made(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("evaluate") / "run"
     folder.mkdir()
     shards = write_shards(folder.parent / "shards", persons=4, views=3)
-    configuration.save(
-        configuration.load("demo", [f"data.root={shards}", "model.base=8", f"run={folder}"]), folder / "config.yaml"
-    )
+    config = configuration.load("demo", [f"data.root={shards}", "model.base=8", f"run={folder}"])
+    configuration.save(config, folder / "config.yaml")
     torch.manual_seed(3)
     save_file(Generators(64, 32, 8).state_dict(), folder / "generator.safetensors")
     return folder
@@ -86,7 +85,8 @@ def test_the_result_names_what_was_scored(made, result):
     sums = subprocess.run(
         ["sha256sum", made / "config.yaml", made / "generator.safetensors"], capture_output=True, text=True, check=True
     )
-    assert [line.split()[0] for line in sums.stdout.splitlines()] == [result["config_sha256"], result["generator_sha256"]]
+    config, generator = (line.split()[0] for line in sums.stdout.splitlines())
+    assert (config, generator) == (result["config_sha256"], result["generator_sha256"])
 
 
 def test_two_evaluations_are_the_same_to_the_last_digit(made, result):

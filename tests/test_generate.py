@@ -29,9 +29,8 @@ def made(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("generate") / "run"
     folder.mkdir()
     shards = write_shards(folder.parent / "shards", persons=3, views=2)
-    configuration.save(
-        configuration.load("demo", [f"data.root={shards}", f"model.base={BASE}", f"run={folder}"]), folder / "config.yaml"
-    )
+    config = configuration.load("demo", [f"data.root={shards}", f"model.base={BASE}", f"run={folder}"])
+    configuration.save(config, folder / "config.yaml")
     torch.manual_seed(3)
     save_file(Generators(64, 32, BASE).state_dict(), folder / "generator.safetensors")
     return folder

@@ -120,7 +120,7 @@ def test_every_form_of_a_pose_gives_the_same_points(tmp_path, text):
 
 
 def test_a_pose_of_another_frame_moves_as_the_image_would(tmp_path):
-    # A white pixel in a black image of 96x64: the image is scaled to 32x21 and centred, and the joint stays on the pixel.
+    # A white spot in a black image of 96x64: that is scaled to 32x21 and centred, and the joint stays on the spot.
     pixels = np.zeros((64, 96, 3), np.uint8)
     pixels[30:33, 60:63] = 255
     Image.fromarray(pixels).save(tmp_path / "a.png")
@@ -159,7 +159,7 @@ def changed(point) -> str:
         (changed([-1, 5]), "outside its frame"),
         (json.dumps([[-1, -1]] * 18), "every joint is missing"),
         (json.dumps({"keypoints": POINTS, "width": 64}), "only one of width and height"),
-        (json.dumps({"keypoints": POINTS, "width": 64, "height": 0}), "whole numbers above 0"),
+        (json.dumps({"keypoints": POINTS, "width": 64, "height": 0}), "whole numbers > 0"),
         ("a.jpg: [1, 2]: [3]", "not lists of the same length"),
         ("a.jpg: [1, 2]: [3, 4]", "2 keypoints"),
         ("a.jpg: [1, 2: [3, 4]", "a column is not a list"),

@@ -133,7 +133,7 @@ def test_nvml_that_is_missing_is_said_once_and_stops_nothing(tmp_path, capfd, mo
     meter.log(100, 0, "I", {})
     meter.log(200, 0, "I", {})
     meter.close()
-    assert capfd.readouterr().err.count("NVML is not to be had (NVML Shared Library Not Found)") == 1
+    assert capfd.readouterr().err.count("no NVML (NVML Shared Library Not Found)") == 1
     assert "power_watts" not in lines(tmp_path)[0]
 
 

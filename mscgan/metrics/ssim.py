@@ -3,9 +3,9 @@
 A: PG2 (score.py): 7x7 uniform window, sample covariance, range 255. The tables of PG2 and MsCGAN.
 B: Siarohin et al. (pose-gan test.py; also PATN, ADGAN): 11x11 Gaussian window of sigma 1.5, covariance without Bessel's
    correction, and for range the largest minus the smallest value of the generated image.
-Both take 8-bit RGB, score each channel over the whole frame and average. mask-SSIM paints all outside the mask black in both
-images before, so the background counts as perfect. Here the mask is of the target's pose, as in pose-gan and PATN;
-PG2's script took the source's pose for it.
+Both take 8-bit RGB, score each channel over the whole frame and average. mask-SSIM paints all outside the mask black
+in both images before, so the background counts as perfect. Here the mask is of the target's pose, as in pose-gan and
+PATN; PG2's script took the source's pose for it.
 """
 
 import numpy as np
