@@ -7,7 +7,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mscgan import networks
 from mscgan.errors import UserError
+from mscgan.layers import SLOPE, Layer
 from mscgan.networks import G1, G2, Discriminators, Generators, costs
+from mscgan.ops.bias_act import bias_act
 
 SIZES = [(32, 32, 8), (64, 32, 8), (128, 64, 128), (256, 256, 128), (512, 256, 16)]  # height, width, base
 
@@ -223,6 +225,17 @@ def test_the_command_prints_the_tables(monkeypatch, capsys):
     for total in ("74,605,891    53.696", "18,381,699    42.583", "11,058,817     1.661", "11,034,241     0.415"):
         assert total in printed
     assert "D3" in printed
+
+
+@pytest.mark.parametrize("act", ["relu", "leaky_relu", "linear"])
+@pytest.mark.parametrize("up", [False, True])
+def test_the_pass_that_cuda_fuses_is_the_same_sum(act, up):
+    layer = Layer(4, 6, 3, 2, act, up=up)
+    torch.nn.init.normal_(layer.conv.bias)
+    x = torch.randn(2, 4, 8, 8)
+    residual = torch.randn(2, 6, 16, 16) if up else torch.randn(2, 6, 4, 4)
+    fused = bias_act(layer._convolve(x, None), layer.conv.bias, residual, act, SLOPE)
+    torch.testing.assert_close(layer(x, residual), fused)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
