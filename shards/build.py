@@ -55,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to make")
-    common.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (as many as cores)")
+    common.add_argument(
+        "--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (as many as cores)"
+    )
 
     drawn = commands.add_parser("synthetic", parents=[common], help="drawn people, any number and size")
     drawn.add_argument("--people", type=int, default=200, help="a fifth of them are the test split (200)")

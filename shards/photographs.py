@@ -51,13 +51,13 @@ def plan(
     if not files:
         raise UserError(f"--images {images} has no .jpg files of {dataset.NAME}")
     found = {split: _read(dataset, path, files) for split, path in annotations.items()}
-    both = set.intersection(*(set(rows.persons) for rows in found.values())) if len(found) == 2 else set()
-    if both:
-        raise UserError(f"{len(both)} persons, {min(both)} for one, are in both annotations; a test needs people not seen in training")
+    _refuse_shared_persons(found)
     listed = _match(lists, found, dataset)
     drawn = list(found)[-1] if draw else None
     if drawn in listed:
-        raise UserError(f"--sample draws the {drawn} pairs, which {listed[drawn][0]} already gives; leave out one of the two")
+        raise UserError(
+            f"--sample draws the {drawn} pairs, which {listed[drawn][0]} already gives; leave out one of them"
+        )
 
     splits, report, missing = {}, [], []
     for split, rows in found.items():
@@ -70,17 +70,16 @@ def plan(
         absent = [row.name for row, path in zip(rows.kept, rows.paths, strict=True) if path is None]
         missing += absent
         report += _report(split, rows, len(pairs), splits[split], absent)
-    named = {dataset.flat(row.name) for rows in found.values() for row in rows.rows}
-    if ignored := len(files.keys() - named):
+    if ignored := len(files.keys() - set.union(*(_names(rows, dataset) for rows in found.values()))):
         report.append(f"{ignored:,} pictures in {images} that no annotation names: ignored")
     splits = {split: made for split, made in splits.items() if len(made.pairs)}
     if not splits:
-        raise UserError(f"no pair has both its images in {images} ({len(missing):,} are missing, {missing[0]} first)" if missing
-                        else f"no person in {', '.join(map(str, annotations.values()))} has two usable images")
+        first = f"; {len(missing):,} images are missing, {missing[0]} for one" if missing else ""
+        raise UserError(f"no pair to build: no person has two usable images in {images}{first}")
     report += [f"the {split} split has no pair and is left out" for split in found if split not in splits]
     source = {
-        "annotations": {split: {"file": rows.path.name, "sha256": file_sha256(rows.path)} for split, rows in found.items()},
-        "pair_lists": {split: {"file": path.name, "sha256": file_sha256(path)} for split, (path, _) in listed.items()},
+        "annotations": {split: _provenance(rows.path) for split, rows in found.items()},
+        "pair_lists": {split: _provenance(path) for split, (path, _) in listed.items()},
         "sample": draw and {"split": drawn, "pairs": draw, "seed": seed},
         "images_sha256": _digest(splits.values()),
         "missing_images": len(missing),
@@ -111,10 +110,13 @@ def photograph(recipe: tuple[str, str, list], height: int, width: int) -> Sample
                     "keypoints are in pixels of that size"
                 )
             picture.load()
-    except UserError:
+    except UserError:  # which is a ValueError
         raise
-    except (OSError, SyntaxError, ValueError, Picture.DecompressionBombError, Picture.DecompressionBombWarning) as error:
-        raise UserError(f"{path} is not a whole JPEG: {error}; fetch it again, or remove it to build without it") from error
+    except (OSError, SyntaxError, ValueError, Picture.DecompressionBombError, Warning) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{path} is not a whole JPEG ({reason}); fetch it again, or remove it and go without"
+        ) from error
     # other decoders turn a picture as its EXIF says; the keypoints belong to the pixels as they lie
     if picture.format != "JPEG" or picture.mode != "RGB" or picture.getexif().get(ORIENTATION, 1) != 1:
         again = io.BytesIO()
@@ -129,13 +131,26 @@ def _read(dataset, path: Path, files: dict[str, Path]) -> _Rows:
     return _Rows(path, rows, kept, persons, [files.get(dataset.flat(row.name)) for row in kept])
 
 
+def _names(rows: _Rows, dataset) -> set[str]:
+    """Flat names of all rows, also of those that are not usable."""
+    return {dataset.flat(row.name) for row in rows.rows}
+
+
+def _refuse_shared_persons(found: dict[str, _Rows]) -> None:
+    both = set.intersection(*(set(rows.persons) for rows in found.values())) if len(found) == 2 else set()
+    if both:
+        raise UserError(
+            f"{len(both)} persons, {min(both)} for one, are in both annotations; test people must not be trained on"
+        )
+
+
 def _match(lists: list[Path], found: dict[str, _Rows], dataset) -> dict[str, tuple[Path, list]]:
     """split -> (path, rows) of the list whose first source image the split's annotation names."""
     matched = {}
     for path in lists:
         pairs = read_list(path)
         number, source, _ = pairs[0]
-        of = [s for s, rows in found.items() if dataset.flat(source) in {dataset.flat(row.name) for row in rows.rows}]
+        of = [split for split, rows in found.items() if dataset.flat(source) in _names(rows, dataset)]
         if not of:
             names = " or ".join(str(rows.path) for rows in found.values())
             raise UserError(f"{path} line {number}: {source} is not in {names}; give the list of the same images")
@@ -147,7 +162,7 @@ def _match(lists: list[Path], found: dict[str, _Rows], dataset) -> dict[str, tup
 
 def _listed_pairs(path: Path, listed: list, rows: _Rows, dataset, report: list[str]) -> np.ndarray:
     """(P, 2) indices into rows.kept of a list's pairs; pairs with an image that is not usable are counted out."""
-    every = {dataset.flat(row.name) for row in rows.rows}
+    every = _names(rows, dataset)
     index = {dataset.flat(row.name): i for i, row in enumerate(rows.kept)}
     pairs = []
     for number, *names in listed:
@@ -161,7 +176,8 @@ def _listed_pairs(path: Path, listed: list, rows: _Rows, dataset, report: list[s
                 raise UserError(f"{path} line {number}: {names[0]} and {names[1]} are not two images of one person")
             pairs.append((i, j))
     if len(pairs) < len(listed):
-        report.append(f"{len(listed) - len(pairs):,} of {len(listed):,} pairs in {path.name} name unusable images: left out")
+        left = len(listed) - len(pairs)
+        report.append(f"{left:,} of {len(listed):,} pairs in {path.name} name unusable images: left out")
     return np.array(pairs, np.int64).reshape(-1, 2)
 
 
@@ -183,15 +199,20 @@ def _present(rows: _Rows, pairs: np.ndarray, flat: Callable[[str], str]) -> Spli
 
 
 def _report(split: str, rows: _Rows, pairs: int, made: Split, absent: list[str]) -> list[str]:
+    here = len({image.person for image in made.images})
     lines = [
         f"{split}: {len(rows.rows):,} rows, {len(rows.kept):,} usable (known person, hips and shoulders found), "
         f"{len(set(rows.persons)):,} persons, {pairs:,} pairs",
-        f"{split}: {len(made.images):,} images of {len({i.person for i in made.images}):,} persons found, {len(made.pairs):,} pairs",
+        f"{split}: {len(made.images):,} images of {here:,} persons found, {len(made.pairs):,} pairs",
     ]
     if absent:
         few = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
         lines.append(f"{split}: {len(absent):,} images missing, all named in {MISSING}: {few}")
     return lines
+
+
+def _provenance(path: Path) -> dict[str, str]:
+    return {"file": path.name, "sha256": file_sha256(path)}
 
 
 def _digest(splits: Iterable[Split]) -> str:

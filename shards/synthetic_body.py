@@ -1,15 +1,15 @@
 """Bodies and poses of the drawn people: joint angles -> joints in 3D -> joints in the picture, and which are hidden.
 
 Person's frame: +X to the person's left, +Y up, +Z forward, in units of the body's height, origin on the ground under
-the pelvis. Turned by `yaw` (0: facing the camera, 90: facing the right of the picture, 180: the back) and projected without
-perspective, a person facing the camera has the right shoulder on the left of the picture, as in a photograph.
+the pelvis. Turned by `yaw` (0: facing the camera, 90: facing the right of the picture, 180: the back) and projected
+without perspective, a person facing the camera has the right shoulder on the left of the picture, as in a photograph.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-# Joints in OpenPose COCO order: nose neck Rsho Relb Rwri Lsho Lelb Lwri Rhip Rkne Rank Lhip Lkne Lank Reye Leye Rear Lear
+# the 18 joints in the order of OpenPose's COCO model
 NOSE, NECK, R_SHOULDER, R_ELBOW, R_WRIST, L_SHOULDER, L_ELBOW, L_WRIST = range(8)
 R_HIP, R_KNEE, R_ANKLE, L_HIP, L_KNEE, L_ANKLE, R_EYE, L_EYE, R_EAR, L_EAR = range(8, 18)
 # further points that only the drawing uses
@@ -132,7 +132,9 @@ def _arms_out(rng) -> Pose:
 
 def _telephone(rng) -> Pose:
     u = rng.uniform
-    return replace(_walk(rng) if rng.random() < 0.5 else _stand(rng), right_arm=Arm(u(25, 40), u(20, 32), u(142, 150), 5))
+    return replace(
+        _walk(rng) if rng.random() < 0.5 else _stand(rng), right_arm=Arm(u(25, 40), u(20, 32), u(142, 150), 5)
+    )
 
 
 def _fold_arms(rng) -> Pose:

@@ -1,43 +1,15 @@
 """Draws a posed body in its clothes with Pillow: each part is the hull of a few discs, painted back to front.
 
-All lengths are in units of the body's height until `_Canvas` turns them to pixels of a picture drawn several times
-too large, which is then reduced.
+Lengths are in units of the body's height until `_Canvas` turns them to pixels of a picture drawn several times too
+large, which is then reduced.
 """
-
-from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from shards.synthetic_body import (
-    HEAD,
-    HEAD_RADIUS,
-    HIP_WIDTH,
-    L_ANKLE,
-    L_EAR,
-    L_ELBOW,
-    L_EYE,
-    L_HAND,
-    L_HIP,
-    L_KNEE,
-    L_SHOULDER,
-    L_TOE,
-    L_WRIST,
-    NECK,
-    NOSE,
-    R_ANKLE,
-    R_EAR,
-    R_ELBOW,
-    R_EYE,
-    R_HAND,
-    R_HIP,
-    R_KNEE,
-    R_SHOULDER,
-    R_TOE,
-    R_WRIST,
-    SPINE,
-)
+from shards import synthetic_body as body
 from shards.synthetic_look import Colour, Look, Material
+from shards.synthetic_place import place
 
 DIRECTIONS = np.stack([np.cos(np.arange(32) * np.pi / 16), np.sin(np.arange(32) * np.pi / 16)], axis=1)
 SKIRT_END = {"skirt": 0.75, "long skirt": 1.35}  # of the way from hip to knee to ankle
@@ -86,7 +58,13 @@ class _Canvas:
 
 
 def draw(
-    look: Look, view: np.ndarray, seat: bool, size: tuple[int, int], scale: float, origin: tuple[float, float], over: int
+    look: Look,
+    view: np.ndarray,
+    seat: bool,
+    size: tuple[int, int],
+    scale: float,
+    origin: tuple[float, float],
+    over: int,
 ) -> Image.Image:
     """The person before the place: RGB picture of size (width, height).
 
@@ -94,7 +72,9 @@ def draw(
     over: how many times too large it is drawn.
     """
     width, height = size
-    canvas = _Canvas(_place(look, width * over, height * over).copy(), scale * over, (origin[0] * over, origin[1] * over))
+    canvas = _Canvas(
+        place(look, width * over, height * over).copy(), scale * over, (origin[0] * over, origin[1] * over)
+    )
     _shadow(canvas, view)
     parts = _legs(look, view) + _trunk(look, view) + _arms(look, view)
     parts += _head(canvas, look, view)
@@ -111,8 +91,11 @@ def draw(
 def _legs(look: Look, view: np.ndarray) -> list:
     parts = []
     b = look.build
-    nearer = max(view[R_HIP, 2], view[L_HIP, 2])
-    for hip, knee, ankle, toe in ((R_HIP, R_KNEE, R_ANKLE, R_TOE), (L_HIP, L_KNEE, L_ANKLE, L_TOE)):
+    nearer = max(view[body.R_HIP, 2], view[body.L_HIP, 2])
+    for hip, knee, ankle, toe in (
+        (body.R_HIP, body.R_KNEE, body.R_ANKLE, body.R_TOE),
+        (body.L_HIP, body.L_KNEE, body.L_ANKLE, body.L_TOE),
+    ):
         light = 0.86 if view[hip, 2] < nearer - 0.03 else 1.0
         hip, knee, ankle, toe = view[hip], view[knee], view[ankle], view[toe]
         thigh = look.bottom if look.bottoms in ("trousers", "shorts") else look.skin
@@ -125,7 +108,9 @@ def _legs(look: Look, view: np.ndarray) -> list:
         parts.append((depth, ([(hip, 0.062 * b), (hem, 0.046 * b * wide)], thigh, None, light)))
         low = (knee[2] + ankle[2]) / 2 - 0.071
         parts.append((low, ([(knee, 0.038 * b * wide), (ankle, 0.024 * b * wide)], shin, None, light)))
-        parts.append((max(low, depth) + 0.001, ([(ankle - [0, 0.008, 0], 0.026), (toe, 0.017)], look.shoes, None, light)))
+        parts.append(
+            (max(low, depth) + 0.001, ([(ankle - [0, 0.008, 0], 0.026), (toe, 0.017)], look.shoes, None, light))
+        )
     if look.bottoms in SKIRT_END:
         parts.append((max(depth for depth, _ in parts) - 0.0005, _skirt(look, view)))
     return parts
@@ -134,32 +119,37 @@ def _legs(look: Look, view: np.ndarray) -> list:
 def _skirt(look: Look, view: np.ndarray) -> tuple:
     end = SKIRT_END[look.bottoms]
     hem = []
-    for hip, knee, ankle in ((R_HIP, R_KNEE, R_ANKLE), (L_HIP, L_KNEE, L_ANKLE)):
+    for hip, knee, ankle in ((body.R_HIP, body.R_KNEE, body.R_ANKLE), (body.L_HIP, body.L_KNEE, body.L_ANKLE)):
         upper, lower = min(end, 1.0), max(end - 1.0, 0.0)
-        hem.append((view[hip] + upper * (view[knee] - view[hip]) + lower * (view[ankle] - view[knee]), 0.058 * look.build))
-    waist = [(view[R_HIP] + [0, 0.02, 0], 0.055 * look.build), (view[L_HIP] + [0, 0.02, 0], 0.055 * look.build)]
-    middle = (view[R_HIP] + view[L_HIP]) / 2
+        hem.append(
+            (view[hip] + upper * (view[knee] - view[hip]) + lower * (view[ankle] - view[knee]), 0.058 * look.build)
+        )
+    waist = [
+        (view[body.R_HIP] + [0, 0.02, 0], 0.055 * look.build),
+        (view[body.L_HIP] + [0, 0.02, 0], 0.055 * look.build),
+    ]
+    middle = (view[body.R_HIP] + view[body.L_HIP]) / 2
     return (waist + hem, look.bottom, (middle + [0, 0.05, 0], (hem[0][0] + hem[1][0]) / 2))
 
 
 def _trunk(look: Look, view: np.ndarray) -> list:
     b = look.build
-    depth = view[SPINE, 2]
-    middle = (view[R_HIP] + view[L_HIP]) / 2
-    pelvis = [(view[R_HIP], 0.06 * b), (view[L_HIP], 0.06 * b), (middle + [0, 0.035, 0], 0.062 * b)]
+    depth = view[body.SPINE, 2]
+    middle = (view[body.R_HIP] + view[body.L_HIP]) / 2
+    pelvis = [(view[body.R_HIP], 0.06 * b), (view[body.L_HIP], 0.06 * b), (middle + [0, 0.035, 0], 0.062 * b)]
     drop = np.array([0, -0.014, 0])
-    chest = [(0.88 * view[s] + 0.12 * view[NECK] + drop, 0.043 * b) for s in (R_SHOULDER, L_SHOULDER)]
-    chest.append((view[NECK] + 2 * drop, 0.056 * b))
-    waist_width = 0.72 * (view[R_HIP] - middle)
-    waist = [(0.3 * view[SPINE] + 0.7 * middle + s * waist_width, 0.045 * b) for s in (-1, 1)]
+    chest = [(0.88 * view[s] + 0.12 * view[body.NECK] + drop, 0.043 * b) for s in (body.R_SHOULDER, body.L_SHOULDER)]
+    chest.append((view[body.NECK] + 2 * drop, 0.056 * b))
+    waist_width = 0.72 * (view[body.R_HIP] - middle)
+    waist = [(0.3 * view[body.SPINE] + 0.7 * middle + s * waist_width, 0.045 * b) for s in (-1, 1)]
     parts = [
-        (depth - 0.004, (pelvis, look.bottom)),
-        (depth, (chest + waist, look.top, (view[NECK], middle))),
-        (depth + 0.003, ([(view[NECK] + [0, 0.012, 0], 0.028), (view[HEAD], 0.026)], look.skin)),
+        (depth - 0.004, (pelvis, look.bottom, (view[body.SPINE], middle))),
+        (depth, (chest + waist, look.top, (view[body.NECK], middle))),
+        (depth + 0.003, ([(view[body.NECK] + [0, 0.012, 0], 0.028), (view[body.HEAD], 0.026)], look.skin)),
     ]
     facing = _facing(view)
     if look.emblem and facing[2] > 0.35:
-        chest_middle = 0.62 * view[NECK] + 0.38 * view[SPINE] + [0.05 * facing[0], 0, 0]
+        chest_middle = 0.62 * view[body.NECK] + 0.38 * view[body.SPINE] + [0.05 * facing[0], 0, 0]
         emblem = Material("plain", look.emblem, look.emblem, 1.0)
         parts.append((depth + 0.001, ([(chest_middle, 0.034), (chest_middle - [0, 0.02, 0], 0.026)], emblem)))
     return parts
@@ -168,9 +158,12 @@ def _trunk(look: Look, view: np.ndarray) -> list:
 def _arms(look: Look, view: np.ndarray) -> list:
     parts = []
     b = look.build
-    for shoulder, elbow, wrist, hand in ((R_SHOULDER, R_ELBOW, R_WRIST, R_HAND), (L_SHOULDER, L_ELBOW, L_WRIST, L_HAND)):
+    for shoulder, elbow, wrist, hand in (
+        (body.R_SHOULDER, body.R_ELBOW, body.R_WRIST, body.R_HAND),
+        (body.L_SHOULDER, body.L_ELBOW, body.L_WRIST, body.L_HAND),
+    ):
         shoulder, elbow, wrist, hand = view[shoulder] - [0, 0.01, 0], view[elbow], view[wrist], view[hand]
-        light = 0.86 if shoulder[2] < view[NECK, 2] - 0.03 else 0.95
+        light = 0.86 if shoulder[2] < view[body.NECK, 2] - 0.03 else 0.95
         sleeve = look.top if look.long_sleeves else look.skin
         depth = (shoulder[2] + elbow[2]) / 2 + 0.012
         low = (elbow[2] + wrist[2]) / 2 + 0.013
@@ -185,18 +178,18 @@ def _arms(look: Look, view: np.ndarray) -> list:
 
 def _facing(view: np.ndarray) -> np.ndarray:
     """Unit vector to where the head looks, from the ears' middle to between nose and eyes."""
-    ahead = view[[R_EYE, L_EYE]].mean(0) - view[HEAD]
+    ahead = view[[body.R_EYE, body.L_EYE]].mean(0) - view[body.HEAD]
     return ahead / np.linalg.norm(ahead)
 
 
 def _head(canvas: _Canvas, look: Look, view: np.ndarray) -> list:
-    r = HEAD_RADIUS
-    head, facing = view[HEAD], _facing(view)
+    r = body.HEAD_RADIUS
+    head, facing = view[body.HEAD], _facing(view)
     up = np.array([0.0, 1.0, 0.0])
-    depth = max(head[2] + 0.02, view[SPINE, 2] + 0.01)  # before the neck
+    depth = max(head[2] + 0.02, view[body.SPINE, 2] + 0.01)  # before the neck
     skull = [(head + 0.18 * r * up, 0.98 * r), (head - 0.45 * r * up + 0.18 * r * facing, 0.72 * r)]
     parts = [(depth, (skull, look.skin))]
-    for ear in (R_EAR, L_EAR):
+    for ear in (body.R_EAR, body.L_EAR):
         if view[ear, 2] - head[2] > -0.35 * r:
             parts.append((depth + 0.008, ([(view[ear], 0.2 * r)], look.skin, None, 0.9)))
     if facing[2] > -0.2:
@@ -209,14 +202,16 @@ def _head(canvas: _Canvas, look: Look, view: np.ndarray) -> list:
     parts.append((depth + (0.004 if facing[2] < 0.5 else 0.002), lambda: _hair(canvas, look, cap, head, facing)))
     if look.haircut == "long":
         nape = head - 1.7 * r * up - 0.45 * r * facing
-        parts.append((head[2] - 0.9 * r * facing[2] + 0.005, ([(back, 1.05 * r), (nape, 0.8 * r)], look.hair, None, 0.92)))
+        parts.append(
+            (head[2] - 0.9 * r * facing[2] + 0.005, ([(back, 1.05 * r), (nape, 0.8 * r)], look.hair, None, 0.92))
+        )
     if look.haircut == "bun":
         parts.append((depth - 0.5 * r * facing[2], ([(head - 0.9 * r * facing + 0.95 * r * up, 0.5 * r)], look.hair)))
     return parts
 
 
 def _hair(canvas: _Canvas, look: Look, cap: list, head: np.ndarray, facing: np.ndarray) -> None:
-    r, up = HEAD_RADIUS, np.array([0.0, 1.0, 0.0])
+    r, up = body.HEAD_RADIUS, np.array([0.0, 1.0, 0.0])
     canvas.part(cap, look.hair)
     if facing[2] > -0.45:  # the face again, over the hair's front; a narrow strip when it is turned away
         full = min(1.0, 0.78 + 0.6 * facing[2])
@@ -227,22 +222,23 @@ def _hair(canvas: _Canvas, look: Look, cap: list, head: np.ndarray, facing: np.n
         canvas.part([(top - 0.15 * r * facing, 0.92 * r), (top + 0.1 * r * facing + 0.2 * r * up, 0.8 * r)], look.hat)
         if facing[2] > -0.45:
             brow = head + 0.35 * r * up
-            canvas.part([(brow + 0.7 * r * facing, 0.3 * r), (brow + 1.3 * r * facing - 0.1 * r * up, 0.2 * r)], look.hat, None, 0.8)
+            visor = [(brow + 0.7 * r * facing, 0.3 * r), (brow + 1.3 * r * facing - 0.1 * r * up, 0.2 * r)]
+            canvas.part(visor, look.hat, None, 0.8)
 
 
 def _face(canvas: _Canvas, look: Look, view: np.ndarray, facing: np.ndarray) -> None:
-    r, head = HEAD_RADIUS, view[HEAD]
+    r, head = body.HEAD_RADIUS, view[body.HEAD]
     skin = np.float32(look.skin.first)
-    for eye in (R_EYE, L_EYE):
+    for eye in (body.R_EYE, body.L_EYE):
         if view[eye, 2] - head[2] > -0.12 * r:
             canvas.dot(view[eye] + [0, 0.24 * r, 0], 0.05 * r, look.hair.first, 3.2)
             canvas.dot(view[eye], 0.11 * r, (34, 26, 24), 1.25)
-    canvas.dot(view[NOSE], 0.13 * r, tuple(skin * 0.82))
-    canvas.dot(view[NOSE] - [0.12 * r * facing[0], 0.42 * r, 0], 0.08 * r, tuple(skin * [0.85, 0.5, 0.5]), 2.4)
+    canvas.dot(view[body.NOSE], 0.13 * r, tuple(skin * 0.82))
+    canvas.dot(view[body.NOSE] - [0.12 * r * facing[0], 0.42 * r, 0], 0.08 * r, tuple(skin * [0.85, 0.5, 0.5]), 2.4)
 
 
 def _shadow(canvas: _Canvas, view: np.ndarray) -> None:
-    feet = canvas.pixels(view[[R_ANKLE, L_ANKLE, R_TOE, L_TOE]])
+    feet = canvas.pixels(view[[body.R_ANKLE, body.L_ANKLE, body.R_TOE, body.L_TOE]])
     middle, reach = feet[:, 0].mean(), max(np.ptp(feet[:, 0]) / 2, 0.1 * canvas.scale) + 0.04 * canvas.scale
     ground = canvas.origin[1]
     box = (middle - reach, ground - 0.03 * canvas.scale, middle + reach, ground + 0.025 * canvas.scale)
@@ -253,36 +249,12 @@ def _shadow(canvas: _Canvas, view: np.ndarray) -> None:
 
 def _stool(canvas: _Canvas, view: np.ndarray) -> None:
     (left, top), (right, _) = canvas.pixels(
-        np.array([[-HIP_WIDTH - 0.06, 0, 0], [HIP_WIDTH + 0.06, 0, 0]]) + (view[R_HIP] + view[L_HIP]) / 2 - [0, 0.055, 0]
+        np.array([[-body.HIP_WIDTH - 0.06, 0, 0], [body.HIP_WIDTH + 0.06, 0, 0]])
+        + (view[body.R_HIP] + view[body.L_HIP]) / 2
+        - [0, 0.055, 0]
     )
     ground, thick = canvas.origin[1], 0.03 * canvas.scale
     pen = ImageDraw.Draw(canvas.image)
     for x in (left + thick, right - 2 * thick):
         pen.rectangle((x, top, x + thick, ground), fill=(84, 58, 38))
     pen.rectangle((left, top, right, top + 1.4 * thick), fill=(112, 78, 50))
-
-
-@lru_cache(maxsize=1)  # a person's views follow each other
-def _place(look: Look, width: int, height: int) -> Image.Image:
-    """The wall or greenery behind and the floor, soft in contrast so that the person stands out."""
-    y, x = np.mgrid[:height, :width].astype(np.float32) / height
-    x, y = x + look.phase, y + 0.3 * look.phase
-    if look.place == "gradient":
-        shade = 1.12 - 0.3 * y
-    elif look.place == "bricks":
-        row = np.floor(y / 0.06)
-        mortar = (y % 0.06 < 0.008) | ((x + 0.07 * (row % 2)) % 0.14 < 0.008)
-        shade = 1 - 0.16 * mortar + 0.05 * np.sin(12.9 * row + 37.7 * np.floor((x + 0.07 * (row % 2)) / 0.14))
-    elif look.place == "panels":
-        shade = 1 - 0.14 * (x % 0.22 < 0.012) + 0.04 * np.sin(5 * np.floor(x / 0.22))
-    elif look.place == "fence":
-        shade = 1 - 0.12 * (x % 0.08 < 0.035)
-    elif look.place == "leaves":
-        shade = 1 + 0.06 * (np.sin(17 * x + 3 * np.sin(11 * y)) + np.sin(19 * y + 3 * np.sin(13 * x)))
-    else:
-        shade = np.ones_like(x)
-    picture = np.float32(look.wall) * shade[..., None]
-    rows = np.arange(height) / height
-    floor = rows > look.horizon
-    picture[floor] = np.float32(look.floor) * (0.9 + 0.5 * (rows[floor, None, None] - look.horizon))
-    return Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))

@@ -1,7 +1,7 @@
 """How a drawn person looks in all views: skin, hair, clothes with their patterns, shoes, and the place behind.
 
-Colours are float RGB in [0, 255]. A material paints a point of cloth from its place (u, v): v along the part from its upper end,
-u across it from its middle, both in units of the body's height.
+Colours are float RGB in [0, 255]. A material paints a point of cloth from its place (u, v): v along the part from its
+upper end, u across it from its middle, both in units of the body's height.
 """
 
 import colorsys

@@ -36,7 +36,7 @@ def verify(root: Path, workers: int) -> tuple[list[str], list[tuple]]:
     if not root.is_dir():
         raise UserError(f"{root} is not a folder; give one that shards/build.py made")
     if not (root / "manifest.json").is_file():
-        raise UserError(f"{root} has no manifest.json, so no whole shards; run shards/build.py, again if it was stopped")
+        raise UserError(f"{root} has no manifest.json: no shards, or a build that was stopped; run shards/build.py")
     try:
         manifest = _manifest(root)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -90,7 +90,9 @@ def _manifest(root: Path) -> dict:
     return manifest
 
 
-def _check_split(root: Path, name: str, split: dict, tars: list[tuple[dict, TarReport]], persons: list[str]) -> list[str]:
+def _check_split(
+    root: Path, name: str, split: dict, tars: list[tuple[dict, TarReport]], persons: list[str]
+) -> list[str]:
     faults = []
     if (len(persons), len(set(persons))) != (split["images"], split["persons"]):
         faults.append(
@@ -127,7 +129,9 @@ def _check_pairs(root: Path, split: dict, persons: list[str], places: list[str])
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path, metavar="DIR")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (as many as cores)")
+    parser.add_argument(
+        "--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (as many as cores)"
+    )
     a = parser.parse_args()
     faults, rows = verify(a.root, a.workers)
     print(f"{'split':<6} {'tars':>5} {'images':>8} {'persons':>8} {'pairs':>9} {'MB':>8}")

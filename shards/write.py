@@ -89,7 +89,7 @@ def write(plan: Plan, out: Path, workers: int) -> bool:
         splits = {}
         tars = {name: list(_tars(name, split.images)) for name, split in plan.splits.items()}
         everything = sum(len(split.images) for split in plan.splits.values())
-        with mapper(workers, chunk=16) as run, tqdm(total=everything, unit="image", desc=f"shards {plan.dataset}") as bar:
+        with mapper(workers, chunk=16) as run, tqdm(total=everything, unit="image", desc=plan.dataset) as bar:
             for name, split in plan.splits.items():
                 records = []
                 for tar, images in tars[name]:

@@ -49,7 +49,9 @@ def market(tmp_path):
     for name in ("0007_c1.jpg", "0007_c2.jpg", "0007_c3.jpg", "0002_c1.jpg", "-1_c1.jpg", "0009_c1.jpg"):
         (images / name).write_bytes(jpeg())
     names = ["0007_c1.jpg", "0002_c1.jpg", "-1_c1.jpg", "0007_c2.jpg", "0002_c2.jpg", "0007_c4.jpg"]
-    rows = [(name, YS, XS) for name in names] + [("0007_c3.jpg", [-1 if x == -1 else y for x, y in zip(NO_HIP, YS)], NO_HIP)]
+    rows = [(name, YS, XS) for name in names] + [
+        ("0007_c3.jpg", [-1 if x == -1 else y for x, y in zip(NO_HIP, YS, strict=True)], NO_HIP)
+    ]
     return images, annotate(tmp_path / "train.csv", rows)
 
 
@@ -74,7 +76,12 @@ def test_the_tar_holds_the_files_own_bytes_and_keypoints_as_x_y(market, tmp_path
     with tarfile.open(tmp_path / "out/train-00000.tar") as tar:
         assert tar.extractfile("0007_c2.jpg").read() == jpeg()
         about = json.load(tar.extractfile("0007_c2.json"))
-    assert about == {"name": "0007_c2.jpg", "person": "0007", "split": "train", "keypoints": [list(p) for p in zip(XS, YS)]}
+    assert about == {
+        "name": "0007_c2.jpg",
+        "person": "0007",
+        "split": "train",
+        "keypoints": [list(p) for p in zip(XS, YS, strict=True)],
+    }
 
 
 def test_a_test_annotation_alone_makes_a_test_split_alone(market):
@@ -130,7 +137,9 @@ def test_a_folder_without_the_images_is_refused(market, tmp_path):
         make(tmp_path / "empty", market[1])
     for file in market[0].glob("0007*"):
         file.unlink()
-    with pytest.raises(UserError, match="no pair has both its images"):
+    with pytest.raises(
+        UserError, match="no pair to build: no person has two usable images in .*; 4 images are missing"
+    ):
         make(*market)
 
 
@@ -207,9 +216,15 @@ def test_a_mistake_is_one_line_and_exit_code_2_also_from_a_worker_process(market
     images, csv = market
     (images / "0007_c2.jpg").write_bytes(jpeg()[:1500])
     command = [sys.executable, "shards/build.py", "market1501", "--images", images, "--annotations", csv]
-    done = subprocess.run([*command, "--workers", "2", "--out", tmp_path / "out"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, "--workers", "2", "--out", tmp_path / "out"], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 2
-    errors = [line for line in done.stderr.replace("\r", "\n").splitlines() if line and "image/s" not in line and "?" not in line]
+    errors = [
+        line
+        for line in done.stderr.replace("\r", "\n").splitlines()
+        if line and "image/s" not in line and "?" not in line
+    ]
     assert len(errors) == 1 and errors[0].startswith("error: ") and "0007_c2.jpg is not a whole JPEG" in errors[0]
 
 

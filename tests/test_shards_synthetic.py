@@ -147,7 +147,9 @@ def test_a_fifth_of_the_people_are_for_testing_and_only_for_that():
             assert i != j and split.images[i].person == split.images[j].person
 
 
-@pytest.mark.parametrize("people, views, size", [(1, 4, (64, 32)), (4, 1, (64, 32)), (4, 4, (8, 4)), (4, 4, (4096, 64))])
+@pytest.mark.parametrize(
+    "people, views, size", [(1, 4, (64, 32)), (4, 1, (64, 32)), (4, 4, (8, 4)), (4, 4, (4096, 64))]
+)
 def test_impossible_requests_are_refused(people, views, size):
     with pytest.raises(UserError):
         plan(people, views, seed=0, height=size[0], width=size[1], test_pairs=10)

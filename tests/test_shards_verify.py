@@ -161,8 +161,14 @@ JOINTS = [[5, 5]] * 18
         (no_json, f"{KEY}: has no .json"),
         (broken_json, f"{KEY}: bad .json"),
         (pickle, "train-00000.tar: member 'p00001_v000.pyd' of 23 bytes does not belong there"),
-        (change_json("p00001_v000", keypoints=[[32, 5], *JOINTS[1:]]), f"{KEY}: keypoint 0 at x 32, y 5 is outside 64x32"),
-        (change_json("p00001_v000", keypoints=[[-1, 5], *JOINTS[1:]]), f"{KEY}: keypoint 0 at x -1, y 5 is outside 64x32"),
+        (
+            change_json("p00001_v000", keypoints=[[32, 5], *JOINTS[1:]]),
+            f"{KEY}: keypoint 0 at x 32, y 5 is outside 64x32",
+        ),
+        (
+            change_json("p00001_v000", keypoints=[[-1, 5], *JOINTS[1:]]),
+            f"{KEY}: keypoint 0 at x -1, y 5 is outside 64x32",
+        ),
         (change_json("p00001_v000", keypoints=JOINTS[1:]), f"{KEY}: bad .json: ValueError: 17 keypoints; expected 18"),
         (change_json("p00001_v000", keypoints=[["5", "5"], *JOINTS[1:]]), f"{KEY}: bad .json: TypeError"),
         (change_json("p00001_v000", split="test"), f"{KEY}: bad .json: ValueError: name 'p00001_v000.jpg', person"),

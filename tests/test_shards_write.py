@@ -76,7 +76,11 @@ def test_any_number_of_processes_writes_the_same_bytes(shards, tmp_path, monkeyp
 
 def test_a_person_is_not_cut_by_the_end_of_a_tar(monkeypatch):
     monkeypatch.setattr(writer, "IMAGES_PER_TAR", 10)
-    images = [writer.Image(f"{person}{i}", person, None) for person, n in (("a", 4), ("b", 8), ("c", 25), ("d", 1)) for i in range(n)]
+    images = [
+        writer.Image(f"{person}{i}", person, None)
+        for person, n in (("a", 4), ("b", 8), ("c", 25), ("d", 1))
+        for i in range(n)
+    ]
     tars = ["".join(image.person for image in part) for _, part in writer._tars("train", images)]
     assert tars == ["aaaa", "bbbbbbbb", "c" * 10, "c" * 10, "ccccc" + "d"]
 
