@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-import pynvml
-
 
 def near_gpu(local_rank: int, sysfs: Path = Path("/sys")) -> set[int]:
     """CPUs that this process may use and that are local to the rank's GPU; empty where the machine does not show them.
@@ -21,6 +19,8 @@ def near_gpu(local_rank: int, sysfs: Path = Path("/sys")) -> set[int]:
 
 def _bus_id(local_rank: int) -> str:
     """PCI address as /sys names it, 0000:41:00.0, or an empty string without such a GPU."""
+    import pynvml  # 70 ms that submitting, which imports this file too, need not spend
+
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [str(local_rank)] if visible is None else visible.split(",")[local_rank : local_rank + 1]
     try:

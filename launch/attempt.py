@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 the user's mistake, 85 saved but not requeued, 87 bad node
 """
 
 import os
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -44,7 +45,8 @@ def begin(plan: runs.Plan, index: int, attempt: int, job: str) -> int:
 def end(plan: runs.Plan, index: int, attempt: int, job: str, step_code: int) -> Verdict:
     """Judges an attempt by what its ranks wrote down and srun's exit code, and notes it."""
     run_folder = plan.works[index].run
-    codes = {rank: one["code"] for rank, one in runs.read_ranks(runs.ranks_folder(plan, index, attempt)).items()}
+    ranks = runs.read_ranks(runs.ranks_folder(plan, index, attempt))
+    codes = {rank: ranks[rank]["code"] if rank in ranks else None for rank in range(_world(ranks))}
     before = [one for one in runs.notes(run_folder, plan.name) if one["index"] == index and one["event"] == "end"]
     checkpoint = runs.newest_checkpoint(run_folder)
     verdict = decide(plan, *judge(codes, step_code), before, _stalled(plan, index, checkpoint), checkpoint)
@@ -55,17 +57,23 @@ def end(plan: runs.Plan, index: int, attempt: int, job: str, step_code: int) -> 
     return verdict
 
 
-def judge(codes: dict[int, int | None], step_code: int) -> tuple[str, int]:
-    """What happened, and its exit code, from the ranks' codes (None: killed before it could write one) and srun's.
+def _world(ranks: dict[int, dict]) -> int:
+    return next(iter(ranks.values()))["world"] if ranks else 0
 
-    The first rank that fails has the others killed, so the codes of one failure differ: the one that says most counts.
+
+def judge(codes: dict[int, int | None], step_code: int) -> tuple[str, int]:
+    """What happened, and its exit code, from the ranks' codes (None: ended before it could write one) and srun's.
+
+    srun's counts only where a rank wrote none: it differs with who was killed first, and a signal may have hidden it. The first rank that fails has the others killed, so the codes of one failure differ: the one that says most counts.
     """
     values = set(codes.values())
     for code, outcome in ((MISTAKE, "mistake"), (BAD_NODE, "bad node"), (HUNG, "hung")):
         if code in values:
             return outcome, code
     bad = values - {0, AGAIN, None}
-    if bad or step_code != 0 or None in values or not values:
+    if not bad and (None in values or not values) and step_code - 128 in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
+        return "saved", AGAIN  # the signal came before a task was ready for it: nothing was done, nothing is lost
+    if bad or None in values or not values:
         # A rank that fails by itself exits below 128; above it are those that a signal ended, maybe as a consequence.
         return "crash", min(bad, default=0) or step_code or 1
     return ("saved", AGAIN) if AGAIN in values else ("done", 0)

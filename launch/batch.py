@@ -34,22 +34,28 @@ def script(plan: runs.Plan) -> str:
     return executor._make_submission_file_text(executor._submitit_command_str, "")
 
 
-def submit(plan: runs.Plan) -> str:
-    """Asks the scheduler whether the job could ever run, then queues it. Returns the job's id.
+def check(plan: runs.Plan) -> None:
+    """Asks the scheduler whether the job could ever run.
 
     Raises:
-        UserError: the scheduler refuses it; with the scheduler's reason.
+        UserError: it could not; with the scheduler's reason.
     """
-    draft = Path(plan.folder) / "draft.sh"
-    draft.write_text(script(plan))
     with _outside_any_job():
-        test = slurm.command("sbatch", "--test-only", str(draft))
-        draft.unlink()
-        if test.returncode != 0:
-            raise UserError(f"SLURM refuses this job: {_reason(test.stderr)}; nothing was queued")
-        executor = _executor(plan)
-        tasks = [Job(plan.folder, index) for index in range(len(plan.works))]
+        test = slurm.command("sbatch", "--test-only", input=script(plan))
+    if test.returncode != 0:
+        raise UserError(f"SLURM refuses this job: {_reason(test.stderr)}; nothing was queued")
+
+
+def submit(plan: runs.Plan) -> str:
+    """Queues the plan, whose folder is there. Returns the job's id; of an array, the one that all its tasks share.
+
+    Raises:
+        UserError: sbatch refuses it; with the scheduler's reason.
+    """
+    tasks = [Job(plan.folder, index) for index in range(len(plan.works))]
+    with _outside_any_job():
         try:
+            executor = _executor(plan)
             job = executor.submit(tasks[0]) if len(tasks) == 1 else executor.submit_array(tasks)[0]
         except FailedJobError as error:
             raise UserError(f"sbatch refused this job: {_reason(str(error))}") from error
@@ -70,7 +76,7 @@ def _executor(plan: runs.Plan) -> _Executor:
     if "mail_user" in settings:
         more |= {"mail-user": settings["mail_user"], "mail-type": "END,FAIL,REQUEUE,TIME_LIMIT"}
     executor.update_parameters(
-        job_name=plan.name,
+        job_name=plan.job_name,
         time=options.minutes(settings["time"]),
         nodes=nodes,
         ntasks_per_node=plan.gpus or int(settings.get("tasks_per_node", 1)),

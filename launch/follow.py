@@ -7,6 +7,7 @@ from pathlib import Path
 from launch import runs, slurm
 
 POLL_SECONDS = 1.0
+SKIP = b"submitit INFO"
 
 
 class Tail:
@@ -54,17 +55,18 @@ def follow_job(plan: runs.Plan, job: str, index: int | None = None, rank: int = 
     """
     indices = range(len(plan.works)) if index is None else [index]
     labels = {one: job if len(plan.works) == 1 else f"{job}_{one}" for one in indices}
-    tails = [Tail(log_file(plan, label, rank)) for label in labels.values()]
-    told = ""
+    tails = [Tail(log_file(plan, label, rank), skip=SKIP) for label in labels.values()]
+    told = {}
     try:
         while True:
             known = slurm.states([job])
-            for tail in tails:
-                tail.show()
-            waiting = [state for state in known.values() if state.state == "PENDING"]
-            if waiting and f"{waiting[0].state} {waiting[0].reason}" != told:
-                told = f"{waiting[0].state} {waiting[0].reason}"
-                print(f"job {job} waits: {waiting[0].reason}", flush=True)
+            if len(tails) == 1:  # several progress bars at once cannot be read
+                tails[0].show()
+            for label, state in known.items():
+                now = state.state + (f" ({state.reason})" if state.state == "PENDING" and state.reason != "None" else "")
+                if label in labels.values() and now != told.get(label) and (len(tails) > 1 or "(" in now):
+                    told[label] = now
+                    print(f"job {label}: {now}", flush=True)
             forgotten = not known and slurm.controller_up()
             if forgotten or all(label in known and known[label].state in slurm.ENDED for label in labels.values()):
                 return max(exit_code(plan, one, label, known.get(label)) for one, label in labels.items())
@@ -79,6 +81,6 @@ def exit_code(plan: runs.Plan, index: int, label: str, state: slurm.State | None
     ends = [one for one in runs.notes(plan.works[index].run, plan.name) if one["index"] == index and one["event"] == "end"]
     code = ends[-1]["code"] if ends and not ends[-1]["again"] else 1
     if state is not None and state.state != "COMPLETED":
-        print(f"job {label} ended {state.state}", flush=True)
+        print(f"job {label} ended: {state.state}", flush=True)
         return code or 1
     return code

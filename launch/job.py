@@ -153,7 +153,7 @@ class Task:
         me = os.getpid()
         fields = {"pid": me, "start": runs.process_start(me), "child": child, "child_start": runs.process_start(child)}
         node = os.environ.get("SLURMD_NODENAME", "")
-        runs.write_rank(self.record, self.place.rank, node=node, code=code, **fields)
+        runs.write_rank(self.record, self.place.rank, world=self.place.world, node=node, code=code, **fields)
 
 
 def place() -> Place:

@@ -1,7 +1,7 @@
 """This user's runs, on SLURM and on this machine: list, show, logs, cancel. Works with and without accounting.
 
     python launch/jobs.py list
-    python launch/jobs.py logs -f 123           a job is named by its id, its run folder, or the last letters of its name
+    python launch/jobs.py logs -f 123           a job is named by its id, its run folder, or the last word of its name
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from launch import attempt, runs, slurm  # noqa: E402
-from launch.follow import Tail, exit_code, follow_job, log_file  # noqa: E402
+from launch.follow import SKIP, Tail, exit_code, follow_job, log_file  # noqa: E402
 from mscgan.errors import UserError, run  # noqa: E402
 
 STOP_SECONDS = 60  # for a run on this machine to save before it is killed
@@ -28,11 +28,12 @@ def main() -> int:
     listing.add_argument("--all", action="store_true", help="also those before the last 20")
     for name, text in (("show", "all that is known of a job"), ("logs", "what a rank printed"), ("cancel", "end a job")):
         command = commands.add_parser(name, help=text)
-        command.add_argument("job", help="job id, run folder, or the last letters of the job's name")
+        command.add_argument("job", help="job id, run folder, or the last word of the job's name")
         if name == "logs":
             command.add_argument("-f", "--follow", action="store_true", help="until the job ends; exit with its code")
             command.add_argument("--rank", type=int, default=0)
     given = parser.parse_args()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `jobs.py list | head` ends quietly
     if given.command == "list":
         return _list(given.all)
     plan, index = find(given.job)
@@ -52,7 +53,7 @@ def find(text: str) -> tuple[runs.Plan, int | None]:
     job, _, task = text.partition("_")
     for plan in reversed([runs.read_plan(folder) for folder in runs.registered()]):
         folders = [plan.folder, str(Path(plan.folder).parent), *(work.run for work in plan.works)]
-        if os.path.abspath(text) in folders or plan.name.endswith(text):
+        if os.path.abspath(text) in folders or plan.name.rpartition("-")[2] == text:
             return plan, None
         if job in (job_id(plan), f"{runs.read_job(plan.folder).get('pid')}"):
             return plan, int(task) if task.isdigit() else None
@@ -80,17 +81,24 @@ def task_states(plan: runs.Plan, known: dict[str, slurm.State]) -> list[str]:
     result = []
     for index, work in enumerate(plan.works):
         label = _label(plan, index)
-        if "slurm" in job and label in known and known[label].name == plan.name:
+        if "slurm" in job and label in known and known[label].name == plan.job_name:
             result.append(known[label].state)
             continue
         ends = [one for one in runs.notes(work.run, plan.name) if one["index"] == index and one["event"] == "end"]
         if "pid" in job and runs.process_start(job["pid"]) == job["start"] != "":
             result.append("RUNNING" if index == 0 or ends or _started(plan, index) else "PENDING")
         elif ends and not ends[-1]["again"]:
-            result.append("COMPLETED" if ends[-1]["code"] == 0 else "STOPPED" if ends[-1]["code"] == attempt.AGAIN else "FAILED")
+            result.append(_ended(ends[-1]))
         else:
             result.append("STOPPED" if "pid" in job else "UNKNOWN")
     return result
+
+
+def _ended(end: dict) -> str:
+    """A state from a run's last note."""
+    if end["outcome"] == "cancelled":
+        return "CANCELLED"
+    return {0: "COMPLETED", attempt.AGAIN: "STOPPED"}.get(end["code"], "FAILED")
 
 
 def _started(plan: runs.Plan, index: int) -> bool:
@@ -130,7 +138,7 @@ def _show(plan: runs.Plan) -> int:
         print(f"newest    {runs.newest_checkpoint(work.run) or 'no checkpoint'}\ncommand   python {' '.join(work.arguments)}")
         print(f"log       {_log(plan, index, 0)}")
         for one in runs.notes(work.run, plan.name):
-            if one["index"] == index:
+            if one["index"] == index and one["attempt"] is not None:
                 what = f"start on {one['nodes'] or 'this machine'}" if one["event"] == "start" else f"end: {one['outcome']}"
                 print(f"  {one['time']}  attempt {one['attempt']}  {what}  {one.get('checkpoint') or 'no checkpoint'}")
     return 0
@@ -147,7 +155,7 @@ def _log(plan: runs.Plan, index: int, rank: int) -> Path:
 def _logs(plan: runs.Plan, index: int | None, rank: int, follow: bool) -> int:
     if follow and "slurm" in runs.read_job(plan.folder):
         return follow_job(plan, job_id(plan), index, rank)
-    tail = Tail(_log(plan, index or 0, rank), skip=b"submitit INFO")
+    tail = Tail(_log(plan, index or 0, rank), skip=SKIP)
     if not tail.file.exists():
         raise UserError(f"no log of rank {rank} yet: {tail.file} does not exist; `python launch/jobs.py show {job_id(plan)}`")
     tail.show()
@@ -170,6 +178,10 @@ def _cancel(plan: runs.Plan, index: int | None) -> int:
         done = slurm.command("scancel", label)
         if done.returncode != 0:
             raise UserError(f"scancel refused job {label}: {done.stderr.strip()}")
+        # The scheduler forgets a job some minutes after its end; without accounting only this note remembers.
+        for one in range(len(plan.works)) if index is None else [index]:
+            runs.note(plan.works[one].run, event="end", launch=plan.name, index=one, job=label, attempt=None,
+                      outcome="cancelled", code=128 + signal.SIGTERM, again=False)  # fmt: skip
         print(f"job {label} is cancelled; the same command goes on from its newest checkpoint")
         return 0
     return _cancel_here(plan, job)

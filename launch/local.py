@@ -16,7 +16,7 @@ from pathlib import Path
 from submitit.local.local import LocalExecutor, LocalJob
 
 from launch import attempt, runs
-from launch.follow import Tail
+from launch.follow import SKIP, Tail
 from launch.job import Job
 from mscgan.errors import UserError
 
@@ -119,7 +119,7 @@ def _attempt(plan: runs.Plan, index: int, number: int, count: int, stop: _Stop) 
     }
     with _environment(environment), _ignored(signal.SIGINT, signal.SIGHUP):  # a terminal sends these to all; tasks get TERM
         job = executor.submit(Job(plan.folder, index))
-    tail = Tail(job.task(0).paths.stdout, skip=b"submitit INFO")
+    tail = Tail(job.task(0).paths.stdout, skip=SKIP)
     ranks = runs.ranks_folder(plan, index, number)
     asked, killed, deadline = 0, 0, None
     while not job.done():
@@ -140,8 +140,7 @@ def _attempt(plan: runs.Plan, index: int, number: int, count: int, stop: _Stop) 
         time.sleep(POLL_SECONDS)
     tail.show()
     tail.end_line()
-    started = len(runs.read_ranks(ranks))
-    return tail, int(bool(killed) or started < count)
+    return tail, int(bool(killed))
 
 
 def _signal(job: LocalJob, ranks: Path, number: int) -> None:
@@ -189,7 +188,7 @@ def _show_failed(plan: runs.Plan, index: int, number: int, tail: Tail) -> None:
     if why and 0 not in why:
         log = tail.file.with_name(tail.file.name.replace("_0_log", f"_{why[0]}_log"))
         print(f"rank {why[0]} failed; the end of {log}:")
-        lines = [line for line in log.read_text(errors="replace").splitlines() if not line.startswith("submitit INFO")]
+        lines = [line for line in log.read_text(errors="replace").splitlines() if not line.startswith(SKIP.decode())]
         print("\n".join(lines[-20:]), flush=True)
 
 

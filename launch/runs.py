@@ -42,12 +42,13 @@ class Work:
 class Plan:
     """One launch, as launch.json holds it."""
 
-    name: str  # mscgan-train-ab12cd; the name of the job too
+    name: str  # mscgan-train-ab12cd
     kind: str  # train | evaluate | generate | shards | throughput
     folder: str
     cwd: str  # where the user stood; relative paths of the configuration start there
     commit: str
     works: list[Work]
+    job_name: str = ""  # what the scheduler calls it: the name, but for the .sbatch files
     gpus: int = 0  # of a node; 0: CPU only
     crash_retries: int = 0
     stalled_tries: int = 1

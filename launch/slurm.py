@@ -26,10 +26,10 @@ class State:
     reason: str
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess:
+def command(*arguments: str, input: str = "") -> subprocess.CompletedProcess:
     """Runs a SLURM command; a missing one looks like a failed one."""
     try:
-        return subprocess.run(arguments, capture_output=True, text=True, timeout=60)
+        return subprocess.run(arguments, input=input, capture_output=True, text=True, timeout=60)
     except (FileNotFoundError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(arguments, 127, "", str(error))
 

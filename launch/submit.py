@@ -45,16 +45,17 @@ def main() -> int:
     settings = options.resolve(given)
     if given.job in runs.ONE_PROCESS:
         settings |= {"nodes": "1", "tasks_per_node": "1"} | ({"gpus_per_node": "0"} if given.job == "shards" else {})
-    name, ones = _runs(given)
-    plan = _plan(given, extra, settings, name, ones)
+    ones = _runs(given)
+    plan = _plan(given, extra, settings, ones)
     if given.dry_run:
         return _dry_run(plan, ones)
+    if given.prepare:
+        return _prepare_here(plan, ones)
     on_slurm = slurm.controller_up()
     _check_free(plan)
+    if on_slurm:
+        batch.check(plan)
     _prepare(plan, ones)
-    if given.prepare:
-        print(plan.folder)
-        return 0
     return _on_slurm(plan, given.follow) if on_slurm else _here(plan)
 
 
@@ -109,23 +110,23 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
     return given, extra
 
 
-def _runs(given: argparse.Namespace) -> tuple[str, list[One]]:
-    """A unique name and the runs: one, or one for each combination of the swept values."""
+def _runs(given: argparse.Namespace) -> list[One]:
+    """The runs: one, or one for each combination of the swept values; where none names a folder, with a unique one."""
     name = runs.unique_name(Path(given.config).stem if given.config else given.job)
     if given.job not in WITH_CONFIG:
-        return name, [One(None, f"runs/{name}")]
+        return [One(None, f"runs/{name}")]
     base = configuration.load(given.config, given.overrides)
     if not base.run and given.job != "train":
         raise UserError(f"--job {given.job} needs the run it works on: give run=FOLDER")
     base.run = base.run or f"runs/{name}"
     if not given.sweep:
-        return name, [One(base, base.run)]
+        return [One(base, base.run)]
     ones = []
     for number, changes in enumerate(itertools.product(*(_swept(text) for text in given.sweep))):
         one = configuration.load(given.config, [*given.overrides, *changes])
         one.run = f"{base.run}/{number}-" + re.sub(r"[^\w.=+-]", "_", "-".join(changes))[:100]
         ones.append(One(one, one.run))
-    return name, ones
+    return ones
 
 
 def _swept(text: str) -> list[str]:
@@ -137,7 +138,7 @@ def _swept(text: str) -> list[str]:
     return [f"{key}={value}" for value in found]
 
 
-def _plan(given: argparse.Namespace, extra: list[str], settings: dict, name: str, ones: list[One]) -> runs.Plan:
+def _plan(given: argparse.Namespace, extra: list[str], settings: dict, ones: list[One]) -> runs.Plan:
     base = ones[0].folder if len(ones) == 1 else str(Path(ones[0].folder).parent)
     label = runs.unique_name("launch")
     folder = os.path.abspath(f"{base}/{label}")
@@ -158,9 +159,10 @@ def _plan(given: argparse.Namespace, extra: list[str], settings: dict, name: str
             if work.shards and manifest.is_file():
                 work.manifest_sha256 = hashlib.sha256(manifest.read_bytes()).hexdigest()
         works.append(work)
+    name = f"mscgan-{given.job}-{label[-6:]}"
     return runs.Plan(
-        name=f"mscgan-{given.job}-{label[-6:]}", kind=given.job, folder=folder, cwd=os.getcwd(), commit="", works=works,
-        gpus=_gpus(given.job, settings),
+        name=name, kind=given.job, folder=folder, cwd=os.getcwd(), commit="", works=works,
+        job_name=name, gpus=_gpus(given.job, settings),
         crash_retries=int(settings["crash_retries"]), stalled_tries=int(settings["stalled_tries"]),
         hang_seconds=float(settings["hang_seconds"]), preflight=settings["preflight"] == "true" and given.job == "train",
         settings=settings,
@@ -207,6 +209,27 @@ def _check_free(plan: runs.Plan) -> None:
                     f"{work.run} is being trained by job {job}; stop it with `python launch/jobs.py cancel {job}`, or give "
                     "another run=FOLDER"
                 )
+
+
+def _prepare_here(plan: runs.Plan, ones: list[One]) -> int:
+    """For the .sbatch files, inside their job: makes the launch folder at the first attempt, finds it at later ones."""
+    job = os.environ.get("SLURM_JOB_ID", "")
+    if not job:
+        raise UserError("--prepare is for the .sbatch files; submit one with sbatch, for example launch/train.sbatch")
+    if len(ones) > 1:
+        raise UserError("the .sbatch files take no --sweep; use launch/submit.py for it")
+    earlier = [folder for folder in runs.registered() if runs.read_job(folder).get("slurm") == job]
+    if int(os.environ.get("SLURM_RESTART_COUNT", "0")) and earlier:
+        print(earlier[-1])
+        return 0
+    plan.gpus = int(os.environ.get("SLURM_GPUS_ON_NODE", "0"))
+    plan.job_name = os.environ["SLURM_JOB_NAME"]
+    _check_free(plan)
+    _prepare(plan, ones)
+    runs.write_job(plan.folder, slurm=job)
+    runs.register(plan.folder)
+    print(plan.folder)
+    return 0
 
 
 def _prepare(plan: runs.Plan, ones: list[One]) -> None:
