@@ -19,7 +19,7 @@ CHANNELS = 3 + len(pose.JOINTS)
 @torch.no_grad()
 def normalise(images: Tensor, flip: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """uint8 images (N, H, W, 3) -> (N, 3, H, W) of `dtype` in [-1, 1], channels_last, mirrored where flip (N,) bool."""
-    return _normalise_reference(images, flip, dtype)
+    return (_normalise_op if images.is_cuda else _normalise_reference)(images, flip, dtype)
 
 
 @torch.no_grad()
@@ -32,12 +32,15 @@ def condition(
     radius: float = 4.0,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Images and target poses -> (N, 21, H, W) of `dtype`, channels_last: `normalise(images)`, then 18 heatmaps.
+    """Images and poses -> (N, 21, H, W) of `dtype`, channels_last: `normalise(images)`, then 18 heatmaps.
 
     images: (N, H, W, 3) uint8. keypoints: (N, 18, 2) float32, (x, y) in pixels, missing (-1, -1), drawn as they come:
     `pose.flip` them first where `flip` (N,) bool mirrors the image. kind, sigma, radius: see `pose.heatmaps`.
     """
-    return _condition_reference(images, keypoints, flip, kind, sigma, radius, dtype)
+    if kind not in ("gaussian", "disc"):
+        raise ValueError(f"heatmaps of kind {kind!r}; choose gaussian or disc")
+    function = _condition_op if images.is_cuda else _condition_reference
+    return function(images, keypoints, flip, kind, sigma, radius, dtype)
 
 
 def _normalise_reference(images: Tensor, flip: Tensor, dtype: torch.dtype) -> Tensor:
@@ -52,3 +55,50 @@ def _condition_reference(
     maps = pose.heatmaps(keypoints, height, width, kind, sigma, radius).to(dtype)
     out = torch.cat([_normalise_reference(images, flip, dtype), maps], 1)
     return out.contiguous(memory_format=torch.channels_last)
+
+
+def _empty(images: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
+    count, height, width, _ = images.shape
+    return images.new_empty((count, height, width, channels), dtype=dtype).permute(0, 3, 1, 2)
+
+
+@torch.library.custom_op("mscgan::normalise", mutates_args=())
+def _normalise_op(images: Tensor, flip: Tensor, dtype: torch.dtype) -> Tensor:
+    return _empty(images, 3, dtype).copy_(_normalise_reference(images, flip, dtype))
+
+
+@_normalise_op.register_fake
+def _(images, flip, dtype):
+    return _empty(images, 3, dtype)
+
+
+@_normalise_op.register_kernel("cuda")
+def _(images, flip, dtype):
+    from mscgan.ops import condition_triton
+
+    out = _empty(images, 3, dtype)
+    condition_triton.draw(images, flip, None, "gaussian", 1.0, 1.0, out)
+    return out
+
+
+@torch.library.custom_op("mscgan::condition", mutates_args=())
+def _condition_op(
+    images: Tensor, keypoints: Tensor, flip: Tensor, kind: str, sigma: float, radius: float, dtype: torch.dtype
+) -> Tensor:
+    return _empty(images, CHANNELS, dtype).copy_(
+        _condition_reference(images, keypoints, flip, kind, sigma, radius, dtype)
+    )
+
+
+@_condition_op.register_fake
+def _(images, keypoints, flip, kind, sigma, radius, dtype):
+    return _empty(images, CHANNELS, dtype)
+
+
+@_condition_op.register_kernel("cuda")
+def _(images, keypoints, flip, kind, sigma, radius, dtype):
+    from mscgan.ops import condition_triton
+
+    out = _empty(images, CHANNELS, dtype)
+    condition_triton.draw(images, flip, keypoints, kind, sigma, radius, out)
+    return out
