@@ -16,14 +16,15 @@ from nvidia.dali.pipeline import Pipeline
 
 from mscgan.errors import UserError
 
-AHEAD = 3  # batches in work; the third hides a late wake-up on a machine whose cores are busy training
+AHEAD = 2  # batches in work in DALI, beside the one that the loader holds ready
 
 
 def build(
     source: Callable[[], list[np.ndarray]], batch: int, threads: int, device: torch.device, decode: str
 ) -> Pipeline:
-    """A pipeline that decodes lists of `batch` uint8 arrays from source(); `run()` gives them on the device, (H, W, 3).
+    """A pipeline that decodes lists of `batch` uint8 arrays from source(); `run()` gives (H, W, 3) uint8 on the device.
 
+    `run()` raises RuntimeError where an image of the batch cannot be decoded; the pipeline is then of no more use.
     EXIF orientation is not applied, as nowhere in this project, and chroma is upsampled as Pillow does it.
     """
     on_gpu = device.type == "cuda"
@@ -39,28 +40,13 @@ def build(
     return pipeline
 
 
-def run(pipeline: Pipeline, device: torch.device) -> torch.Tensor:
-    """The next batch, (N, H, W, 3) uint8 on the device, without a copy; it stays valid as long as it is held.
-
-    Raises:
-        RuntimeError: an image of this batch could not be decoded; the pipeline is then of no more use.
-    """
-    if device.type == "cpu":
-        (images,) = pipeline.run()
-        return torch.from_dlpack(images.as_tensor())
-    with torch.cuda.device(device):
-        # Given the stream, DALI hands over without waiting for the GPU and frees the memory in this stream's order.
-        (images,) = pipeline.run(torch.cuda.current_stream(device))
-        return torch.from_dlpack(images.as_tensor())
-
-
 def refused(jpegs: list[bytes], device: torch.device, decode: str) -> list[int]:
     """Which of the images this decoder cannot decode, each tried alone."""
     bad = []
     for number, jpeg in enumerate(jpegs):
         array = np.frombuffer(jpeg, np.uint8)
         try:
-            run(build(lambda: [array], 1, 1, device, decode), device)  # noqa: B023
+            build(lambda: [array], 1, 1, device, decode).run()  # noqa: B023
         except RuntimeError:
             bad.append(number)
     return bad

@@ -1,7 +1,8 @@
 """Batches of pairs on the training device, as a pure function of the position in the global order.
 
-Rank r of `world` takes positions p + r*batch ... p + (r+1)*batch of each global batch at p. DALI works ahead of training
-(data/decode.py); since what it is fed depends on the position alone, nothing of it needs saving.
+Rank r of `world` takes positions p + r*batch ... p + (r+1)*batch of each global batch at p. A thread reads ahead of
+training and keeps one batch ready, DALI decodes more on its own threads (data/decode.py); since what is read depends on
+the position alone, nothing of it needs saving.
 
 An image that cannot be decoded is replaced by this rule: a position whose pair holds such an image shows what the next
 position shows whose pair holds none. That depends on the order and on which images are bad, not on when a rank met
@@ -11,6 +12,7 @@ them, on the number of ranks or on where a run was resumed; every other position
 import sys
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +41,7 @@ class Batch:
 class _Fed:
     """What was handed to DALI for one batch: N rows of the pair table, flips, 2N images (sources, then targets)."""
 
+    position: int
     rows: np.ndarray
     flips: np.ndarray
     images: np.ndarray
@@ -91,17 +94,14 @@ class Loader(Iterator[Batch]):
         self._order = Order(len(shards.pairs), seed)
         self._screened = np.zeros(len(shards), bool)  # images whose header has been looked at
         self._bad = np.zeros(len(shards), bool)  # images that cannot be decoded
-        self._start()
+        self._start(position)
+        self._reader = ThreadPoolExecutor(1, "loader")
+        self._coming = self._reader.submit(self._read, self._stream())
 
     def __next__(self) -> Batch:
-        while True:
-            try:
-                images = dali.run(self._pipeline, self.device)
-                break
-            except RuntimeError as error:
-                self._find_bad(self._fed[0].images, error)
-                self._start()
-        fed = self._fed.popleft()
+        decoded, fed = self._coming.result()
+        self._coming = self._reader.submit(self._read, self._stream())
+        images = torch.from_dlpack(decoded)  # no copy; valid as long as it is held
         self.position += self.batch * self.world
         self.corrupt += fed.replaced
         keypoints = self._to_device(self.shards.keypoints[fed.images])
@@ -115,11 +115,26 @@ class Loader(Iterator[Batch]):
             pair=torch.from_numpy(fed.rows),
         )
 
-    def _start(self) -> None:
+    def _stream(self) -> torch.cuda.Stream | None:
+        """Where the batch will be used: DALI then neither waits for the GPU nor frees memory before its use is over."""
+        return torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
+
+    def _start(self, position: int) -> None:
         """A pipeline whose first batch is the one at `position`."""
-        self._ahead = self.position  # where the next batch to feed begins
+        self._ahead = position  # where the next batch to feed begins
         self._fed: deque[_Fed] = deque()  # fed and not yet handed out, oldest first
         self._pipeline = dali.build(self._feed, 2 * self.batch, self.threads, self.device, self.decode)
+
+    def _read(self, stream: torch.cuda.Stream | None) -> tuple[object, _Fed]:
+        """The next batch of the pipeline, (2N, H, W, 3) uint8, and what it was made of. Runs in the reading thread."""
+        while True:
+            try:
+                (images,) = self._pipeline.run(stream)
+                return images.as_tensor(), self._fed.popleft()
+            except RuntimeError as error:
+                failed = self._fed[0]
+                self._find_bad(failed.images, error)
+                self._start(failed.position)
 
     def _feed(self) -> list[np.ndarray]:
         """DALI's source: the 2N JPEGs of the next batch."""
@@ -128,9 +143,9 @@ class Loader(Iterator[Batch]):
         for n in np.flatnonzero(wrong):
             rows[n], draws[n] = self._next_good(self._ahead + self.rank * self.batch + int(n))
         images = self.shards.pairs[rows].T.ravel()
-        self._fed.append(_Fed(rows, draws < self.flip, images, int(wrong.sum())))
+        self._fed.append(_Fed(self._ahead, rows, draws < self.flip, images, int(wrong.sum())))
         self._ahead += self.batch * self.world
-        return [np.frombuffer(self.shards.read(i), np.uint8) for i in images]
+        return [np.frombuffer(self.shards.read(i), np.uint8) for i in images.tolist()]
 
     def _next_good(self, position: int) -> tuple[int, float]:
         """Row and draw at the first position after this one whose pair holds no bad image."""

@@ -67,16 +67,16 @@ class ShardSet:
 
     def read(self, i: int) -> bytes:
         """The JPEG bytes of image i."""
-        return self._pread(i, self._offsets[i, 0], self._sizes[i, 0])
+        return self._pread(i, *self._jpgs[i])
 
     def locate(self, i: int) -> str:
         """Where image i lies, as "train-00000.tar:KEY"."""
         return f"{self._names[self._tar[i]]}:{self.keys[i]}"
 
     def _open(self, tars: list[dict]) -> None:
-        """Opens the tars and takes over their indices: offset and size of (jpg, json) an image."""
+        """Opens the tars and takes over their indices: each image's tar, and (offset, size) of its jpg and json."""
         self.keys: list[str] = []
-        self._names, self._files, tar_of, offsets, sizes = [], [], [], [], []
+        self._names, self._files, self._tar, self._jpgs, self._records = [], [], [], [], []
         for number, tar in enumerate(tars):
             path = self._inside(tar["name"])
             length = path.stat().st_size if path.is_file() else None
@@ -94,11 +94,9 @@ class ShardSet:
             self._files.append(open(path, "rb", buffering=0))
             for key, jpg, record in members:
                 self.keys.append(key)
-                tar_of.append(number)
-                offsets.append((jpg[0], record[0]))
-                sizes.append((jpg[1], record[1]))
-        self._tar = np.array(tar_of, np.int32)
-        self._offsets, self._sizes = (np.array(v, np.int64).reshape(-1, 2) for v in (offsets, sizes))
+                self._tar.append(number)
+                self._jpgs.append(jpg)
+                self._records.append(record)
 
     def _pairs(self, table: dict, images: int, rows: int) -> np.ndarray:
         self._checked(table["name"], table["sha256"], 8 * rows + 4096)
@@ -115,7 +113,7 @@ class ShardSet:
         keypoints = np.empty((len(self.keys), JOINTS, 2), np.float32)
         for i in range(len(self.keys)):
             try:
-                record = json.loads(self._pread(i, self._offsets[i, 1], self._sizes[i, 1]))
+                record = json.loads(self._pread(i, *self._records[i]))
                 self.persons.append(str(record["person"]))
                 joints = np.array(record["keypoints"], np.float32)
             except (ValueError, KeyError, TypeError) as error:
