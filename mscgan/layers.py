@@ -11,12 +11,19 @@ SLOPE = 0.2  # of LeakyReLU, as in DCGAN
 class Layer(nn.Module):
     """One convolution or, with `up`, deconvolution, padding 1, then bias or BatchNorm, then the activation.
 
-    forward(x, residual) is act(conv(x) + bias) + residual, in x's memory format. On CUDA bias, activation and residual are
-    one pass over memory, and the convolution's own bias is left to it: cuDNN would add it in a pass of its own.
+    forward(x, residual) is act(conv(x) + bias) + residual, in x's memory format. On CUDA bias, activation and residual
+    are one pass over memory, and the convolution's own bias is left to it: cuDNN would add it in a pass of its own.
     """
 
     def __init__(
-        self, channels_in: int, channels_out: int, kernel: int, stride: int, act: str, norm: bool = False, up: bool = False
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel: int,
+        stride: int,
+        act: str,
+        norm: bool = False,
+        up: bool = False,
     ):
         super().__init__()
         self.act = act

@@ -1,8 +1,8 @@
 """The losses of section 3, equations 1 to 4. Nothing here calls backward.
 
-Each sum comes with its terms, unweighted and detached, by the names that logs and plots show. A list of logits holds one
-(N,) tensor a discriminator, as `Discriminators` returns them; expectations are means over the batch, norms are means over
-all elements (PG2's reading), so no weight depends on batch or image size. All sums are float32.
+Each sum comes with its terms, unweighted and detached, by the names that logs and plots show. A list of logits holds
+one (N,) tensor a discriminator, as `Discriminators` returns them; expectations are means over the batch, norms are
+means over all elements (PG2's reading), so no weight depends on batch or image size. All sums are float32.
 """
 
 import torch.nn.functional as F

@@ -2,12 +2,12 @@
 
     python -m mscgan.networks --config market1501        prints every layer with output shape, parameters and GFLOP
 
-Images are H x W with H a power of two (32 or more) and W = H or H / 2; M = log2(H) - 2 sets the depth. All widths scale with
-`base`, 128 in the paper. Inputs are best channels_last, and every layer keeps the format; weights stay in torch's ordinary
-layout, as DeepSpeed needs them.
+Images are H x W with H a power of two (32 or more) and W = H or H / 2; M = log2(H) - 2 sets the depth. All widths scale
+with `base`, 128 in the paper. Inputs are best channels_last, and every layer keeps the format; weights stay in torch's
+ordinary layout, as DeepSpeed needs them.
 
-The paper does not say how weights start. In the generators: as Glorot and Bengio (2010) draw them, uniform, like PG2's, on
-which they build. In the discriminators: normal with deviation 0.02, like DCGAN's (Radford et al. 2015). Biases are zero.
+The paper does not say how weights start. In the generators: as Glorot and Bengio (2010) draw them, uniform, like PG2's,
+on which they build. In the discriminators: normal with deviation 0.02, like DCGAN's (Radford et al. 2015). Biases: 0.
 """
 
 import argparse
@@ -23,8 +23,11 @@ from mscgan.layers import Block, Layer
 
 
 class Row(NamedTuple):
-    """A line of the paper's tables, for one level. Level 1 has the image's size and width `base`, each next one half the
-    size and twice the width; `to` is the output's level, counted from the row's own, or "RGB"."""
+    """A line of the paper's tables, for one level of the network.
+
+    Level 1 has the image's size and width `base`, each next one half the size and twice the width; `to` is the output's
+    level, counted from the row's own, or "RGB".
+    """
 
     part: str
     layer: str
@@ -64,9 +67,12 @@ D_TABLE = (  # M-1 convolutions, the i-th base * 2**(i-1) wide, then one linear 
 
 
 class UNet(nn.Module):
-    """Walks a table: down the encoder's levels and up the decoder's, each block there taking the encoder's output too."""
+    """Walks a table down the encoder's levels and up the decoder's, whose blocks take the encoder's output too.
 
-    def __init__(self, table: tuple[Row, ...], levels: int, base: int, channels_in: int, code: nn.Module | None = None):
+    `code` makes the lowest decoder block's extra input of the lowest encoder output.
+    """
+
+    def __init__(self, table: tuple[Row, ...], levels: int, base: int, channels_in: int, code: "Code | None" = None):
         super().__init__()
         self.encoder, self.code, self.decoder = nn.ModuleDict(), code, nn.ModuleDict()
         channels, code_channels = channels_in, code.channels if code else 0
@@ -118,7 +124,8 @@ class Code(nn.Module):
 class G1(UNet):
     """Global generator, stage I (section 3.1.2; tables 4 and 5).
 
-    forward(condition): x and the heatmaps of p, (N, 21, H, W) -> y1, (N, 3, H, W), about [-1, 1] (the last layer is linear).
+    forward(condition): x and the heatmaps of p, (N, 21, H, W) -> y1, (N, 3, H, W), about [-1, 1], as the last layer is
+    linear.
     """
 
     def __init__(self, height: int, width: int, base: int = 128):
@@ -153,7 +160,7 @@ class Generators(nn.Module):
 
 
 class D(nn.Module):
-    """One discriminator (table 8) for pairs of height x width; it has the full size's M-1 convolutions at every scale."""
+    """One discriminator (table 8) for pairs of height x width; with the full size's M-1 convolutions at any scale."""
 
     def __init__(self, height: int, width: int, base: int, convolutions: int):
         super().__init__()
@@ -162,8 +169,9 @@ class D(nn.Module):
         for i in range(1, convolutions + 1):
             for layer, kernel, stride, norm, act, which in D_TABLE:
                 if _applies(which, i, convolutions):
-                    self.convs.add_module(f"{layer}{i}", Layer(channels, base * 2 ** (i - 1), kernel, stride, act, norm))
-            channels = base * 2 ** (i - 1)
+                    channels_out = base * 2 ** (i - 1)
+                    self.convs.add_module(f"{layer}{i}", Layer(channels, channels_out, kernel, stride, act, norm))
+                    channels = channels_out
         self.FC = nn.Linear(channels * (height >> convolutions) * (width >> convolutions), 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
@@ -187,7 +195,7 @@ class Discriminators(nn.Module):
             self.add_module(f"D{i + 1}", D(height >> i, width >> i, base, convolutions))
 
     def forward(self, *groups: list[Tensor]) -> list[list[Tensor]]:
-        """Each group of pair tensors, one a discriminator, the full size first -> for each group as many logits, (N,) each.
+        """Groups of pair tensors, one a discriminator, the full size first -> for each group as many logits, (N,) each.
 
         Real and fake pairs are two groups: each goes through BatchNorm by itself, in the order given.
         """
@@ -197,8 +205,8 @@ class Discriminators(nn.Module):
 def _M(height: int, width: int, base: int) -> int:
     if height < 32 or height & (height - 1) or width not in (height, height // 2):
         raise UserError(
-            f"images of {height}x{width} (height x width): the height must be a power of two, 32 or more, and the width "
-            "the height or half of it"
+            f"images of {height}x{width} (height x width): the height must be a power of two, 32 or more, and the "
+            "width the height or half of it"
         )
     if base < 8 or base % 8:
         raise UserError(f"model.base is {base}; it must be a multiple of 8, so that FC 4096 fills the lowest level")

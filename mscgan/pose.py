@@ -109,8 +109,9 @@ def _pose_gan_limbs(keypoints: Tensor, height: int, width: int, radius: float) -
 
     A pixel is in the rectangle when its distance from the limb's line is at most `radius` and its foot lies between the
     ends. Both are compared as squares in float64, which is exact for whole keypoints, so a pixel on the very edge is in
-    on every device and in every mirror image. pose-gan itself rounds the rectangle's corners, so there such a pixel falls
-    either way (two pixels in one of twelve public masks). A limb of no length has no rectangle; pose-gan divides by zero.
+    on every device and in every mirror image. pose-gan itself rounds the rectangle's corners, and such a pixel falls
+    either way there (two pixels in one of twelve Market-1501 masks). A limb of no length has no rectangle; pose-gan
+    divides by zero.
     """
     points, there = keypoints.double(), present(keypoints)
     dx, dy = _offsets(points, height, width)  # (N, 18, 1, W), (N, 18, H, 1)

@@ -74,7 +74,8 @@ def test_flops_agree_with_torchs_counter():
     for name, (network, inputs) in paper_networks(128, 64).items():
         with FlopCounterMode(display=False) as counter:
             network(*inputs)
-        assert sum(cost.gflop for cost in costs(network, *inputs)) == pytest.approx(counter.get_total_flops() / 1e9), name
+        gflop = sum(cost.gflop for cost in costs(network, *inputs))
+        assert gflop == pytest.approx(counter.get_total_flops() / 1e9), name
 
 
 @pytest.mark.parametrize("height, width, base", SIZES)
@@ -179,7 +180,7 @@ def test_memory_format_does_not_change_the_result():
 def test_discriminators_take_pairs_padded_to_eight_channels():
     discriminators = Discriminators(64, 32, 8)
     pairs = pyramids(3, 64, 32, 2)
-    padded = [torch.cat([pair, torch.randn(3, 2, *pair.shape[2:])], 1) for pair in pairs]  # what is there does not count
+    padded = [torch.cat([pair, torch.randn(3, 2, *pair.shape[2:])], 1) for pair in pairs]  # any content
     for a, b in zip(discriminators(pairs)[0], discriminators(padded)[0]):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
     with pytest.raises(AssertionError, match="7 channels"):

@@ -71,8 +71,8 @@ def draw_pg2(person, height, width, radius=4):
 
 
 def draw_pose_gan(person, height, width, radius=4, edge=1e-9):
-    """pose-gan's rule by skimage. `edge` makes the quadrilateral wider by far less than a pixel's distance from any edge it
-    is not on: polygon() counts the edge in, but misses it where rounding moved the corners inwards."""
+    """pose-gan's rule by skimage. `edge` makes the quadrilateral wider by far less than a pixel's distance from an edge
+    that it is not on: polygon() counts the edge in, but misses it where rounding moved the corners inwards."""
     mask = np.zeros((height, width), dtype=np.uint8)
     for start, end in pose.LIMBS:
         a, b = person[start][::-1].astype(float), person[end][::-1].astype(float)  # (y, x)
