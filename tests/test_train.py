@@ -16,13 +16,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mscgan.config import load
 from mscgan.errors import UserError
-from mscgan.train import _micro_batch
+from mscgan.train import _micro_batch, train
 from tests.shard_factory import write_shards
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = (
-    "data.height=32 data.width=32 data.threads=1 data.sigma=2 data.radius=2 model.base=4 train.batch=12 train.images_I=36 "
+    "data.height=32 data.width=32 data.threads=1 data.sigma=2 data.radius=2 model.base=8 train.batch=12 train.images_I=36 "
     "train.images_II=36 train.precision=fp32 train.ema_halflife=24 log.every=12 log.samples=36 log.checkpoint=24"
 ).split()
 
@@ -52,7 +53,7 @@ def start(ranks: int, run: Path, shards: Path, *overrides: str, strike: str = ""
             environment["STRIKE"] = strike
         error = (run.parent / f"{run.name}-{rank}.err").open("w")
         processes.append(subprocess.Popen([*command, *TINY, *overrides], env=environment, stderr=error, cwd=ROOT))
-    codes = [process.wait(timeout=180) for process in processes]
+    codes = [process.wait(timeout=300) for process in processes]
     return codes, (run.parent / f"{run.name}-0.err").read_text(), _count(seen) - before
 
 
@@ -62,6 +63,11 @@ def _count(seen: Path) -> Counter:
 
 def curve(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(line: dict) -> dict[str, float]:
+    meters = {"images", "epoch", "stage", "pairs_per_second", "data_wait", "seconds", "memory_bytes"}
+    return {name: value for name, value in line.items() if name not in meters}
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +102,7 @@ def test_a_run_killed_between_checkpoints_ends_with_the_weights_of_one_never_kil
     expected, got = load_file(undisturbed / "generator.safetensors"), load_file(run / "generator.safetensors")
     assert expected.keys() == got.keys()
     assert all(torch.equal(expected[name], got[name]) for name in expected)
-    losses = [{key: value for key, value in line.items() if key[-2] == "_"} for line in curve(run)]
-    assert losses == [{key: value for key, value in line.items() if key[-2] == "_"} for line in curve(undisturbed)]
+    assert [losses(line) for line in curve(run)] == [losses(line) for line in curve(undisturbed)]
 
 
 def test_other_numbers_of_ranks_follow_the_undisturbed_curve_and_lose_no_pair(undisturbed, shards, tmp_path):
@@ -109,8 +114,8 @@ def test_other_numbers_of_ranks_follow_the_undisturbed_curve_and_lose_no_pair(un
         seen += pairs
     assert sum(seen.values()) == 72 and max(seen.values()) == 1
     for expected, got in zip(curve(undisturbed), curve(run), strict=True):
-        for name in expected.keys() - {"pairs_per_second", "data_wait", "seconds", "memory_bytes"}:
-            assert got[name] == pytest.approx(expected[name], rel=2e-3), name
+        assert (got["images"], got["epoch"], got["stage"]) == (expected["images"], expected["epoch"], expected["stage"])
+        assert losses(got) == pytest.approx(losses(expected), rel=2e-3)
 
 
 def test_joint_training_with_three_discriminators_and_micro_batches_runs_in_bf16(shards, tmp_path):
@@ -133,21 +138,24 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(shards, tmp_
     assert "Traceback" not in error
 
 
+def test_a_mistake_gets_one_line_and_exit_code_2(shards, tmp_path):
+    codes, error, _ = start(2, tmp_path / "run", shards, "train.backend=ddp", "train.batch=13")
+    assert codes == [2, 2]
+    assert error == "error: [rank 0] global batch 13 is not a multiple of 2 ranks x 1; use 12 or 14\n"
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
         ("data.root=/nowhere", "no shard folder '/nowhere'"),
         ("data.height=64", "hold images of 32x32"),
-        ("train.batch=13", "global batch 13 is not a multiple of 2 ranks x 1; use 12 or 14"),
-        ("train.rate=1", "Key 'rate' not in 'Train'"),
-        ("run=", "no run folder"),
+        ("run=''", "no run folder"),
+        ("train.images_I=0 train.images_II=0", "nothing to train"),
     ],
 )
-def test_a_mistake_gets_one_line_and_exit_code_2(override, said, shards, tmp_path):
-    ranks = 2 if "batch" in override else 1
-    codes, error, _ = start(ranks, tmp_path / "run", shards, "train.backend=ddp", override)
-    assert codes == [2] * ranks
-    assert error.startswith("error: ") and error.count("\n") == 1 and said in error
+def test_what_does_not_fit_is_said_before_the_ranks_meet(override, said, shards, tmp_path):
+    with pytest.raises(UserError, match=said):
+        train(load("demo", [f"data.root={shards}", f"run={tmp_path}", *TINY, *override.split()]))
 
 
 def test_a_finished_run_is_not_trained_further_and_never_means_never(undisturbed, shards):
