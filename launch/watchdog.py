@@ -13,7 +13,7 @@ from pathlib import Path
 
 HUNG = 88  # exit code
 POLL_SECONDS = 1.0
-START_SECONDS = 900.0  # least patience until the first step ends: imports from a cold disk, compiling
+SETUP_SECONDS = 900.0  # least patience before the first step ends (imports from a cold disk, compiling) and at the end
 DUMP_SECONDS = 4.0  # from the dump to the end of the rank: the other nodes need time to see the mark and to dump
 
 
@@ -22,7 +22,8 @@ def watch(child: subprocess.Popen, heartbeat: Path, timeout_seconds: float) -> i
 
     Silence is counted from the last change of the heartbeat file that was seen here, or from the call while none is,
     by this process's own clock: skew between nodes does not matter, and time for which the whole job was suspended
-    does not count. Until the first beat after the start of training the child has START_SECONDS at least. The child gets SIGQUIT (its stacks go to stderr, `mscgan.heartbeat.start`), SIGCONT (a stopped
+    does not count. Before its first beat, and when it has removed its file at its end, the child has SETUP_SECONDS at
+    least. The child gets SIGQUIT (its stacks go to stderr, `mscgan.heartbeat.start`), SIGCONT (a stopped
     process dumps too) and, a few seconds later, SIGKILL.
 
     Returns:
@@ -30,7 +31,7 @@ def watch(child: subprocess.Popen, heartbeat: Path, timeout_seconds: float) -> i
     """
     mark = heartbeat.parent / "hung"
     old_mark, last, silent = _read(mark), _changed(heartbeat), 0.0
-    limits = [max(START_SECONDS, timeout_seconds)] * 2 + [timeout_seconds]  # before `start`, before a beat, from then on
+    beats = -1  # the first change is the file's beginning
     poll = min(POLL_SECONDS, timeout_seconds / 4)
     while True:
         try:
@@ -39,9 +40,10 @@ def watch(child: subprocess.Popen, heartbeat: Path, timeout_seconds: float) -> i
             silent += poll
         if _changed(heartbeat) != last:
             last, silent = _changed(heartbeat), 0.0
-            limits = limits[1:] or [timeout_seconds]
-        if silent >= limits[0]:
-            reason = f"{heartbeat.name} on {socket.gethostname()} gave no sign of life for {limits[0]:g} s"
+            beats = beats + 1 if last else -1
+        limit = timeout_seconds if beats > 0 else max(SETUP_SECONDS, timeout_seconds)
+        if silent >= limit:
+            reason = f"{heartbeat.name} on {socket.gethostname()} gave no sign of life for {limit:g} s"
             _write(mark, f"{reason} ({time.strftime('%Y-%m-%d %H:%M:%S')})\n")
             break
         announced = _read(mark)

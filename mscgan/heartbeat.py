@@ -3,6 +3,7 @@
 launch/watchdog.py, in the process that started the rank, watches the file and ends a rank that fell silent.
 """
 
+import atexit
 import faulthandler
 import os
 import signal
@@ -22,13 +23,17 @@ def path(run: Path | str, rank: int) -> Path:
 
 
 def start(run: Path | str, rank: int) -> None:
-    """Writes the rank's file and, from now on, prints the stacks of all threads to stderr on SIGQUIT."""
+    """Writes the rank's file and, from now on, prints the stacks of all threads to stderr on SIGQUIT.
+
+    When the interpreter ends the file goes: the rank no longer beats, and nobody is to miss it.
+    """
     global _file, _touched
     faulthandler.register(signal.SIGQUIT, all_threads=True)
     _file = path(run, rank)
     _file.parent.mkdir(parents=True, exist_ok=True)
     _file.write_text(f"{socket.gethostname()} {os.getpid()}\n")
     _touched = time.monotonic()
+    atexit.register(_file.unlink, missing_ok=True)
 
 
 def beat() -> None:

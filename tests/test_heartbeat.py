@@ -3,7 +3,14 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from mscgan import heartbeat
+
+
+@pytest.fixture(autouse=True)
+def no_file_is_left_to_remove(monkeypatch):
+    monkeypatch.setattr(heartbeat.atexit, "register", lambda *_, **__: None)
 
 
 def test_the_file_names_host_and_process(tmp_path):

@@ -23,7 +23,7 @@ stuck_in_a_collective()
 def short_times(monkeypatch):
     monkeypatch.setattr(watchdog, "POLL_SECONDS", 0.1)
     monkeypatch.setattr(watchdog, "DUMP_SECONDS", 1.0)
-    monkeypatch.setattr(watchdog, "START_SECONDS", 0.0)
+    monkeypatch.setattr(watchdog, "SETUP_SECONDS", 0.0)
 
 
 def start(run, rank=0):
@@ -64,12 +64,29 @@ def test_a_child_that_beats_is_left_alone(tmp_path):
 
 
 def test_before_its_first_steps_a_child_has_more_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(watchdog, "START_SECONDS", 30.0)
+    monkeypatch.setattr(watchdog, "SETUP_SECONDS", 30.0)
     file = heartbeat.path(tmp_path, 0)
     file.parent.mkdir()
     script = "import sys, time\ntime.sleep(0.8); open(sys.argv[1], 'w').write('started'); time.sleep(0.8)"
     child = subprocess.Popen([sys.executable, "-c", script, str(file)])
     assert watchdog.watch(child, file, 0.4) == 0
+
+
+def test_at_its_end_a_child_has_more_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(watchdog, "SETUP_SECONDS", 30.0)
+    script = (
+        "import sys, time\n"
+        "from mscgan import heartbeat\n"
+        "class SlowToGo:\n"
+        "    def __del__(self): time.sleep(1.5)\n"
+        "slow = SlowToGo()\n"
+        "heartbeat.EVERY_SECONDS = 0.0\n"
+        "heartbeat.start(sys.argv[1], 0)\n"
+        "for _ in range(8): time.sleep(0.1); heartbeat.beat()\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])
+    assert watchdog.watch(child, heartbeat.path(tmp_path, 0), 0.6) == 0
+    assert not heartbeat.path(tmp_path, 0).exists()
 
 
 def test_one_silent_rank_makes_all_dump_their_stacks(tmp_path):
