@@ -1,0 +1,167 @@
+"""Ranks and collectives, on two real processes and on one; this file is also what each of the two runs."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mscgan import checkpoint, dist
+from mscgan.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZES = (3, 2)  # images of each rank: unequal on purpose
+NORMS = {"usual": {}, "average": {"momentum": None}, "plain": {"affine": False, "track_running_stats": False}}
+
+
+def network(norm: str) -> nn.Module:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, **NORMS[norm]), nn.Tanh(), nn.Conv2d(4, 2, 3))
+    for parameter in module[1].parameters():
+        nn.init.uniform_(parameter, 0.5, 1.5)
+    return module
+
+
+def images(rank: int, number: int) -> Tensor:
+    return torch.randn(SIZES[rank], 3, 8, 8, generator=torch.Generator().manual_seed(rank + 10 * number)) * 2 + 5
+
+
+def outputs(module: nn.Module, batches: list[Tensor]) -> dict[str, Tensor]:
+    """Two batches of training, then one of evaluation; outputs, gradients (summed), buffers."""
+    tensors = {}
+    for number, x in enumerate(batches):
+        x.requires_grad_(True)
+        y = module(x)
+        (y.square() * torch.linspace(0, 1, y[0].numel()).view_as(y[0])).sum().backward()
+        tensors |= {f"y{number}": y.detach(), f"gradient{number}": x.grad}
+    if module[1].track_running_stats:
+        with torch.no_grad():
+            tensors["evaluated"] = module.eval()(batches[0])
+    tensors |= {name: parameter.grad for name, parameter in module.named_parameters()}
+    return tensors | dict(module.named_buffers())
+
+
+def rank_of_two(folder: Path) -> None:
+    ranks = dist.init("cpu")
+    tensors = {}
+    for norm in NORMS:
+        module = dist.sync_batch_norm(network(norm))
+        assert module.state_dict().keys() == network(norm).state_dict().keys()
+        made = outputs(module, [images(ranks.rank, number) for number in range(2)])
+        tensors |= {f"{norm}/{name}": tensor for name, tensor in made.items()}
+    bf16 = module.train()[1](torch.randn(2, 4, 3, 3).bfloat16())
+    dist.barrier()
+    report = {
+        "ranks": [ranks.rank, ranks.world, ranks.local_rank, ranks.local_world, str(ranks.device)],
+        "any": [dist.all_any(ranks.rank == 1), dist.all_any(False)],
+        "mean": dist.mean({"a": torch.tensor(1.0 + ranks.rank), "b": torch.tensor(2, dtype=torch.int64)}),
+        "from_rank_0": dist.from_rank_0({"path": "é/ü", "rank": ranks.rank, "none": None}),
+        "bf16": str(bf16.dtype),
+    }
+    run = folder / "run"
+    checkpoint.save(run, 16, {"w": torch.full((2,), float(ranks.rank))}, {"rank": ranks.rank}, 2, ranks)
+    report["complete"] = checkpoint.newest(run).name  # on every rank as soon as save returns
+    (folder / "file").write_text("")
+    try:
+        checkpoint.save(folder / "file", 32, {}, {}, 2, ranks)
+    except UserError as error:
+        report["failed"] = str(error)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / f"{ranks.rank}.safetensors")
+    (folder / f"{ranks.rank}.json").write_text(json.dumps(report))
+    dist.shutdown()
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for rank in range(2):
+        environment = os.environ | {
+            "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank),
+            "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        }  # fmt: skip
+        processes.append(subprocess.Popen([sys.executable, __file__, folder], env=environment, cwd=ROOT))
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    return folder
+
+
+@pytest.fixture
+def reports(left) -> list[dict]:
+    return [json.loads((left / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_batch_norm_over_two_ranks_is_batch_norm_over_their_batches_together(left, norm):
+    expected = outputs(network(norm), [torch.cat([images(0, number), images(1, number)]) for number in range(2)])
+    parts = [load_file(left / f"{rank}.safetensors") for rank in range(2)]
+    for name, tensor in expected.items():
+        both = [part[f"{norm}/{name}"] for part in parts]
+        if name in ("y0", "y1", "gradient0", "gradient1", "evaluated"):
+            found = torch.cat(both)
+        elif "running" in name or "tracked" in name:
+            assert torch.equal(*both)  # the ranks' buffers never part
+            found = both[0]
+        else:
+            found = sum(both)  # gradients of the weights
+        torch.testing.assert_close(found, tensor, rtol=1e-4, atol=2e-5, msg=lambda text: f"{name}: {text}")
+
+
+def test_batch_norm_returns_the_dtype_it_was_given(reports):
+    assert reports[0]["bf16"] == "torch.bfloat16"
+
+
+def test_each_rank_knows_its_place(reports):
+    assert [report["ranks"] for report in reports] == [[0, 2, 0, 2, "cpu"], [1, 2, 1, 2, "cpu"]]
+
+
+def test_all_ranks_learn_the_same(reports):
+    for report in reports:
+        assert report["any"] == [True, False]
+        assert report["mean"] == {"a": 1.5, "b": 2.0}
+        assert report["from_rank_0"] == {"path": "é/ü", "rank": 0, "none": None}
+
+
+def test_a_checkpoint_holds_what_rank_0_gave_and_is_there_for_all(left, reports):
+    tensors, state = checkpoint.load(checkpoint.newest(left / "run"))
+    assert tensors["w"].tolist() == [0, 0] and state == {"rank": 0}
+    assert [report["complete"] for report in reports] == ["images-000000016"] * 2
+
+
+def test_a_save_that_fails_on_rank_0_fails_alike_on_all(reports):
+    assert reports[0]["failed"] == reports[1]["failed"] and "could not be written" in reports[0]["failed"]
+
+
+def test_one_process_without_an_environment_is_a_group_of_one(monkeypatch):
+    for name in dist.ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    ranks = dist.init("cpu")
+    try:
+        assert ranks == dist.Ranks(0, 1, 0, 1, torch.device("cpu"))
+        assert dist.all_any(True) and dist.mean({"a": torch.tensor(3.0)}) == {"a": 3.0} and dist.from_rank_0([1]) == [1]
+        assert dist.mean({}) == {}
+        expected, found = (outputs(m, [images(0, 0)]) for m in (network("usual"), dist.sync_batch_norm(network("usual"))))
+        for name, tensor in expected.items():
+            torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=2e-5)
+    finally:
+        dist.shutdown()
+
+
+def test_half_an_environment_is_the_users_mistake(monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    with pytest.raises(UserError, match="lacks .*MASTER_PORT"):
+        dist.init("cpu")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    rank_of_two(Path(sys.argv[1]))
