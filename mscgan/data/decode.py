@@ -60,7 +60,7 @@ def choose(decode: str, device: torch.device, rank: int) -> str:
     """
     if device.type == "cpu":
         if decode == "mixed":
-            raise UserError("data.decode=mixed decodes on a GPU, and this process trains on the CPU; use data.decode=cpu")
+            raise UserError("data.decode=mixed needs a GPU, and this process trains on the CPU; use data.decode=cpu")
         return "cpu"
     if decode != "auto":
         return decode

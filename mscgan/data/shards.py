@@ -7,6 +7,7 @@ sha256 of index and pair table); the tars' own checksums and the JPEGs are the w
 """
 
 import hashlib
+import io
 import json
 import os
 from pathlib import Path
@@ -58,7 +59,7 @@ class ShardSet:
         except (KeyError, TypeError) as error:
             raise self._damaged("manifest.json", f"a field is missing or of a wrong type ({error})") from error
         if len(self.keys) != images:
-            raise self._damaged("manifest.json", f"{images} images in split {split!r}, but its tars list {len(self.keys)}")
+            raise self._damaged("manifest.json", f"{images} images in {split!r}, its tars list {len(self.keys)}")
         self._read_records()
 
     def __len__(self) -> int:
@@ -81,7 +82,7 @@ class ShardSet:
             path = self._inside(tar["name"])
             length = path.stat().st_size if path.is_file() else None
             if length != tar["bytes"]:
-                came = "is missing" if length is None else f"has {length} bytes, not the {tar['bytes']} of manifest.json"
+                came = "is missing" if length is None else f"has {length} bytes, manifest.json says {tar['bytes']}"
                 raise self._damaged(tar["name"], came)
             index = self._checked(tar["index"], tar["index_sha256"], (tar["images"] + 1) * _MAX_INDEX_LINE)
             try:
@@ -99,8 +100,11 @@ class ShardSet:
                 self._records.append(record)
 
     def _pairs(self, table: dict, images: int, rows: int) -> np.ndarray:
-        self._checked(table["name"], table["sha256"], 8 * rows + 4096)
-        pairs = np.load(self._inside(table["name"]), allow_pickle=False)
+        data = self._checked(table["name"], table["sha256"], 8 * rows + 4096)
+        try:
+            pairs = np.load(io.BytesIO(data), allow_pickle=False)
+        except ValueError as error:
+            raise self._damaged(table["name"], str(error)) from error
         if pairs.dtype != np.int32 or pairs.shape != (rows, 2):
             raise self._damaged(table["name"], f"holds {pairs.dtype} {pairs.shape}, expected int32 ({rows}, 2)")
         if rows and not (0 <= pairs.min() and pairs.max() < images):
@@ -117,9 +121,11 @@ class ShardSet:
                 self.persons.append(str(record["person"]))
                 joints = np.array(record["keypoints"], np.float32)
             except (ValueError, KeyError, TypeError) as error:
-                raise self._damaged(f"{self.locate(i)}.json", f"unreadable ({type(error).__name__}: {error})") from error
+                why = f"unreadable ({type(error).__name__}: {error})"
+                raise self._damaged(f"{self.locate(i)}.json", why) from error
             if joints.shape != (JOINTS, 2) or not np.isfinite(joints).all():
-                raise self._damaged(f"{self.locate(i)}.json", f"keypoints {joints.shape}, expected {JOINTS} (x, y) points")
+                why = f"keypoints {joints.shape}, expected {JOINTS} finite (x, y) points"
+                raise self._damaged(f"{self.locate(i)}.json", why)
             keypoints[i] = joints
         self.keypoints = keypoints
 
@@ -157,7 +163,7 @@ def _manifest(root: Path) -> dict:
     if not root.is_dir():
         raise UserError(f"no shard folder {str(root)!r}; build one with `python shards/build.py`, or mend data.root")
     if not path.is_file():
-        raise UserError(f"{root} has no manifest.json, so it is no whole shard folder; run `python shards/build.py` (again)")
+        raise UserError(f"{root} has no manifest.json, so it is no whole shard folder; run `python shards/build.py`")
     with open(path, "rb") as file:
         text = file.read(_MAX_MANIFEST)
     try:
@@ -178,9 +184,9 @@ def _parse_index(text: str, length: int) -> list[tuple[str, tuple[int, int], tup
     members = []
     for line in lines:
         words = line.split(" ")
-        found = {ext: (int(offset), int(size)) for ext, offset, size in zip(words[0::4], words[1::4], words[2::4])}
-        if len(words) != 8 or set(found) != {"jpg", "json"}:
+        if words[0::4] not in (["jpg", "json"], ["json", "jpg"]) or len(words) != 8:
             raise ValueError(f"line {line!r} is not one jpg and one json, each with offset, size and name")
+        found = {ext: (int(offset), int(size)) for ext, offset, size in zip(words[0::4], words[1::4], words[2::4])}
         for (offset, size), limit in ((found["jpg"], _MAX_IMAGE), (found["json"], _MAX_RECORD)):
             if offset < 0 or not 0 <= size <= limit or offset + size > length:
                 raise ValueError(f"line {line!r}: a member is above {limit} bytes or ends outside the tar")
