@@ -107,9 +107,9 @@ def _forward(
                 )
                 real += tap_real
                 fake += tap_fake
-            weight = _one_tap(row, half_height, height) * _one_tap(column, half_width, width)
-            real *= weight
-            fake *= weight
+            mean = _one_tap(row, half_height, height) * _one_tap(column, half_width, width)
+            real *= mean
+            fake *= mean
         else:
             half_height = height // 2
             half_width = width // 2
@@ -161,12 +161,14 @@ def _backward(
     if LAST:
         column = element // 3
         channel = element % 3
-        place = row * (width * 3) + element
+        length = width * 3
+        place = row * length + element
     else:
         column = element
         channel = tl.program_id(2)
+        length = width
         place = channel * (height * width) + row * width + element
-    inside = (row < height) & (column < width)
+    inside = (row < height) & (element < length)  # not column < width: the store is wide where the bound is aligned
     # y_hat is channels 3 to 5 of a fake pair.
     grad_1 += n * g1_n + 3 * g1_c
     grad_2 += n * g2_n + 3 * g2_c
