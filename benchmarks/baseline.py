@@ -1,0 +1,188 @@
+"""What users would run otherwise: the same networks and the same step, written as torchvision and DCGAN write them.
+
+`plain` swaps every layer of this project's networks for a convolution with its own bias, nn.ReLU and an addition; names
+in state_dict() stay, so both sides can hold the same weights. `PlainStep` is the adversarial step around them: inputs
+drawn by separate PyTorch operations, one generator forward for D's update and another for G's own, torch's Adam.
+"""
+
+import copy
+from contextlib import nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mscgan import losses, pose
+from mscgan.config import Config
+from mscgan.data.loader import Batch
+from mscgan.layers import SLOPE, Layer
+from mscgan.networks import Discriminators, Generators
+
+ACTS = {"relu": lambda: nn.ReLU(inplace=True), "leaky_relu": lambda: nn.LeakyReLU(SLOPE, inplace=True), "linear": nn.Identity}
+
+
+class PlainLayer(nn.Module):
+    """act(norm(conv(x) + bias)) + residual, one operation after the other."""
+
+    def __init__(self, layer: Layer):
+        super().__init__()
+        self.conv, self.norm = layer.conv, None
+        if layer.norm is not None:
+            self.norm = nn.BatchNorm2d(layer.norm.num_features)
+            self.norm.load_state_dict(layer.norm.state_dict())
+        self.act = ACTS[layer.act]()
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        y = self.conv(x)
+        if self.norm is not None:
+            y = self.norm(y)
+        y = self.act(y)
+        return y if residual is None else y + residual
+
+
+def plain(network: nn.Module) -> nn.Module:
+    """A copy of one of mscgan.networks' with a PlainLayer for every Layer: same weights, same result."""
+    network = copy.deepcopy(network)
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, Layer):
+                setattr(parent, name, PlainLayer(child))
+    return network
+
+
+def condition(images: Tensor, keypoints: Tensor, flip: Tensor, data) -> Tensor:
+    """What mscgan.ops.condition gives, in NCHW float32, by separate operations: (N, 21, H, W)."""
+    maps = pose.heatmaps(keypoints, data.height, data.width, data.heatmap, data.sigma, data.radius)
+    return torch.cat([normalise(images, flip), maps], 1)
+
+
+def normalise(images: Tensor, flip: Tensor) -> Tensor:
+    """uint8 (N, H, W, 3) -> (N, 3, H, W) float32 in [-1, 1], contiguous, mirrored where flip."""
+    x = images.permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.where(flip[:, None, None, None], x.flip(3), x).contiguous()
+
+
+def pyramid(x: Tensor, y: Tensor, y_hat: Tensor, scales: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Pairs joined at full size, then pooled to each smaller scale: six channels, means over 2x2 and 4x4 pixels."""
+    reals, fakes = [torch.cat([x, y], 1)], [torch.cat([x, y_hat], 1)]
+    for scale in range(1, scales):
+        reals.append(F.avg_pool2d(reals[0], 2**scale))
+        fakes.append(F.avg_pool2d(fakes[0], 2**scale))
+    return reals, fakes
+
+
+def bias_act(x: Tensor, bias: Tensor, residual: Tensor | None = None) -> Tensor:
+    """relu(x + bias) + residual in x's dtype."""
+    y = F.relu(x + bias.to(x.dtype)[:, None, None])
+    return y if residual is None else y + residual
+
+
+def masked_l1(y_hat: Tensor, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """(mean |d|, mean |d| * mask), float32 sums."""
+    distance = (y_hat.float() - y.float()).abs()
+    return distance.mean(), (distance * mask).mean()
+
+
+class PlainStep:
+    """One step of a stage (I, II or joint) on a batch: float32 NCHW by default.
+
+    Args:
+        compiled: torch.compile of each network.
+        bf16: bfloat16 autocast.
+        forwards: generator forwards in an adversarial step; 1 shares one between both updates, as mscgan.train does.
+        channels_last: weights and images.
+        ddp: each network in DistributedDataParallel.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        stage: str,
+        device: torch.device,
+        compiled: bool = False,
+        bf16: bool = False,
+        forwards: int = 2,
+        channels_last: bool = False,
+        ddp: bool = False,
+    ):
+        data, model, train = config.data, config.model, config.train
+        self.config, self.stage, self.device, self.bf16, self.forwards = config, stage, device, bf16, forwards
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        torch.manual_seed(train.seed)
+        G = plain(Generators(data.height, data.width, model.base))
+        D = plain(Discriminators(data.height, data.width, model.base, model.discriminators))
+        self.G1, self.G2, self.D = (network.to(device, memory_format=self.layout) for network in (G.G1, G.G2, D))
+        trained = {"I": [self.G1], "II": [self.G2, self.D], "joint": [self.G1, self.G2, self.D]}[stage]
+        if stage == "II":
+            self.G1.requires_grad_(False)
+        adam = {"lr": train.lr, "betas": tuple(train.betas)}
+        generators = [p for network in trained if network is not self.D for p in network.parameters()]
+        self.G_optimizer = torch.optim.Adam(generators, **adam)
+        self.D_optimizer = torch.optim.Adam(self.D.parameters(), **adam)
+        if ddp:
+            self.G1, self.G2, self.D = (_ddp(network, trained, device) for network in (self.G1, self.G2, self.D))
+        if compiled:
+            self.G1, self.G2, self.D = (torch.compile(network) for network in (self.G1, self.G2, self.D))
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Runs the step. Returns the generators' loss, not read, so that nothing waits for the device."""
+        data, loss = self.config.data, self.config.loss
+        flipped = pose.flip(batch.y_keypoints, data.width)
+        keypoints = torch.where(batch.flip[:, None, None], flipped, batch.y_keypoints)
+        given = condition(batch.x, keypoints, batch.flip, data).contiguous(memory_format=self.layout)
+        y = normalise(batch.y, batch.flip).contiguous(memory_format=self.layout)
+        mask = pose.body_mask(keypoints, data.height, data.width, data.mask, data.radius)
+        if self.stage == "I":
+            with self._autocast():
+                y1 = self.G1(given)
+            L1, bg = masked_l1(y1, y, mask)
+            return self._update_G(L1 + loss.lambda_bg_1 * bg)
+
+        x, scales = given[:, :3], self.config.model.discriminators
+        with torch.set_grad_enabled(self.forwards == 1), self._autocast():
+            y1, y_hat = self._generate(given)
+            reals, fakes = pyramid(x, y, y_hat, scales)
+        self.D_optimizer.zero_grad()
+        with self._autocast():
+            real_logits, fake_logits = self.D(reals, [fake.detach() for fake in fakes])
+        lambda_D = loss.lambda_D or losses.equal_shares(scales)
+        losses.discriminator(real_logits, fake_logits, lambda_D)[0].backward()
+        self.D_optimizer.step()
+
+        self.D.requires_grad_(False)
+        with self._autocast():
+            if self.forwards == 2:
+                y1, y_hat = self._generate(given)
+                _, fakes = pyramid(x, y, y_hat, scales)
+            (fake_logits,) = getattr(self.D, "module", self.D)(fakes)
+        L1, bg = masked_l1(y_hat, y, mask)
+        adversarial = sum(w * F.softplus(-logits.float()).mean() for w, logits in zip(lambda_D, fake_logits, strict=True))
+        total = loss.lambda_L1_2 * L1 + loss.lambda_bg_2 * bg + adversarial
+        if self.stage == "joint":
+            L1, bg = masked_l1(y1, y, mask)
+            total = total + L1 + loss.lambda_bg_1 * bg
+        total = self._update_G(total)
+        self.D.requires_grad_(True)
+        return total
+
+    def _generate(self, given: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad() if self.stage == "II" else nullcontext():
+            y1 = self.G1(given)
+        return y1, self.G2(given[:, :3], y1)
+
+    def _update_G(self, total: Tensor) -> Tensor:
+        self.G_optimizer.zero_grad()
+        total.backward()
+        self.G_optimizer.step()
+        return total.detach()
+
+    def _autocast(self):
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+
+def _ddp(network: nn.Module, trained: list[nn.Module], device: torch.device) -> nn.Module:
+    if network not in trained:
+        return network
+    ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
