@@ -2,6 +2,9 @@
 
 import pytest
 from cluster import Cluster, missing_packages
+from training import Training
+
+from tests.shard_factory import write_shards
 
 
 def _started(accounting: bool):
@@ -26,3 +29,15 @@ def cluster():
 def accounting_cluster():
     """Four nodes with slurmdbd on a private MariaDB."""
     yield from _started(accounting=True)
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory):
+    """8 people in 8 views: 448 pairs of 32x32."""
+    return write_shards(tmp_path_factory.mktemp("shards"), persons=8, views=8, height=32, width=32)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(cluster, shards, tmp_path_factory):
+    """A training on two nodes that nothing happens to."""
+    return Training(cluster, shards, tmp_path_factory.mktemp("undisturbed"))

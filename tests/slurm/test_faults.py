@@ -1,0 +1,109 @@
+"""Whatever happens to a training on SLURM, it ends by itself, with the weights of one that nothing happened to."""
+
+import json
+import os
+import signal
+
+import pytest
+from training import SECONDS, Training
+
+HANG_SECONDS = 10
+
+
+def told_to_save(training):
+    """What SLURM sends some time before the limit, and before a preemption."""
+    training.cluster.run("scancel", "--signal=USR2", training.job)
+
+
+def requeued_by_hand(training):
+    """CONT and TERM at once, KILL after KillWait."""
+    training.cluster.run("scontrol", "requeue", training.job)
+
+
+def a_rank_is_killed(training):
+    os.kill(training.pid(1), signal.SIGKILL)
+
+
+def a_rank_is_stopped(training):
+    """No process ends and SLURM sees nothing: only the watchdog can."""
+    training.beats(1, 3)
+    os.kill(training.pid(1), signal.SIGSTOP)
+
+
+def assert_same_training(training, undisturbed):
+    assert training.completes() == undisturbed.completes()
+    images = [json.loads(line)["images"] for line in (training.run / "metrics.jsonl").read_text().splitlines()]
+    assert images == list(range(8, 801, 8)), "a step is missing, or is there twice"
+
+
+def test_one_fault_after_another_and_still_the_same_weights(cluster, shards, undisturbed, tmp_path):
+    local = tmp_path / "local"
+    local.mkdir()
+    (local / "n1").touch()  # a file where a folder should be: this node's disk is no good
+    where = f"data.stage_to={local}/$SLURMD_NODENAME"
+    training = Training(cluster, shards, tmp_path / "run", f"--hang-seconds={HANG_SECONDS}", where)
+    training.runs_again(0)
+    assert "n1" in cluster.job(training.job)["ExcNodeList"].split(",")
+    assert "n1" not in training.nodes()
+    for fault in (told_to_save, requeued_by_hand, a_rank_is_killed, a_rank_is_stopped):
+        training.is_struck_by(fault)
+    assert_same_training(training, undisturbed)
+    # requeued_by_hand ends the batch script before it can note anything
+    assert training.outcomes() == ["bad node", "saved", "crash", "hung", "done"]
+    for rank in (0, 1):  # each says where it hung
+        assert "most recent call first" in training.log(rank)
+    assert list((local / "n2").glob("mscgan-*/manifest.json"))
+
+
+@pytest.mark.slow
+def test_a_node_that_is_set_down(cluster, shards, undisturbed, tmp_path):
+    training = Training(cluster, shards, tmp_path / "run")
+    node = ""
+
+    def strike(training):
+        nonlocal node
+        node = training.nodes()[-1]
+        cluster.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+
+    training.is_struck_by(strike)
+    assert node not in training.nodes()
+    cluster.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
+    assert_same_training(training, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_node_that_loses_its_power(cluster, shards, undisturbed, tmp_path):
+    training = Training(cluster, shards, tmp_path / "run")
+    node = ""
+
+    def strike(training):
+        nonlocal node
+        node = training.nodes()[-1]
+        cluster.crash_node(node)
+
+    training.is_struck_by(strike)
+    cluster.start_node(node)
+    assert_same_training(training, undisturbed)
+
+
+@pytest.mark.slow
+def test_preemption_by_a_higher_partition(cluster, shards, undisturbed, tmp_path):
+    training = Training(cluster, shards, tmp_path / "run")
+    urgent = ["sbatch", "--parsable", "--partition=urgent", "--nodes=4", "--exclusive", "--output=/dev/null"]
+
+    def strike(training):
+        cluster.run(*urgent, "--wrap=sleep 3")
+
+    training.is_struck_by(strike)
+    assert_same_training(training, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_time_limit(cluster, shards, tmp_path):
+    """Two minutes with the signal at one: a training of more than two minutes takes several turns."""
+    longer = ["train.images_I=16000", "log.checkpoint=3200", "log.every=800"]
+    undisturbed = Training(cluster, shards, tmp_path / "undisturbed", *longer)
+    training = Training(cluster, shards, tmp_path / "run", "--time=2", "--signal-seconds=60", *longer)
+    weights = training.completes(seconds=10 * SECONDS)
+    assert training.outcomes().count("saved") >= 1
+    assert weights == undisturbed.completes(seconds=10 * SECONDS)

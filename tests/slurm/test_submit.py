@@ -1,0 +1,158 @@
+"""The launcher against a real scheduler: what it queues, what it refuses, and what never reaches a node."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from training import ROOT, SECONDS, SUBMIT, TINY, Training, submit
+
+from launch import options
+from launch import submit as launcher
+from mscgan.errors import UserError
+
+SHORT = ["train.images_I=16", "train.images_II=16"]
+ONE = "--nodes 1 --gpus-per-node 0 --cpus-per-task 1".split()
+
+
+def test_two_nodes_with_two_ranks_end_with_the_weights_of_four_ranks_on_this_machine(cluster, shards, tmp_path):
+    on_slurm = Training(cluster, shards, tmp_path / "slurm", *SHORT, ranks=2)
+    here = [*SUBMIT, "--nodes=2", "--gpus-per-node=0", "--tasks-per-node=2", *TINY, *SHORT]
+    environment = {name: value for name, value in cluster.env.items() if name != "SLURM_CONF"}
+    done = subprocess.run(
+        [*here, f"data.root={shards}", f"run={tmp_path}/here"], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "no SLURM controller answers, so this runs on this machine: 4 processes" in done.stdout
+    assert (tmp_path / "here" / "generator.safetensors").read_bytes() == on_slurm.completes()
+
+
+def test_a_sweep_of_four_ends_with_four_results(cluster, shards, tmp_path):
+    swept = ["--sweep", "train.seed=0,1", "--sweep", "train.lr=1e-4,1e-3", "--preflight=false"]
+    training = Training(cluster, shards, tmp_path / "sweep", *SHORT, *swept, nodes=1)
+    training.array_completes(4)
+    weights = [file.read_bytes() for file in (tmp_path / "sweep").glob("*/generator.safetensors")]
+    assert len(weights) == len(set(weights)) == 4
+
+
+def test_sbatch_accepts_what_dry_run_prints(cluster, shards, tmp_path):
+    command = [*SUBMIT, "--nodes=2", "--gpus-per-node=2", "--comment=two-words", *TINY, f"data.root={shards}"]
+    command += [f"run={tmp_path}/run", "--dry-run"]
+    done = subprocess.run(command, env=cluster.env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "script.sh").write_text(done.stdout)
+    job = cluster.run("sbatch", "--parsable", "--hold", str(tmp_path / "script.sh"))
+    queued = cluster.job(job)
+    cluster.run("scancel", job)
+    assert (queued["NumNodes"], queued["TresPerNode"], queued["Comment"]) == ("2-2", "gres:gpu:2", "two-words")
+
+
+def test_an_impossible_request_is_refused_with_the_schedulers_reason(cluster, shards, tmp_path):
+    command = [*SUBMIT, "--nodes=5", "--gpus-per-node=0", *TINY, f"data.root={shards}", f"run={tmp_path}/run"]
+    done = subprocess.run(command, env=cluster.env, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Requested node configuration is not available" in done.stderr and "nothing was queued" in done.stderr
+    assert cluster.run("squeue", "-h", "--states=PENDING") == ""
+
+
+def test_submitting_needs_no_torch(cluster, shards, tmp_path):
+    arguments = [*ONE, *TINY, f"data.root={shards}", f"run={tmp_path}/run"]
+    code = "import sys; from launch import submit; submit.main(); print({'torch', 'nvidia'} & set(sys.modules))"
+    environment = cluster.env | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "set()", done.stderr
+    cluster.run("scancel", done.stdout.split()[1].rstrip(":"))
+    began = time.monotonic()
+    job = submit(cluster, *arguments)
+    print(f"from the shell to the job id: {time.monotonic() - began:.2f} s")
+    cluster.run("scancel", job)
+
+
+def hostile(mark) -> list[str]:
+    """Values that would make the file `mark`, were any of them run by a shell."""
+    run = f"touch {mark}"
+    return [f"$({run})", f"`{run}`", f'"; {run}; "', f"'; {run}; '", f"x; {run} #", f"x\n{run}\n#", "x\x1b[31m"]
+
+
+@pytest.mark.parametrize("option", options.OPTIONS)
+def test_hostile_values_of_an_option_are_refused(option, cluster, tmp_path, monkeypatch):
+    for key, value in cluster.env.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.chdir(tmp_path)
+    for value in hostile(tmp_path / "mark"):
+        flag = f"--{option.replace('_', '-')}"
+        argv = ["submit.py", "--job", "shards", f"{flag}={value}", "--", "synthetic", "--help"]
+        monkeypatch.setattr(sys, "argv", argv)
+        with pytest.raises(UserError, match=flag):
+            launcher.main()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hostile_values_of_a_program_reach_it_as_they_are_and_run_nothing(cluster, tmp_path):
+    mark = tmp_path / "mark"
+    *plain, newline, escape = hostile(mark)
+    wild = [f"data.root={plain[0]}", f"train.init={plain[4]}"]
+    batch = ["sbatch", "--parsable", "--gpus-per-node=0", f"--output={tmp_path}/log", "launch/train.sbatch"]
+    jobs = [
+        submit(cluster, *ONE, "--config=demo", f"run={tmp_path}/train", *wild),
+        submit(cluster, *ONE, "--job=shards", "--", "--help", *plain, cwd=tmp_path),
+        cluster.run(*batch, "--config=demo", f"run={tmp_path}/plain", *wild, cwd=ROOT),
+    ]
+    states = [ended(cluster, job) for job in jobs]
+    assert states == ["FAILED", "COMPLETED", "FAILED"]
+    for run in ("train", "plain"):
+        assert plain[0] in "".join(file.read_text() for file in tmp_path.glob(f"{run}/launch-*/*_log.out"))
+    assert not mark.exists()
+    for value in (newline, escape):
+        command = [*SUBMIT, *ONE, "--job=shards", "--", value]
+        done = subprocess.run(command, env=cluster.env, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 2 and "control characters are not accepted" in done.stderr
+    assert not mark.exists()
+
+
+def ended(cluster, job: str) -> str:
+    end = time.monotonic() + SECONDS
+    while (state := cluster.job(job)["JobState"]) in ("PENDING", "RUNNING", "COMPLETING"):
+        assert time.monotonic() < end, state
+        time.sleep(0.2)
+    return state
+
+
+@pytest.mark.parametrize("harm", ["group may write", "another user's"])
+def test_a_run_folder_that_is_not_the_users_alone_is_refused(harm, cluster, shards, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir(mode=0o700)
+    if harm == "group may write":
+        run.chmod(0o770)
+    elif os.getuid() == 0:
+        os.chown(run, 65534, 65534)
+    else:
+        pytest.skip("only root can give a folder to another user")
+    command = [*SUBMIT, *ONE, *TINY, f"data.root={shards}", f"run={run}"]
+    done = subprocess.run(command, env=cluster.env, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert cluster.run("squeue", "-h", "--states=PENDING,RUNNING", "--format=%Z").count(str(run)) == 0
+
+
+def test_jobs_lists_and_cancels_without_accounting(cluster, shards, tmp_path):
+    job = submit(cluster, *ONE, *TINY, f"data.root={shards}", f"run={tmp_path}/run")
+    jobs = [sys.executable, str(ROOT / "launch/jobs.py")]
+    assert job in cluster.run(*jobs, "list")
+    cluster.run(*jobs, "cancel", job)
+    assert ended(cluster, job) == "CANCELLED"
+    (line,) = [line for line in cluster.run(*jobs, "list").splitlines() if job in line.split()]
+    assert "CANCELLED" in line
+
+
+@pytest.mark.slow
+def test_a_cluster_with_accounting_trains_and_remembers(accounting_cluster, shards, tmp_path):
+    training = Training(accounting_cluster, shards, tmp_path / "run", *SHORT, nodes=1)
+    assert training.completes()
+    listed = accounting_cluster.run(sys.executable, str(ROOT / "launch/jobs.py"), "list")
+    assert "COMPLETED" in listed
+    end = time.monotonic() + SECONDS
+    while "COMPLETED" not in accounting_cluster.run("sacct", "-X", "-n", f"--jobs={training.job}", "--format=State"):
+        assert time.monotonic() < end
+        time.sleep(0.5)
