@@ -9,6 +9,12 @@ from mscgan.errors import UserError
 
 HELD_BYTES = 2 << 30  # the driver's own share is below this
 RELEASE_SECONDS = 15.0  # the memory of a process that was killed comes back late
+UNASKABLE = (
+    pynvml.NVMLError_NotSupported,
+    pynvml.NVMLError_InvalidArgument,
+    pynvml.NVMLError_NoPermission,
+    pynvml.NVMLError_FunctionNotFound,
+)
 SLOW = {
     pynvml.nvmlClocksEventReasonHwSlowdown: "slowed down by the hardware",
     pynvml.nvmlClocksEventReasonHwThermalSlowdown: "too hot, slowed down by the hardware",
@@ -72,8 +78,8 @@ def _held_bytes(nvml, handle) -> int:
 
 
 def _ask(question, *arguments):
-    """The answer, None from GPUs that do not know this question (consumer cards have no ECC)."""
+    """The answer; None where this question cannot be asked: a card without ECC, a slice of a GPU, an older driver."""
     try:
         return question(*arguments)
-    except pynvml.NVMLError_NotSupported:
+    except UNASKABLE:
         return None
