@@ -2,7 +2,8 @@
 
 Memory is written in its own order: a row of the output is W * CHANNELS elements side by side, of which each thread takes
 a few whole 16-byte words. What depends on the column and the channel alone (which joint, how far away across, where the
-pixel lies in the image) is worked out once and serves a band of rows.
+pixel lies in the image) is worked out once and serves a band of rows. All tensors have one dimension and one shape: with rows
+as a second one, the compiler lays keypoints and pixels out differently and sends each tile through shared memory.
 """
 
 import math
@@ -12,31 +13,45 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_ROWS = 4  # rows a step
-_STEPS = 4  # steps a program
+_ROWS = 32  # a program; even
+
+
+@triton.jit
+def _value(pixel, shade, row, across, y, sharpness, squared_radius, CHANNELS: tl.constexpr, DISC: tl.constexpr):
+    """What stands in a row: shade * (pixel - 127.5), plus the map of the joint `y` high and `across` (squared) away."""
+    # 2^22 + pixel as a float32, put together from bits: a conversion would share its unit with the exponential.
+    value = ((pixel.to(tl.int32) * 2 + 0x4A800000).to(tl.float32, bitcast=True) - (4194304 + 127.5)) * shade
+    if CHANNELS > 3:
+        down = row - y
+        squared_distance = across + down * down
+        if DISC:
+            value += tl.where(squared_distance <= squared_radius, 1.0, 0.0)
+        else:
+            value += tl.exp2(squared_distance * sharpness)
+    return value
 
 
 @triton.jit
 def _kernel(
     images, flip, keypoints, out, height, width, sharpness, squared_radius,
-    CHANNELS: tl.constexpr, DISC: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr,
+    CHANNELS: tl.constexpr, DISC: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    bands = tl.cdiv(height, ROWS * STEPS)
+    bands = tl.cdiv(height, ROWS)
     n = (tl.program_id(0) // bands).to(tl.int64)
-    band = tl.program_id(0) % bands
+    top = (tl.program_id(0) % bands) * ROWS
     images += n * height * width * 3
     out += n * height * width * CHANNELS
 
     element = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     in_row = element < width * CHANNELS
-    column = element // CHANNELS
+    column = tl.minimum(element // CHANNELS, width - 1)
     channel = element % CHANNELS
     mirrored = tl.load(flip + n) != 0
-    source = tl.where(mirrored, width - 1 - column, column) * 3 + channel
-    is_image = in_row & (channel < 3)
+    source = tl.where(mirrored, width - 1 - column, column) * 3 + tl.minimum(channel, 2)
+    shade = 1 / 127.5
     if CHANNELS > 3:
         joint = keypoints + n * ((CHANNELS - 3) * 2) + (channel - 3) * 2
-        is_map = in_row & (channel >= 3)
+        is_map = channel >= 3
         x = tl.load(joint, mask=is_map, other=-1.0)
         y = tl.load(joint + 1, mask=is_map, other=-1.0)
         missing = (x == -1.0) | (y == -1.0)
@@ -44,23 +59,22 @@ def _kernel(
             x = x.to(tl.int32).to(tl.float32)
             y = y.to(tl.int32).to(tl.float32)
         across = column - x
-        across = tl.where(missing, float("inf"), across * across)
+        across = tl.where(missing, float("inf"), across * across)  # so the image's channels too have an empty map
+        shade = tl.where(is_map, 0.0, shade)  # and the maps have no image: both are summed, which is less than a choice
 
-    for step in range(STEPS):
-        row = ((band * STEPS + step) * ROWS + tl.arange(0, ROWS))[:, None]
-        in_image = row < height
-        pixel = tl.load(images + (row * (width * 3) + source[None, :]), mask=in_image & is_image[None, :], other=0)
-        value = (pixel.to(tl.float32) - 127.5) * (1 / 127.5)
-        if CHANNELS > 3:
-            down = row - y[None, :]
-            squared_distance = across[None, :] + down * down
-            if DISC:
-                drawn = tl.where(squared_distance <= squared_radius, 1.0, 0.0)
-            else:
-                drawn = tl.exp2(squared_distance * sharpness)
-            value = tl.where((channel < 3)[None, :], value, drawn)
-        place = out + (row * (width * CHANNELS) + element[None, :])
-        tl.store(place, value.to(out.dtype.element_ty), mask=in_image & in_row[None, :])
+    else:
+        across = tl.zeros((BLOCK,), tl.float32)  # not used
+        y = across
+
+    source = source.to(tl.uint32)
+    for row in range(top, tl.minimum(top + ROWS, height), 2):
+        below = tl.minimum(row + 1, height - 1)
+        pixel = tl.load(images + row * (width * 3) + source)  # both loads before the first store: they wait together
+        pixel_below = tl.load(images + below * (width * 3) + source)
+        value = _value(pixel, shade, row, across, y, sharpness, squared_radius, CHANNELS, DISC)
+        tl.store(out + row * (width * CHANNELS) + element, value.to(out.dtype.element_ty), mask=in_row)
+        value = _value(pixel_below, shade, below, across, y, sharpness, squared_radius, CHANNELS, DISC)
+        tl.store(out + below * (width * CHANNELS) + element, value.to(out.dtype.element_ty), mask=in_row)
 
 
 def draw(
@@ -70,12 +84,12 @@ def draw(
     count, height, width, _ = images.shape
     channels = out.shape[1]
     block = min(512, triton.next_power_of_2(width * channels))
-    grid = (count * triton.cdiv(height, _ROWS * _STEPS), triton.cdiv(width * channels, block))
+    grid = (count * triton.cdiv(height, _ROWS), triton.cdiv(width * channels, block))
     with torch.cuda.device_of(out):
         _kernel[grid](
             images.contiguous(), flip.contiguous().view(torch.uint8),
             images if keypoints is None else keypoints.float().contiguous(), out,
             height, width, -1 / (2 * sigma**2 * math.log(2)), radius**2,
-            CHANNELS=channels, DISC=kind == "disc", ROWS=_ROWS, STEPS=_STEPS, BLOCK=block,
+            CHANNELS=channels, DISC=kind == "disc", ROWS=_ROWS, BLOCK=block,
             num_warps=max(1, block // 256),
         )  # fmt: skip
