@@ -26,10 +26,10 @@ class State:
     reason: str
 
 
-def command(*arguments: str, input: str = "") -> subprocess.CompletedProcess:
-    """Runs a SLURM command; a missing one looks like a failed one."""
+def command(*arguments: str, input: str = "", timeout: float = 60) -> subprocess.CompletedProcess:
+    """Runs a SLURM command; one that is missing, or takes longer than `timeout` seconds, looks like a failed one."""
     try:
-        return subprocess.run(arguments, input=input, capture_output=True, text=True, timeout=60)
+        return subprocess.run(arguments, input=input, capture_output=True, text=True, timeout=timeout)
     except (FileNotFoundError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(arguments, 127, "", str(error))
 
@@ -38,7 +38,7 @@ def controller_up() -> bool:
     """Whether sbatch is here and a controller answers; srun on PATH alone says nothing."""
     if not (shutil.which("sbatch") and shutil.which("srun")):
         return False
-    ping = command("scontrol", "ping")
+    ping = command("scontrol", "ping", timeout=10)  # without its slurm.conf it would try for a minute
     return ping.returncode == 0 and "is UP" in ping.stdout
 
 

@@ -46,12 +46,12 @@ def main() -> int:
     if given.job in runs.ONE_PROCESS:
         settings |= {"nodes": "1", "tasks_per_node": "1"} | ({"gpus_per_node": "0"} if given.job == "shards" else {})
     ones = _runs(given)
-    plan = _plan(given, extra, settings, ones)
+    on_slurm = not given.prepare and slurm.controller_up()
+    plan = _plan(given, extra, settings, ones, on_slurm)
     if given.dry_run:
         return _dry_run(plan, ones)
     if given.prepare:
         return _prepare_here(plan, ones)
-    on_slurm = slurm.controller_up()
     _check_free(plan)
     if on_slurm:
         batch.check(plan)
@@ -138,7 +138,7 @@ def _swept(text: str) -> list[str]:
     return [f"{key}={value}" for value in found]
 
 
-def _plan(given: argparse.Namespace, extra: list[str], settings: dict, ones: list[One]) -> runs.Plan:
+def _plan(given: argparse.Namespace, extra: list[str], settings: dict, ones: list[One], on_slurm: bool) -> runs.Plan:
     base = ones[0].folder if len(ones) == 1 else str(Path(ones[0].folder).parent)
     label = runs.unique_name("launch")
     folder = os.path.abspath(f"{base}/{label}")
@@ -162,7 +162,7 @@ def _plan(given: argparse.Namespace, extra: list[str], settings: dict, ones: lis
     name = f"mscgan-{given.job}-{label[-6:]}"
     return runs.Plan(
         name=name, kind=given.job, folder=folder, cwd=os.getcwd(), commit="", works=works,
-        job_name=name, gpus=_gpus(given.job, settings),
+        job_name=name, gpus=_gpus(given.job, settings, on_slurm),
         crash_retries=int(settings["crash_retries"]), stalled_tries=int(settings["stalled_tries"]),
         hang_seconds=float(settings["hang_seconds"]), preflight=settings["preflight"] == "true" and given.job == "train",
         settings=settings,
@@ -174,6 +174,8 @@ def _dry_run(plan: runs.Plan, ones: list[One]) -> int:
     for path in (plan.folder, plan.cwd):
         if not runs.SAFE_PATH.fullmatch(path):
             raise UserError(f"the path {path!r} holds characters that SLURM would misread")
+    if plan.settings["gpus_per_node"] == "auto" and not plan.gpus:
+        print("note: no SLURM here that could say how many GPUs a node has; give --gpus-per-node N", file=sys.stderr)
     print(batch.script(plan))
     for one in ones:
         print(f"\n# the configuration of {one.folder}")
@@ -183,11 +185,11 @@ def _dry_run(plan: runs.Plan, ones: list[One]) -> int:
     return 0
 
 
-def _gpus(kind: str, settings: dict) -> int:
+def _gpus(kind: str, settings: dict, on_slurm: bool) -> int:
     """GPUs a node: as asked for, or what the partition's nodes have; one for a job of one process."""
     if settings["gpus_per_node"] != "auto":
         return int(settings["gpus_per_node"])
-    found = slurm.gpus_per_node(settings.get("partition", ""))
+    found = slurm.gpus_per_node(settings.get("partition", "")) if on_slurm else 0
     return min(found, 1) if kind in runs.ONE_PROCESS else found
 
 

@@ -1,0 +1,86 @@
+"""A checkout of the launcher with a stand-in for training, so that the tests of launch/ start in a second and need no torch."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Counts images to 8, checkpoints every 2, saves on a signal and exits with 85, as mscgan.train does.
+TRAIN = """\
+import argparse, os, signal, sys, time
+from pathlib import Path
+import yaml
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--config")
+parser.add_argument("overrides", nargs="*")
+given = parser.parse_args()
+config = yaml.safe_load(Path(given.config).read_text())
+rank, run, told = int(os.environ["RANK"]), Path(config["run"]), []
+for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
+    signal.signal(number, lambda number, frame: (told.append(number), signal.signal(number, signal.SIG_DFL)))
+images = max([int(folder.name[7:]) for folder in run.glob("checkpoints/images-*")], default=0)
+print(f"rank {rank} of {os.environ['WORLD_SIZE']} begins at {images} with seed {config['train']['seed']}", flush=True)
+print("code", Path(__file__).parents[1].name, "data", config["data"]["root"], given.overrides, flush=True)
+fails = os.environ.get("FAIL", "").split(":")  # RANK:IMAGES:CODE, and 0 as code for kill -9
+while images < 8:
+    if fails[0] == str(rank) and images == int(fails[1]):
+        os.kill(os.getpid(), 9) if fails[2] == "0" else sys.exit(int(fails[2]))
+    time.sleep(float(os.environ.get("STEP", "0.05")))
+    images += 1
+    if rank == 0 and (images % 2 == 0 or told):
+        (run / f"checkpoints/images-{images}").mkdir(parents=True)
+    if told:
+        print("saved at", images, flush=True)
+        sys.exit(85)
+print("done", flush=True)
+"""
+
+
+class Checkout:
+    """`root` holds launch/ and what it needs of mscgan/. Commands run there, without SLURM and with a home of their own."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        shutil.copytree(ROOT / "launch", root / "launch", ignore=shutil.ignore_patterns("__pycache__"))
+        (root / "mscgan").mkdir()
+        for name in ("__init__.py", "config.py", "errors.py"):
+            shutil.copy(ROOT / "mscgan" / name, root / "mscgan")
+        shutil.copytree(ROOT / "mscgan/configs", root / "mscgan/configs")
+        (root / "mscgan/train.py").write_text(TRAIN)
+        hidden = ("SLURM_", "SBATCH_", "SUBMITIT_", "MSCGAN_", "PYTHONPATH")
+        self.env = {key: value for key, value in os.environ.items() if not key.startswith(hidden)}
+        self.env |= {"XDG_STATE_HOME": f"{root}/state", "XDG_CONFIG_HOME": f"{root}/config", "SLURM_CONF": f"{root}/slurm.conf"}
+        (root / "slurm.conf").touch()  # where this machine has a SLURM, its commands find no controller there
+
+    def start(self, *command: str, **environment: str) -> subprocess.Popen:
+        """Starts `launch/COMMAND...` in a session of its own, stderr joined to stdout."""
+        return subprocess.Popen(
+            [sys.executable, f"launch/{command[0]}", *command[1:]], cwd=self.root, env=self.env | environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+
+    def run(self, *command: str, **environment: str) -> tuple[int, str]:
+        """Exit code and output of `launch/COMMAND...`."""
+        process = self.start(*command, **environment)
+        output = process.communicate(timeout=60)[0]
+        return process.returncode, output
+
+    def train(self, *arguments: str, **environment: str) -> tuple[int, str]:
+        return self.run("submit.py", "--config", "demo", *arguments, **environment)
+
+    def notes(self, run: str) -> list[dict]:
+        return [json.loads(line) for line in (self.root / run / "attempts.jsonl").read_text().splitlines()]
+
+    def wait_for(self, pattern: str) -> Path:
+        """Waits until a file appears that `pattern`, below the checkout, matches."""
+        end = time.monotonic() + 30
+        while not (found := list(self.root.glob(pattern))):
+            assert time.monotonic() < end, f"{pattern} did not appear"
+            time.sleep(0.02)
+        return found[0]

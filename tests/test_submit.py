@@ -1,0 +1,265 @@
+"""launch/submit.py and what it stands on: options, snapshot, sbatch script, and the way on a machine without SLURM."""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from launch import local, options, runs, slurm, snapshot
+from mscgan.errors import UserError
+from tests.launch_checkout import ROOT, Checkout
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    return Checkout(tmp_path / "checkout")
+
+
+def given(**values):
+    return argparse.Namespace(**(dict.fromkeys(options.OPTIONS) | values))
+
+
+@pytest.mark.parametrize(
+    "value", ["x\ntouch F\n#", "$(touch F)", "`touch F`", "a;touch F", "a'b", 'a"b', "a\tb", "a\x1bb", "a\\b", "a>F", ""]
+)
+def test_no_option_takes_what_a_shell_would_read(value):
+    for name in options.OPTIONS:
+        with pytest.raises(UserError) as error:
+            options.resolve(given(**{name: [value] if name == "setup" else value}))
+        assert "\n" not in str(error.value)
+
+
+def test_options_take_what_sites_need():
+    accepted = {
+        "gpus_per_node": "8", "mem": "256G", "time": "2-12:00:00", "partition": "gpu,gpu-long", "constraint": "a100&[rack1|rack2]",
+        "exclude": "n[1-3,7],m2", "mail_user": "a.b@example.org", "dependency": "afterok:12:13", "comment": "try no. 3 (new data)",
+        "container": "nvcr.io#nvidia/pytorch:25.10-py3", "setup": ["module load cuda/13.0", "source /opt/nccl.sh"],
+    }  # fmt: skip
+    assert options.resolve(given(**accepted)).items() >= accepted.items()
+
+
+def test_the_users_file_wins_over_the_sites_and_the_command_line_over_both(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    options.user_file().parent.mkdir()
+    options.user_file().write_text("time: 12:30:00\nnodes: 2\nsetup: [module load a, module load b]\n")
+    settings = options.resolve(given(nodes="3"))
+    assert (settings["time"], settings["nodes"]) == ("12:30:00", "3")  # YAML's own reading of the time is 45000
+    assert settings["setup"] == ["module load a", "module load b"]
+    assert settings["signal_seconds"] == "120"
+
+    for text, complaint in (("nods: 2", "unknown key 'nods'"), ("partition: 'a b'", "partition is 'a b'"), ("[", "expected")):
+        options.user_file().write_text(text)
+        with pytest.raises(UserError, match=complaint):
+            options.resolve(given())
+
+
+@pytest.mark.parametrize(
+    ("time", "minutes"), [("90", 90), ("90:30", 91), ("1:30:00", 90), ("2-0", 2880), ("1-2:30", 1590), ("1-00:00:30", 1441)]
+)
+def test_times_are_read_as_slurm_reads_them(time, minutes):
+    assert options.minutes(time) == minutes
+
+
+def test_the_dry_run_prints_a_script_and_leaves_nothing(checkout):
+    code, script = checkout.train(
+        "--dry-run", "--nodes=2", "--gpus-per-node=4", "--cpus-per-task=6", "--time=1-0", "--reservation=r", "--setup=module load a",
+        "--sweep=train.lr=1e-4,2e-4", "--sweep=train.betas=[0.5,0.9]", "--array-parallelism=1",
+    )  # fmt: skip
+    assert code == 0
+    assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+    for line in ("nodes=2", "ntasks-per-node=4", "gpus-per-node=4", "cpus-per-task=6", "time=1440", "reservation=r", "requeue",
+                 "signal=USR2@120", "array=0-1%1"):  # fmt: skip
+        assert f"#SBATCH --{line}\n" in script
+    assert "gpus-per-task" not in script
+    srun = next(line for line in script.splitlines() if line.startswith("srun "))
+    assert {"--kill-on-bad-exit=1", "--cpus-per-task=6", "--open-mode=append"} <= set(srun.split())
+    assert script.index("umask 077") < script.index("module load a") < script.index("attempt.py begin") < script.index("srun ")
+    assert "#   lr: 0.0002" in script.splitlines()
+    assert not (checkout.root / "runs").exists()
+
+
+def test_containers_get_the_folders_that_the_job_uses(checkout):
+    arguments = ("--dry-run", "run=runs/a", "data.root=/data/market", "data.stage_to=/local/nvme")
+    _, pyxis = checkout.train(*arguments, "--container=nvcr.io#nvidia/pytorch:25.10-py3")
+    assert "--container-image=nvcr.io#nvidia/pytorch:25.10-py3" in pyxis
+    _, apptainer = checkout.train(*arguments, "--container=/images/mscgan.sif")
+    assert "apptainer exec --nv --bind" in apptainer and "/images/mscgan.sif python3 -P -u -m submitit" in apptainer
+    for script in (pyxis, apptainer):
+        for folder in ("/data/market", "/local/nvme", f"{checkout.root}/runs/a"):
+            assert folder in script
+
+
+def test_submitting_never_imports_torch():
+    check = "import sys, launch.submit, launch.local, launch.jobs; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], cwd=ROOT).returncode == 0
+
+
+def test_two_processes_train_here_from_the_snapshot_in_a_private_folder(checkout):
+    code, output = checkout.train("run=runs/a", "train.seed=7")
+    assert code == 0, output
+    assert "no SLURM controller answers, so this runs on this machine: 2 processes" in output
+    assert "rank 0 of 2 begins at 0 with seed 7" in output and "code snapshot" in output and "submitit" not in output
+    (launch,) = (checkout.root / "runs/a").glob("launch-*")
+    assert [folder.stat().st_mode & 0o777 for folder in (launch.parent, launch)] == [0o700, 0o700]
+    assert all(file.stat().st_mode & 0o077 == 0 for file in launch.rglob("*") if not file.is_symlink())
+    assert "rank 1 of 2" in next(launch.glob("*_1_log.out")).read_text()
+    assert [note["event"] for note in checkout.notes("runs/a")] == ["start", "end"]
+
+
+def test_a_run_without_a_name_gets_one_of_its_own(checkout):
+    checkout.root.joinpath("own.yaml").write_text("data: {height: 64, width: 32}")
+    code, output = checkout.run("submit.py", "--config", "own.yaml", "--gpus-per-node=0", "--tasks-per-node=1")
+    assert code == 0, output
+    assert len(list(checkout.root.glob("runs/own-20??????-??????-??????/checkpoints/images-8"))) == 1
+
+
+def test_editing_the_checkout_does_not_change_a_run_that_goes_on(checkout):
+    process = checkout.start("submit.py", "--config", "demo", "run=runs/a", FAIL="0:5:1")
+    checkout.wait_for("runs/a/launch-*/ranks/0-0/rank-00000.json")
+    (checkout.root / "mscgan/train.py").write_text("raise SystemExit('edited')")
+    output = process.communicate(timeout=60)[0]
+    assert "begins at 4" in output and "edited" not in output
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(checkout):
+    process = checkout.start("submit.py", "--config", "demo", "run=runs/a", STEP="0.3")
+    checkout.wait_for("runs/a/checkpoints/images-2")
+    os.killpg(process.pid, signal.SIGINT)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 85, output
+    assert "saved at" in output and "the same command goes on from here" in output
+    saved = runs.newest_checkpoint(checkout.root / "runs/a")
+
+    code, output = checkout.train("run=runs/a")
+    assert code == 0 and f"begins at {saved.removeprefix('images-')} " in output
+
+
+def test_a_killed_rank_ends_the_others_and_the_run_goes_on_if_it_had_got_further(checkout):
+    process = checkout.start("submit.py", "--config", "demo", "run=runs/a", FAIL="1:3:0")
+    output = process.communicate(timeout=60)[0]
+    assert "rank 1 failed; the end of" in output
+    ends = [note for note in checkout.notes("runs/a") if note["event"] == "end"]
+    assert ends[0]["outcome"] == "crash" and ends[0]["codes"]["1"] == 137 and ends[0]["again"]
+
+
+def test_a_failure_before_any_checkpoint_is_not_tried_again_here(checkout):
+    code, output = checkout.train("run=runs/a", FAIL="0:0:1")
+    assert code == 1 and "before a new checkpoint" in output
+    assert len(checkout.notes("runs/a")) == 2
+
+
+def test_a_users_mistake_ends_the_run_with_2(checkout):
+    code, _ = checkout.train("run=runs/a", FAIL="1:4:2")
+    assert code == 2
+    assert [note.get("outcome") for note in checkout.notes("runs/a")] == [None, "mistake"]
+
+
+def test_each_run_of_a_sweep_has_its_value_and_its_folder(checkout):
+    code, output = checkout.train("run=runs/s", "--sweep=train.seed=3,4", "--gpus-per-node=0", "--tasks-per-node=1")
+    assert code == 0
+    assert "with seed 3" in output and "with seed 4" in output
+    assert {folder.parents[1].name for folder in checkout.root.glob("runs/s/*/checkpoints/images-8")} == {
+        "0-train.seed=3", "1-train.seed=4",
+    }  # fmt: skip
+
+
+def test_a_run_that_is_being_trained_is_refused(checkout):
+    process = checkout.start("submit.py", "--config", "demo", "run=runs/a", STEP="0.5")
+    checkout.wait_for("runs/a/launch-*/ranks/0-0/rank-00001.json")
+    code, output = checkout.train("run=runs/a")
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=60)
+    assert code == 2 and "is being trained by job local-" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["run=runs/$(touch F)"], "may hold letters"),
+        (["run=runs/%j"], "may hold letters"),
+        (["run=runs/a\nb"], "control characters"),
+        (["--sweep=train.lr"], "expected key=a,b,c"),
+        (["train.speed=1"], "train.speed"),
+        (["--job=shards"], "takes its arguments after --"),
+        (["--prepare"], "is for the .sbatch files"),
+    ],
+)
+def test_a_mistake_gives_one_line_and_exit_code_2(checkout, arguments, complaint):
+    code, output = checkout.train(*arguments)
+    assert code == 2 and complaint in output and output.count("\n") == 1 and output.startswith("error: ")
+
+
+def test_a_run_folder_that_others_may_write_to_is_refused(tmp_path, monkeypatch):
+    tmp_path.chmod(0o775)
+    with pytest.raises(UserError, match="others may write"):
+        runs.private_folder(tmp_path)
+    tmp_path.chmod(0o755)
+    assert runs.private_folder(tmp_path) == tmp_path
+    monkeypatch.setattr(os, "getuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(UserError, match="belongs to user id"):
+        runs.private_folder(tmp_path)
+
+
+def test_too_few_gpus_are_refused_and_auto_takes_all(monkeypatch):
+    monkeypatch.setattr(local, "gpus_here", lambda: 4)
+    plan = runs.Plan("n", "train", "", "", "", [], settings={"nodes": "2", "gpus_per_node": "auto"})
+    assert local.processes(plan) == 4
+    plan.settings["gpus_per_node"] = "4"
+    with pytest.raises(UserError, match="2 nodes x 4 GPUs are 8 processes, but this machine has 4"):
+        local.processes(plan)
+    monkeypatch.setattr(local, "gpus_here", lambda: 0)
+    assert local.processes(plan) == 8  # a rehearsal on the CPU
+
+
+def test_auto_takes_the_most_gpus_of_the_partitions_nodes(monkeypatch):
+    listed = "main*|gpu:a100:4(S:0-1)\nmain*|gpu:8\nbig|gpu:h200:16\ncpu|(null)\n"
+
+    def sinfo(*arguments):
+        wanted = [argument.partition("=")[2] for argument in arguments if argument.startswith("--partition=")]
+        lines = [line for line in listed.splitlines() if not wanted or line.startswith(f"{wanted[0]}|")]
+        return subprocess.CompletedProcess(arguments, 0, "\n".join(lines), "")
+
+    monkeypatch.setattr(slurm, "command", sinfo)
+    assert [slurm.gpus_per_node(partition) for partition in ("", "big", "cpu")] == [8, 16, 0]
+
+
+def make_project(root):
+    for name in ("mscgan/a.py", "mscgan/__pycache__/a.pyc", "launch/new.py", "launch/ignored.py", "runs/big.tar", "secret.txt"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+    (root / "mscgan/link.py").symlink_to("/etc/passwd")
+
+
+def copied(folder):
+    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+
+
+def test_a_snapshot_holds_tracked_and_new_code_but_nothing_else(tmp_path):
+    root = tmp_path / "project"
+    make_project(root)
+    (root / ".gitignore").write_text("ignored.py\n")
+    git = ["git", "-C", str(root), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "mscgan/a.py"], ["commit", "-qm", "first"]):
+        subprocess.run(git + command, check=True)
+    commit = snapshot.take(root, tmp_path / "copy")
+    assert copied(tmp_path / "copy") == ["launch/new.py", "mscgan/a.py"]
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    assert commit == f"{head}+changes"
+
+
+def test_a_snapshot_works_without_git(tmp_path):
+    make_project(tmp_path / "project")
+    assert snapshot.take(tmp_path / "project", tmp_path / "copy") == "no git"
+    assert copied(tmp_path / "copy") == ["launch/ignored.py", "launch/new.py", "mscgan/a.py"]
+
+
+def test_data_among_the_code_is_not_copied(tmp_path, monkeypatch):
+    make_project(tmp_path / "project")
+    (tmp_path / "project/mscgan/shard.tar").write_bytes(bytes(2000))
+    monkeypatch.setattr(snapshot, "LIMIT", 1000)
+    with pytest.raises(UserError, match="largest file is mscgan/shard.tar"):
+        snapshot.take(tmp_path / "project", tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
