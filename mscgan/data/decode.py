@@ -53,10 +53,13 @@ def refused(jpegs: list[bytes], device: torch.device, decode: str) -> list[int]:
 
 
 def choose(decode: str, device: torch.device, rank: int) -> str:
-    """"cpu" or "mixed" (DALI's GPU decoder) for the configured cpu | mixed | auto.
+    """The decoder for the configured cpu | mixed | auto: "cpu", or "mixed" which is DALI's on the GPU.
 
     Auto is cpu: one thread decodes several times what a training GPU takes at these sizes, and GPU decoding takes time
     from training. With fewer than two cores a GPU there is no thread to spare, and the GPU decodes.
+
+    Raises:
+        UserError: mixed on a CPU.
     """
     if device.type == "cpu":
         if decode == "mixed":
