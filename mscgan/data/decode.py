@@ -41,15 +41,16 @@ def build(
 
 
 def refused(jpegs: list[bytes], device: torch.device, decode: str) -> list[int]:
-    """Which of the images this decoder cannot decode, each tried alone."""
-    bad = []
-    for number, jpeg in enumerate(jpegs):
-        array = np.frombuffer(jpeg, np.uint8)
-        try:
-            build(lambda: [array], 1, 1, device, decode).run()  # noqa: B023
-        except RuntimeError:
-            bad.append(number)
-    return bad
+    """The numbers of the images that this decoder cannot decode, found by halving."""
+    arrays = [np.frombuffer(jpeg, np.uint8) for jpeg in jpegs]
+    try:
+        build(lambda: arrays, len(arrays), 1, device, decode).run()
+        return []
+    except RuntimeError:
+        half = len(jpegs) // 2
+        if not half:
+            return [0]
+        return refused(jpegs[:half], device, decode) + [half + n for n in refused(jpegs[half:], device, decode)]
 
 
 def choose(decode: str, device: torch.device, rank: int) -> str:
