@@ -2,7 +2,7 @@
 
 import pytest
 from cluster import Cluster, missing_packages
-from training import Training
+from training import train
 
 from tests.shard_factory import write_shards
 
@@ -40,4 +40,4 @@ def shards(tmp_path_factory):
 @pytest.fixture(scope="session")
 def undisturbed(cluster, shards, tmp_path_factory):
     """A training on two nodes that nothing happens to."""
-    return Training(cluster, shards, tmp_path_factory.mktemp("undisturbed"))
+    return train(cluster, shards, tmp_path_factory.mktemp("undisturbed"))

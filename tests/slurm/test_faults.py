@@ -5,7 +5,7 @@ import os
 import signal
 
 import pytest
-from training import SECONDS, Training
+from training import ROOT, SECONDS, TINY, Training, train
 
 HANG_SECONDS = 10
 
@@ -41,7 +41,7 @@ def test_one_fault_after_another_and_still_the_same_weights(cluster, shards, und
     local.mkdir()
     (local / "n1").touch()  # a file where a folder should be: this node's disk is no good
     where = f"data.stage_to={local}/$SLURMD_NODENAME"
-    training = Training(cluster, shards, tmp_path / "run", f"--hang-seconds={HANG_SECONDS}", where)
+    training = train(cluster, shards, tmp_path / "run", f"--hang-seconds={HANG_SECONDS}", where)
     training.runs_again(0)
     assert "n1" in cluster.job(training.job)["ExcNodeList"].split(",")
     assert "n1" not in training.nodes()
@@ -57,7 +57,7 @@ def test_one_fault_after_another_and_still_the_same_weights(cluster, shards, und
 
 @pytest.mark.slow
 def test_a_node_that_is_set_down(cluster, shards, undisturbed, tmp_path):
-    training = Training(cluster, shards, tmp_path / "run")
+    training = train(cluster, shards, tmp_path / "run")
     node = ""
 
     def strike(training):
@@ -73,7 +73,7 @@ def test_a_node_that_is_set_down(cluster, shards, undisturbed, tmp_path):
 
 @pytest.mark.slow
 def test_a_node_that_loses_its_power(cluster, shards, undisturbed, tmp_path):
-    training = Training(cluster, shards, tmp_path / "run")
+    training = train(cluster, shards, tmp_path / "run")
     node = ""
 
     def strike(training):
@@ -88,7 +88,7 @@ def test_a_node_that_loses_its_power(cluster, shards, undisturbed, tmp_path):
 
 @pytest.mark.slow
 def test_preemption_by_a_higher_partition(cluster, shards, undisturbed, tmp_path):
-    training = Training(cluster, shards, tmp_path / "run")
+    training = train(cluster, shards, tmp_path / "run")
     urgent = ["sbatch", "--parsable", "--partition=urgent", "--nodes=4", "--exclusive", "--output=/dev/null"]
 
     def strike(training):
@@ -102,8 +102,21 @@ def test_preemption_by_a_higher_partition(cluster, shards, undisturbed, tmp_path
 def test_a_time_limit(cluster, shards, tmp_path):
     """Two minutes with the signal at one: a training of more than two minutes takes several turns."""
     longer = ["train.images_I=16000", "log.checkpoint=3200", "log.every=800"]
-    undisturbed = Training(cluster, shards, tmp_path / "undisturbed", *longer)
-    training = Training(cluster, shards, tmp_path / "run", "--time=2", "--signal-seconds=60", *longer)
+    undisturbed = train(cluster, shards, tmp_path / "undisturbed", *longer)
+    training = train(cluster, shards, tmp_path / "run", "--time=2", "--signal-seconds=60", *longer)
     weights = training.completes(seconds=10 * SECONDS)
     assert training.outcomes().count("saved") >= 1
     assert weights == undisturbed.completes(seconds=10 * SECONDS)
+
+
+@pytest.mark.slow
+def test_plain_sbatch_goes_on_after_the_signal_before_its_time_limit(cluster, shards, undisturbed, tmp_path):
+    batch = ["sbatch", "--parsable", "--nodes=2", "--gpus-per-node=0", "--ntasks-per-node=1", "--cpus-per-task=1"]
+    run = tmp_path / "run"
+    what = [f"{ROOT}/launch/train.sbatch", *TINY, f"data.root={shards}", f"run={run}"]
+    job = cluster.run(*batch, f"--output={tmp_path}/log", *what, cwd=ROOT)
+    training = Training(cluster, run, job)
+    # SLURM sends this one to the batch script alone
+    training.is_struck_by(lambda training: cluster.run("scancel", "--batch", "--signal=USR1", job))
+    assert_same_training(training, undisturbed)
+    assert training.outcomes() == ["saved", "done"]

@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from training import ROOT, SECONDS, SUBMIT, TINY, Training, submit
+from training import ROOT, SECONDS, SUBMIT, TINY, submit, train
 
 from launch import options
 from launch import submit as launcher
@@ -17,7 +17,7 @@ ONE = "--nodes 1 --gpus-per-node 0 --cpus-per-task 1".split()
 
 
 def test_two_nodes_with_two_ranks_end_with_the_weights_of_four_ranks_on_this_machine(cluster, shards, tmp_path):
-    on_slurm = Training(cluster, shards, tmp_path / "slurm", *SHORT, ranks=2)
+    on_slurm = train(cluster, shards, tmp_path / "slurm", *SHORT, ranks=2)
     here = [*SUBMIT, "--nodes=2", "--gpus-per-node=0", "--tasks-per-node=2", *TINY, *SHORT]
     environment = {name: value for name, value in cluster.env.items() if name != "SLURM_CONF"}
     done = subprocess.run(
@@ -30,7 +30,7 @@ def test_two_nodes_with_two_ranks_end_with_the_weights_of_four_ranks_on_this_mac
 
 def test_a_sweep_of_four_ends_with_four_results(cluster, shards, tmp_path):
     swept = ["--sweep", "train.seed=0,1", "--sweep", "train.lr=1e-4,1e-3", "--preflight=false"]
-    training = Training(cluster, shards, tmp_path / "sweep", *SHORT, *swept, nodes=1)
+    training = train(cluster, shards, tmp_path / "sweep", *SHORT, *swept, nodes=1)
     training.array_completes(4)
     weights = [file.read_bytes() for file in (tmp_path / "sweep").glob("*/generator.safetensors")]
     assert len(weights) == len(set(weights)) == 4
@@ -148,7 +148,7 @@ def test_jobs_lists_and_cancels_without_accounting(cluster, shards, tmp_path):
 
 @pytest.mark.slow
 def test_a_cluster_with_accounting_trains_and_remembers(accounting_cluster, shards, tmp_path):
-    training = Training(accounting_cluster, shards, tmp_path / "run", *SHORT, nodes=1)
+    training = train(accounting_cluster, shards, tmp_path / "run", *SHORT, nodes=1)
     assert training.completes()
     listed = accounting_cluster.run(sys.executable, str(ROOT / "launch/jobs.py"), "list")
     assert "COMPLETED" in listed

@@ -27,13 +27,18 @@ def submit(cluster: Cluster, *arguments: str, cwd: Path | None = None) -> str:
     return done.stdout.split()[1].rstrip(":")
 
 
-class Training:
-    """`nodes` nodes with `ranks` ranks each train in `run`."""
+def train(cluster: Cluster, shards: Path, run: Path, *arguments: str, nodes: int = 2, ranks: int = 1) -> "Training":
+    """Starts a training of `ranks` ranks on each of `nodes` nodes, by launch/submit.py."""
+    place = f"--nodes {nodes} --gpus-per-node 0 --tasks-per-node {ranks} --cpus-per-task 1"
+    job = submit(cluster, *place.split(), *TINY, f"data.root={shards}", f"run={run}", *arguments)
+    return Training(cluster, run, job)
 
-    def __init__(self, cluster: Cluster, shards: Path, run: Path, *arguments: str, nodes: int = 2, ranks: int = 1):
-        self.cluster, self.run = cluster, run
-        place = f"--nodes {nodes} --gpus-per-node 0 --tasks-per-node {ranks} --cpus-per-task 1"
-        self.job = submit(cluster, *place.split(), *TINY, f"data.root={shards}", f"run={run}", *arguments)
+
+class Training:
+    """A job that trains in the folder `run`."""
+
+    def __init__(self, cluster: Cluster, run: Path, job: str):
+        self.cluster, self.run, self.job = cluster, run, job
 
     def is_struck_by(self, fault: Callable[["Training"], None]) -> None:
         """Lets the attempt make a new checkpoint and some steps more, strikes, and waits until the job runs again."""
