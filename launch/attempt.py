@@ -83,18 +83,18 @@ def decide(plan: runs.Plan, outcome: str, code: int, before: list[dict], stalled
     """Whether the job runs again. `before`: earlier ends; `stalled`: attempts that began where the run stands now."""
     if outcome in ("done", "mistake"):
         return Verdict(outcome, code, False, "done" if outcome == "done" else "a mistake to mend; the error is in the log")
-    failures = [one for one in before if one["outcome"] != "saved"]
-    if outcome == "saved":
-        if plan.kind != "train" and len(before) >= plan.crash_retries:
-            return Verdict(outcome, code, False, f"interrupted {len(before) + 1} times; that is enough")
-    elif plan.kind != "train" and outcome == "crash":
-        return Verdict(outcome, code, False, f"failed with exit code {code}")
-    elif len(failures) >= plan.crash_retries:
-        return Verdict(outcome, code, False, f"failed {len(failures) + 1} times ({outcome}); crash_retries is {plan.crash_retries}")
-    if plan.kind == "train" and stalled >= plan.stalled_tries == 1 and outcome != "saved":
+    here = plan.stalled_tries == 1  # on this machine: a failure without progress ends it, a signal does not
+    if plan.kind == "train" and here and stalled and outcome != "saved":
         return Verdict(outcome, code, False, f"{outcome} (exit code {code}) before a new checkpoint")
-    if plan.kind == "train" and stalled >= plan.stalled_tries:
+    if plan.kind == "train" and not here and stalled >= plan.stalled_tries:
         return Verdict("no progress", STALLED, False, _no_progress(plan, checkpoint))
+    if plan.kind != "train" and outcome == "crash":
+        return Verdict(outcome, code, False, f"failed with exit code {code}")
+    # Interruptions are no failures; only a job without checkpoints has no other measure of going round in circles.
+    counted = [one for one in before if plan.kind != "train" or one["outcome"] != "saved"]
+    if (outcome != "saved" or plan.kind != "train") and len(counted) >= plan.crash_retries:
+        return Verdict(outcome, code, False, f"{outcome} (exit code {code}) after {len(counted)} attempts that ended so before; "
+                       f"crash_retries is {plan.crash_retries}")  # fmt: skip
     where = f" from {checkpoint}" if checkpoint else ""
     return Verdict(outcome, code, True, f"{outcome} (exit code {code}); goes on{where}")
 

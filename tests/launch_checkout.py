@@ -24,15 +24,18 @@ config = yaml.safe_load(Path(given.config).read_text())
 rank, run, told = int(os.environ["RANK"]), Path(config["run"]), []
 for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
     signal.signal(number, lambda number, frame: (told.append(number), signal.signal(number, signal.SIG_DFL)))
-images = max([int(folder.name[7:]) for folder in run.glob("checkpoints/images-*")], default=0)
+def newest():
+    return max([int(folder.name[7:]) for folder in run.glob("checkpoints/images-*")], default=0)
+
+images = newest()
 print(f"rank {rank} of {os.environ['WORLD_SIZE']} begins at {images} with seed {config['train']['seed']}", flush=True)
 print("code", Path(__file__).parents[1].name, "data", config["data"]["root"], given.overrides, flush=True)
-fails = os.environ.get("FAIL", "").split(":")  # RANK:IMAGES:CODE, and 0 as code for kill -9
+fails = os.environ.get("FAIL", "").split(":")  # RANK:CHECKPOINT:CODE, once there is that checkpoint; 0 as code: kill -9
 while images < 8:
-    if fails[0] == str(rank) and images == int(fails[1]):
+    if fails[0] == str(rank) and newest() >= int(fails[1]):
         os.kill(os.getpid(), 9) if fails[2] == "0" else sys.exit(int(fails[2]))
     time.sleep(float(os.environ.get("STEP", "0.05")))
-    images += 1
+    images += 1 if rank == 0 or fails[0] != str(rank) else 0
     if rank == 0 and (images % 2 == 0 or told):
         (run / f"checkpoints/images-{images}").mkdir(parents=True)
     if told:
