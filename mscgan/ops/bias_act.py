@@ -18,8 +18,8 @@ def bias_act(
 ) -> Tensor:
     """act(x + bias) + residual: x (N, C, ...), bias (C,), residual of x's shape -> x's shape, dtype and layout.
 
-    act: "relu", "leaky_relu" (of `slope`, above 0) or "linear". bias and residual may have another floating dtype than x
-    (a float32 bias beside bfloat16 activations); their gradients have theirs.
+    act: "relu", "leaky_relu" (of `slope`, above 0) or "linear". bias and residual may have another floating dtype
+    than x (a float32 bias beside bfloat16 activations); their gradients have theirs.
     """
     if act not in ("relu", "leaky_relu", "linear"):
         raise ValueError(f"activation {act!r}; choose relu, leaky_relu or linear")
@@ -66,6 +66,26 @@ def _flat(x: Tensor, last: bool) -> Tensor:
     return (x.permute(0, 2, 3, 1) if last else x).reshape(rows, columns)
 
 
+def _pack(positive: Tensor, last: bool) -> Tensor:
+    """Bools of x's shape as bits in memory order: (rows, columns / 8 rounded up) uint8, the lowest bit first."""
+    flat = _flat(positive, last)
+    bits = F.pad(flat, (0, -flat.shape[1] % 8)).unflatten(1, (-1, 8))
+    return (bits * (1 << torch.arange(8, device=flat.device))).sum(2).to(torch.uint8)
+
+
+def _reference_backward(grad: Tensor, signs: Tensor, slope: float, last: bool) -> tuple[Tensor, Tensor]:
+    """The gradients of x, in its dtype, and of the bias, in at least float32."""
+    _, columns, by_row = _matrix(grad, last)
+    bits = (signs[:, :, None] >> torch.arange(8, device=grad.device)) & 1
+    positive = bits.flatten(1)[:, :columns].bool()
+    wide = _flat(grad, last).to(torch.promote_types(grad.dtype, torch.float32))
+    wide = torch.where(positive, wide, wide * slope)
+    grad_bias = wide.view(-1, grad.shape[1], columns).sum((0, 2)) if by_row else wide.sum(0)
+    if last:
+        wide = wide.view(len(grad), *grad.shape[2:], -1).permute(0, 3, 1, 2)
+    return wide.reshape(grad.shape).to(grad.dtype), grad_bias
+
+
 def _empty(x: Tensor, signs: bool) -> tuple[Tensor, Tensor]:
     rows, columns, _ = _matrix(x, _is_last(x))
     packed = (rows, (columns + 7) // 8) if signs else (0,)
@@ -80,9 +100,7 @@ def _op(
     out, packed = _empty(x, signs)
     out.copy_(_reference(x, bias, residual, act, slope))
     if signs:
-        positive = _flat(_reference(x, bias, None, "linear", slope) > 0, _is_last(x))
-        positive = F.pad(positive, (0, -positive.shape[1] % 8)).unflatten(1, (-1, 8))
-        packed.copy_((positive * (1 << torch.arange(8, device=x.device))).sum(2))
+        packed.copy_(_pack(_reference(x, bias, None, "linear", slope) > 0, _is_last(x)))
     return out, packed
 
 
@@ -110,15 +128,8 @@ def _(x, bias, residual, act, slope, signs):
 def _backward_op(grad: Tensor, signs: Tensor, slope: float, last: bool, bias: bool) -> tuple[Tensor, Tensor]:
     """The gradients of x, and of the bias in at least float32 (empty where `bias` is False)."""
     grad_x, grad_bias = _empty_grads(grad, last, bias)
-    _, columns, by_row = _matrix(grad, last)
-    bits = (signs[:, :, None] >> torch.arange(8, device=grad.device)) & 1
-    positive = bits.flatten(1)[:, :columns].bool()
-    wide = _flat(grad, last).to(grad_bias.dtype)
-    wide = torch.where(positive, wide, wide * slope)
-    _flat(grad_x, last).copy_(wide)
-    if bias:
-        grad_bias.copy_(wide.view(-1, grad.shape[1], columns).sum((0, 2)) if by_row else wide.sum(0))
-    return grad_x, grad_bias
+    value_x, value_bias = _reference_backward(grad, signs, slope, last)
+    return grad_x.copy_(value_x), grad_bias.copy_(value_bias) if bias else grad_bias
 
 
 def _empty_grads(grad: Tensor, last: bool, bias: bool) -> tuple[Tensor, Tensor]:

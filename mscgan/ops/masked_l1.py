@@ -22,6 +22,12 @@ def _reference(y_hat: Tensor, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return distance.mean(), (distance * mask.detach().to(wide)).mean()
 
 
+def _reference_backward(grad: Tensor, y_hat: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+    wide = torch.promote_types(y_hat.dtype, torch.float32)
+    sign = (y_hat.to(wide) - y.to(wide)).sign()
+    return (sign * (grad[0] + grad[1] * mask.to(wide)) / y_hat.numel()).to(y_hat.dtype)
+
+
 def _is_last(y_hat: Tensor) -> bool:
     return y_hat.stride(1) == 1
 
@@ -55,10 +61,8 @@ def _(y_hat, y, mask):
 
 @torch.library.custom_op("mscgan::masked_l1_backward", mutates_args=())
 def _backward_op(grad: Tensor, y_hat: Tensor, y: Tensor, mask: Tensor) -> Tensor:
-    wide = torch.promote_types(y_hat.dtype, torch.float32)
-    sign = (y_hat.to(wide) - y.to(wide)).sign()
-    out = sign * (grad[0] + grad[1] * mask.to(wide)) / y_hat.numel()
-    return torch.empty_like(y_hat, memory_format=_layout(y_hat)).copy_(out)
+    out = torch.empty_like(y_hat, memory_format=_layout(y_hat))
+    return out.copy_(_reference_backward(grad, y_hat, y, mask))
 
 
 @_backward_op.register_fake

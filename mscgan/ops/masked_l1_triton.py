@@ -1,8 +1,8 @@
 """The Triton kernels of `masked_l1`.
 
 Elements are taken in memory order, a block of one image a program; the pixel that an element belongs to gives its mask.
-Forward writes two sums a program, which one small sum joins: no atomics, so equal inputs give equal bits. Backward reads
-y_hat and y again rather than a stored sign.
+Forward writes two sums a program, which one small sum joins: no atomics, so equal inputs give equal bits. Backward
+reads y_hat and y again rather than a stored sign.
 """
 
 import torch

@@ -20,11 +20,13 @@ def pyramid(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """The pairs at `scales` sizes: x, y, y_hat (N, 3, H, W) -> (reals, fakes), two lists of (N, channels, H_s, W_s).
 
-    scales: 1, 2 or 3. pool: "mean2" (H_s = H // 2^s) or "mean3" (H_s = H_(s-1) / 2 rounded up). channels: 6, or 8 to add
-    two channels of zeros (an aligned pixel for the first convolution). Pairs have y_hat's dtype and memory format.
+    scales: 1, 2 or 3. pool: "mean2" (H_s = H // 2^s) or "mean3" (H_s = H_(s-1) / 2 rounded up). channels: 6, or 8 to
+    add two channels of zeros (an aligned pixel for the first convolution; the kernel's fast case). Pairs have y_hat's
+    dtype and memory format.
     """
     if pool not in ("mean2", "mean3") or channels not in (6, 8) or scales not in (1, 2, 3):
-        raise ValueError(f"pool {pool!r}, {channels} channels, {scales} scales; choose mean2 or mean3, 6 or 8, and 1 to 3")
+        given = f"pool {pool!r}, {channels} channels, {scales} scales"
+        raise ValueError(f"{given}; choose mean2 or mean3, 6 or 8, and 1 to 3")
     if y_hat.is_cuda and y_hat.dtype != torch.float64:  # the kernel's means are float32
         pairs = _op(x, y, y_hat, scales, pool, channels)
     else:
