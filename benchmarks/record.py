@@ -1,0 +1,103 @@
+"""The record of a run: one versioned JSON document, written anew after each section, with a report and plots beside it.
+
+    OUT/20260102T030405-1a2b3c/record.json, report.md, scaling.png, phases.png, roofline.png
+
+    {"schema_version": "1.0", "run_id", "status", "identity", "system", "started", "ended", "arguments", "seed",
+     "sections": {"data" | "ops" | "step" | "scaling" | "checkpoint":
+        {"status": "ok" | "failed", "seconds", "error", "workload": {...}, "method": {...}, "rows": [...], ...}},
+     "projection": [...]  calculated, never measured}
+
+A row has a "key", unique in its section, "metrics" (name -> number, or {"median", "p5", "p95", "ci95"}), and facts of its
+own. Readers accept any minor version, ignore fields that they do not know, and refuse another major version.
+"""
+
+import json
+import os
+import secrets
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks import facts
+from mscgan.errors import UserError
+
+SCHEMA = "1.0"
+
+
+def new(arguments: dict, seed: int) -> dict:
+    """A record without sections, of the run that starts now."""
+    now = datetime.now(UTC)
+    return {
+        "schema_version": SCHEMA,
+        "run_id": f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
+        "status": "running",
+        "started": now.isoformat(timespec="seconds"),
+        "identity": facts.identity(),
+        "system": facts.system(),
+        "arguments": arguments,
+        "seed": seed,
+        "sections": {},
+    }
+
+
+def add(record: dict, name: str, measure: Callable[[], dict], alone: bool) -> None:
+    """Runs measure() and notes what it returns, or that it failed.
+
+    alone: one process; of several, a failure is raised, since the others would wait for this one for ever.
+    """
+    began = time.monotonic()
+    try:
+        section = {"status": "ok"} | measure()
+    except UserError:
+        raise
+    except Exception as error:
+        if not alone:
+            raise
+        traceback.print_exc()
+        section = {"status": "failed", "error": f"{type(error).__name__}: {error}".split("\n")[0], "rows": []}
+        print(f"the section {name!r} failed; the others go on", file=sys.stderr, flush=True)
+    record["sections"][name] = section | {"seconds": round(time.monotonic() - began, 1)}
+
+
+def finish(record: dict) -> bool:
+    """Sets the record's end. Returns whether every section is there."""
+    complete = all(section["status"] == "ok" for section in record["sections"].values())
+    record["status"] = "ok" if complete else "failed"
+    record["ended"] = datetime.now(UTC).isoformat(timespec="seconds")
+    record["system"]["load_average_end"] = list(os.getloadavg())
+    return complete
+
+
+def write(record: dict, folder: Path) -> Path:
+    """Writes record.json at once: a reader finds the old one or the new one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "record.json"
+    temporary = folder / ".record.json.tmp"
+    temporary.write_text(json.dumps(record, indent=1) + "\n")
+    os.replace(temporary, path)
+    return path
+
+
+def read(path: Path) -> dict:
+    """A record of this major version.
+
+    Raises:
+        UserError: no record, or of another major version.
+    """
+    path = path / "record.json" if path.is_dir() else path
+    try:
+        record = json.loads(path.read_text())
+        version = str(record["schema_version"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no record of run_throughput.py ({type(error).__name__}: {error})") from error
+    if version.split(".")[0] != SCHEMA.split(".")[0]:
+        raise UserError(f"{path} has schema {version}, this version reads {SCHEMA.split('.')[0]}.x; measure again")
+    return record
+
+
+def value(metric: float | dict | None) -> float | None:
+    """A metric's number: itself, or its median."""
+    return metric["median"] if isinstance(metric, dict) else metric

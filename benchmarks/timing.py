@@ -1,0 +1,132 @@
+"""Time on a CPU or GPU: interleaved repeats of several cases, phases of a step, and what a list of times says."""
+
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+
+import torch
+
+from mscgan import dist
+
+
+def synchronize(device: torch.device) -> None:
+    """Returns when the device has done all work given to it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Laps:
+    """Seconds between named moments. On a GPU the moments are CUDA events, so that measuring makes nothing wait."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self._moments: list[tuple[str, object]] = []
+
+    def lap(self, name: str) -> None:
+        """What came since the last lap was `name`; an empty name starts a step."""
+        if self.device.type == "cuda":
+            moment = torch.cuda.Event(enable_timing=True)
+            moment.record()
+        else:
+            moment = time.perf_counter()
+        self._moments.append((name, moment))
+
+    def seconds(self) -> list[dict[str, float]]:
+        """For each step its phases' seconds, and "step", their sum. Waits for the device and forgets all laps."""
+        synchronize(self.device)
+        steps: list[dict[str, float]] = []
+        for (last, before), (name, moment) in zip(self._moments, self._moments[1:]):
+            if not name:
+                continue
+            if not last:
+                steps.append({"step": 0.0})
+            spent = before.elapsed_time(moment) / 1000 if self.device.type == "cuda" else moment - before
+            steps[-1][name] = steps[-1].get(name, 0.0) + spent
+            steps[-1]["step"] += spent
+        self._moments.clear()
+        return steps
+
+
+def interleave(cases: dict[str, Callable[[], None]], rounds: int) -> None:
+    """Calls every case once a round, in the opposite order in every other round, so that drift hits all alike."""
+    for number in range(rounds):
+        names = list(cases) if number % 2 == 0 else list(cases)[::-1]
+        for name in names:
+            cases[name]()
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    """Median, mean, percentiles, standard deviation and the half width of the mean's 95 % interval (normal)."""
+    ordered = sorted(values)
+    deviation = statistics.stdev(ordered) if len(ordered) > 1 else 0.0
+    return {
+        "count": len(ordered),
+        "median": statistics.median(ordered),
+        "mean": statistics.fmean(ordered),
+        "p5": percentile(ordered, 5),
+        "p95": percentile(ordered, 95),
+        "p99": percentile(ordered, 99),
+        "std": deviation,
+        "ci95": 1.96 * deviation / len(ordered) ** 0.5,
+    }
+
+
+def percentile(ordered: list[float], percent: float) -> float:
+    """Linear between the two neighbours, as numpy's default; of ascending values."""
+    place = (len(ordered) - 1) * percent / 100
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def rate(seconds: list[float], count: float) -> dict[str, float]:
+    """`summary` of the time and of `count` things a second: the median is count / median time."""
+    times = summary(seconds)
+    return {"median": count / times["median"], "p5": count / times["p95"], "p95": count / times["p5"],
+            "ci95": count / times["mean"] * times["ci95"] / times["mean"]}  # fmt: skip
+
+
+def halving(batch: int, measure: Callable[[int], dict]) -> tuple[dict, list[dict]]:
+    """measure(batch), with half the batch after each out of memory.
+
+    Returns:
+        The result, and for each batch that did not fit {"batch", "error"}. Every rank has to run out of memory in the
+        same place, as equal devices with equal batches do.
+
+    Raises:
+        torch.OutOfMemoryError: not even a batch of one fits.
+    """
+    failures = []
+    while True:
+        try:
+            return measure(batch), failures
+        except torch.OutOfMemoryError as error:
+            failures.append({"batch": batch, "error": str(error).split("\n")[0]})
+            if batch == 1:
+                raise
+        torch.cuda.empty_cache()
+        batch //= 2
+
+
+def call_seconds(call: Callable[[], object], device: torch.device, at_least: float = 0.05) -> tuple[float, int]:
+    """Mean seconds of a call, over as many calls in a row as last `at_least` seconds, and how many that were."""
+    count = 1
+    while True:
+        synchronize(device)
+        began = time.perf_counter()
+        for _ in range(count):
+            call()
+        synchronize(device)
+        spent = time.perf_counter() - began
+        if spent >= at_least or count >= 10_000:
+            return spent / count, count
+        count = min(10_000, max(count + 1, int(count * 1.2 * at_least / max(spent, 1e-6))))
+
+
+@contextmanager
+def together():
+    """All ranks begin and end what is inside at the same time."""
+    dist.barrier()
+    yield
+    dist.barrier()
