@@ -120,7 +120,7 @@ def judge(faults: dict[int, list[Fault]]) -> tuple[int, dict[int, list[str]], st
     shared = set.intersection(*({fault.check for fault in of_one} for of_one in faults.values())) - ALWAYS_THE_NODES
     if shared:
         everyones = [fault.reason for fault in next(iter(faults.values())) if fault.check in shared]
-        return USER, {}, "; ".join(everyones)
+        return USER, {}, "; ".join(dict.fromkeys(everyones))
     bad = {node: [fault.reason for fault in of_one] for node, of_one in faults.items() if of_one}
     return (BAD_NODE if bad else FINE), bad, ""
 
@@ -224,6 +224,9 @@ class Findings:
 
     def verdict(self) -> tuple[int, dict[str, list[str]], str]:
         """The exit code, the bad nodes by name with their reasons, and a line that says it all (empty: all is fine)."""
+        absent = [node for node, faults in self._faults.items() if any(fault.check == "absent" for fault in faults)]
+        if 2 * len(absent) > len(self._faults):
+            return UNCLEAR, {}, f"{len(absent)} of {len(self._faults)} nodes do not answer: rank 0's node or the network"
         code, bad, line = judge(self._faults)
         if code == FINE and self._unclear:
             return UNCLEAR, {}, self._unclear
