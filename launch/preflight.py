@@ -224,9 +224,10 @@ class Findings:
 
     def verdict(self) -> tuple[int, dict[str, list[str]], str]:
         """The exit code, the bad nodes by name with their reasons, and a line that says it all (empty: all is fine)."""
-        absent = [node for node, faults in self._faults.items() if any(fault.check == "absent" for fault in faults)]
-        if 2 * len(absent) > len(self._faults):
-            return UNCLEAR, {}, f"{len(absent)} of {len(self._faults)} nodes do not answer: rank 0's node or the network"
+        nodes = len(self._faults)
+        absent = sum(any(fault.check == "absent" for fault in of_one) for of_one in self._faults.values())
+        if nodes > 2 and 2 * absent > nodes:
+            return UNCLEAR, {}, f"{absent} of {nodes} nodes do not answer: it is rank 0's node, or the network"
         code, bad, line = judge(self._faults)
         if code == FINE and self._unclear:
             return UNCLEAR, {}, self._unclear
