@@ -1,6 +1,8 @@
 """Every kernel compiles for an H200 (sm_90) on a machine without one: what the interpreter forgives shows here."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -49,6 +51,25 @@ def global_accesses(ptx: str, kind: str) -> set[str]:
 
 def example(channels: int, height: int, width: int) -> torch.Tensor:
     return torch.zeros(1, channels, height, width, dtype=torch.bfloat16).contiguous(memory_format=PIXELS)
+
+
+def test_the_ops_run_on_a_cpu_without_triton():
+    code = """
+import sys
+sys.modules["triton"] = None  # an import of it now raises
+import torch
+from mscgan.ops.bias_act import bias_act
+from mscgan.ops.body_mask import body_mask
+from mscgan.ops.condition import condition
+from mscgan.ops.masked_l1 import masked_l1
+from mscgan.ops.pyramid import pyramid
+keypoints = torch.full((1, 18, 2), 3.0)
+seen = condition(torch.zeros(1, 8, 8, 3, dtype=torch.uint8), keypoints, torch.tensor([True]))
+masked_l1(bias_act(seen[:, :3]), seen[:, 3:6], body_mask(keypoints, 8, 8))
+pyramid(seen[:, :3], seen[:, 3:6], seen[:, 6:9], 3)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_condition_and_normalise_store_whole_words(compiled):

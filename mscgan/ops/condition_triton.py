@@ -1,11 +1,11 @@
 """The Triton kernel of `condition` and `normalise`.
 
 Memory is written in its own order: a row of the output is W * CHANNELS elements side by side, of which each thread
-takes a few whole 16-byte words. What depends on the column and the channel alone (which joint, how far away across, where
-the pixel lies in the image) is worked out once and serves a band of rows. All tensors have one dimension and one shape:
-with rows as a second one, the compiler lays keypoints and pixels out differently and sends each tile through shared
-memory. The loop over rows is counted in instructions (12 an element on sm_90), since 18 exponentials a pixel are as near
-to the limit as the memory is.
+takes a few whole 16-byte words. What depends on the column and the channel alone (which joint, how far away across,
+where the pixel lies in the image) is worked out once and serves a band of rows. All tensors have one dimension and
+one shape: with rows as a second one, the compiler lays keypoints and pixels out differently and sends each tile
+through shared memory. The loop over rows is counted in instructions (12 an element on sm_90), since 18 exponentials a
+pixel are as near to the limit as the memory is.
 """
 
 import math
