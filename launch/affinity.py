@@ -31,7 +31,9 @@ def _bus_id(local_rank: int) -> str:
         if not names or not names[0]:
             return ""
         by_index = names[0].isdigit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(int(names[0])) if by_index else pynvml.nvmlDeviceGetHandleByUUID(names[0])
+        handle = (
+            pynvml.nvmlDeviceGetHandleByIndex(int(names[0])) if by_index else pynvml.nvmlDeviceGetHandleByUUID(names[0])
+        )
         bus = pynvml.nvmlDeviceGetPciInfo(handle).busId
     except pynvml.NVMLError:
         return ""  # a name that NVML does not know, such as a MIG slice

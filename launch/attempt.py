@@ -33,7 +33,7 @@ def begin(plan: runs.Plan, index: int, attempt: int, job: str) -> int:
     run_folder = plan.works[index].run
     checkpoint = runs.newest_checkpoint(run_folder)
     fields = {"launch": plan.name, "index": index, "job": job, "attempt": attempt}
-    if plan.kind == "train" and _stalled(plan, index, checkpoint) >= plan.stalled_tries:
+    if plan.kind == "train" and not plan.here and _stalled(plan, index, checkpoint) >= plan.stalled_tries:
         print(_no_progress(plan, checkpoint), flush=True)
         runs.note(run_folder, event="end", outcome="no progress", code=STALLED, again=False, **fields)
         return STALLED
@@ -64,14 +64,19 @@ def _world(ranks: dict[int, dict]) -> int:
 def judge(codes: dict[int, int | None], step_code: int) -> tuple[str, int]:
     """What happened, and its exit code, from the ranks' codes (None: ended before it could write one) and srun's.
 
-    srun's counts only where a rank wrote none: it differs with who was killed first, and a signal may have hidden it. The first rank that fails has the others killed, so the codes of one failure differ: the one that says most counts.
+    srun's counts only where a rank wrote none: it differs with who was killed first, and a signal may have hidden it.
+    The first rank that fails has the others killed, so the codes of one failure differ: the one that says most counts.
     """
     values = set(codes.values())
     for code, outcome in ((MISTAKE, "mistake"), (BAD_NODE, "bad node"), (HUNG, "hung")):
         if code in values:
             return outcome, code
     bad = values - {0, AGAIN, None}
-    if not bad and (None in values or not values) and step_code - 128 in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
+    if (
+        not bad
+        and (None in values or not values)
+        and step_code - 128 in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
+    ):
         return "saved", AGAIN  # the signal came before a task was ready for it: nothing was done, nothing is lost
     if bad or None in values or not values:
         # A rank that fails by itself exits below 128; above it are those that a signal ended, maybe as a consequence.
@@ -82,18 +87,19 @@ def judge(codes: dict[int, int | None], step_code: int) -> tuple[str, int]:
 def decide(plan: runs.Plan, outcome: str, code: int, before: list[dict], stalled: int, checkpoint: str) -> Verdict:
     """Whether the job runs again. `before`: earlier ends; `stalled`: attempts that began where the run stands now."""
     if outcome in ("done", "mistake"):
-        return Verdict(outcome, code, False, "done" if outcome == "done" else "a mistake to mend; the error is in the log")
-    here = plan.stalled_tries == 1  # on this machine: a failure without progress ends it, a signal does not
-    if plan.kind == "train" and here and stalled and outcome != "saved":
+        return Verdict(
+            outcome, code, False, "done" if outcome == "done" else "a mistake to mend; the error is in the log"
+        )
+    if plan.kind == "train" and plan.here and stalled and outcome != "saved":
         return Verdict(outcome, code, False, f"{outcome} (exit code {code}) before a new checkpoint")
-    if plan.kind == "train" and not here and stalled >= plan.stalled_tries:
+    if plan.kind == "train" and not plan.here and stalled >= plan.stalled_tries:
         return Verdict("no progress", STALLED, False, _no_progress(plan, checkpoint))
     if plan.kind != "train" and outcome == "crash":
         return Verdict(outcome, code, False, f"failed with exit code {code}")
     # Interruptions are no failures; only a job without checkpoints has no other measure of going round in circles.
     counted = [one for one in before if plan.kind != "train" or one["outcome"] != "saved"]
     if (outcome != "saved" or plan.kind != "train") and len(counted) >= plan.crash_retries:
-        return Verdict(outcome, code, False, f"{outcome} (exit code {code}) after {len(counted)} attempts that ended so before; "
+        return Verdict(outcome, code, False, f"{outcome} (exit code {code}) after {len(counted)} such ends before; "
                        f"crash_retries is {plan.crash_retries}")  # fmt: skip
     where = f" from {checkpoint}" if checkpoint else ""
     return Verdict(outcome, code, True, f"{outcome} (exit code {code}); goes on{where}")
@@ -112,8 +118,8 @@ def _stalled(plan: runs.Plan, index: int, checkpoint: str) -> int:
 
 def _no_progress(plan: runs.Plan, checkpoint: str) -> str:
     return (
-        f"no progress: {plan.stalled_tries} attempts in a row began at {checkpoint or 'the start'} and none got further; "
-        "stopped. Read the log above, then submit again to go on"
+        f"no progress: {plan.stalled_tries} attempts in a row began at {checkpoint or 'the start'} and none got "
+        "further; stopped. Read the log above, then submit again to go on"
     )
 
 

@@ -80,7 +80,8 @@ def _executor(plan: runs.Plan) -> _Executor:
         time=options.minutes(settings["time"]),
         nodes=nodes,
         ntasks_per_node=plan.gpus or int(settings.get("tasks_per_node", 1)),
-        gpus_per_node=plan.gpus or None,  # a node's GPUs are visible to all its ranks; gpus_per_task would break CUDA's IPC
+        gpus_per_node=plan.gpus
+        or None,  # a node's GPUs are visible to all its ranks; gpus_per_task would break CUDA's IPC
         cpus_per_task=cpus,
         signal_delay_s=int(settings["signal_seconds"]),
         array_parallelism=int(settings["array_parallelism"]),

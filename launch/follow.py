@@ -48,7 +48,9 @@ def log_file(plan: runs.Plan, job: str, rank: int = 0) -> Path:
 
 
 def follow_job(plan: runs.Plan, job: str, index: int | None = None, rank: int = 0) -> int:
-    """Shows a rank's output (of one run of a sweep, or of all) until the job, over all its requeues, has ended. Ctrl-C stops the showing, not the job.
+    """Shows a rank's output (of one run of a sweep, or of all) until the job, over all its requeues, has ended.
+
+    Ctrl-C stops the showing, not the job.
 
     Returns:
         The exit code: that of the job; of a sweep, the highest of its runs; 130 after Ctrl-C.
@@ -63,7 +65,9 @@ def follow_job(plan: runs.Plan, job: str, index: int | None = None, rank: int = 
             if len(tails) == 1:  # several progress bars at once cannot be read
                 tails[0].show()
             for label, state in known.items():
-                now = state.state + (f" ({state.reason})" if state.state == "PENDING" and state.reason != "None" else "")
+                now = state.state + (
+                    f" ({state.reason})" if state.state == "PENDING" and state.reason != "None" else ""
+                )
                 if label in labels.values() and now != told.get(label) and (len(tails) > 1 or "(" in now):
                     told[label] = now
                     print(f"job {label}: {now}", flush=True)
@@ -78,7 +82,9 @@ def follow_job(plan: runs.Plan, job: str, index: int | None = None, rank: int = 
 
 def exit_code(plan: runs.Plan, index: int, label: str, state: slurm.State | None) -> int:
     """The exit code of a job that ended, from its own last note; 1 where SLURM ended it before it could write one."""
-    ends = [one for one in runs.notes(plan.works[index].run, plan.name) if one["index"] == index and one["event"] == "end"]
+    ends = [
+        one for one in runs.notes(plan.works[index].run, plan.name) if one["index"] == index and one["event"] == "end"
+    ]
     code = ends[-1]["code"] if ends and not ends[-1]["again"] else 1
     if state is not None and state.state != "COMPLETED":
         print(f"job {label} ended: {state.state}", flush=True)

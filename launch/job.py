@@ -1,8 +1,8 @@
 """What each task of a job runs on its node: it starts the real program as a child process and looks after it.
 
-submitit calls a pickled `Job`; the .sbatch files run `srun python launch/job.py FOLDER`. Either way: who am I, bind to the
-CPUs near my GPU, preflight, stage-in, then the child from the run's code snapshot, with the signals passed on and its
-heartbeat watched. The exit code goes into ranks/ of the launch folder; launch/attempt.py judges it when all have ended.
+submitit calls a pickled `Job`; the .sbatch files run `srun python launch/job.py FOLDER`. Either way: who am I, bind to
+the CPUs near my GPU, preflight, stage-in, then the child from the run's code snapshot, with the signals passed on and
+its heartbeat watched. The exit code goes into ranks/ of the launch folder; launch/attempt.py judges it when all ended.
 """
 
 import ctypes
@@ -50,7 +50,7 @@ class Job:
         sys.exit(Task(runs.read_plan(self.folder), self.index).run())
 
     def checkpoint(self):
-        """What submitit queues again if its own handler is reached before Task replaced it: the same, nothing is lost."""
+        """What submitit queues again if its own handler is reached before Task replaced it: the same."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -91,7 +91,8 @@ class Task:
         """What the child sees: this environment, its rank, and the snapshot before every other code."""
         one = self.place
         own = {
-            "RANK": one.rank, "WORLD_SIZE": one.world, "LOCAL_RANK": one.local_rank, "LOCAL_WORLD_SIZE": one.local_world,
+            "RANK": one.rank, "WORLD_SIZE": one.world,
+            "LOCAL_RANK": one.local_rank, "LOCAL_WORLD_SIZE": one.local_world,
             "MASTER_ADDR": one.address, "MASTER_PORT": one.port, "PYTHONUNBUFFERED": 1,
             # GPU k is then the same one for CUDA and for NVML, which the affinity and the preflight ask.
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
@@ -140,8 +141,10 @@ class Task:
         return 128 - code if code < 0 else code
 
     def _pass_on(self, number: int, _frame) -> None:
-        """Passes the first signal on, as one that the scheduler did not send: it may also have sent its own to the child,
-        and training takes the same signal twice as an order to end at once."""
+        """Passes the first signal on, as one that the scheduler did not send.
+
+        The scheduler may have sent its own to the child too, and training takes the same one twice as an order to end.
+        """
         if self.signalled:
             return
         self.signalled = number
@@ -168,7 +171,9 @@ def place() -> Place:
         attempt, port = int(os.environ["MSCGAN_ATTEMPT"]), int(os.environ["MSCGAN_PORT"])
         return Place(rank, world, rank, world, "127.0.0.1", port, attempt, os.environ["SUBMITIT_LOCAL_JOB_ID"])
     if "SLURM_PROCID" not in os.environ:
-        raise UserError("launch/job.py runs inside a job; start one with launch/submit.py, or sbatch launch/train.sbatch")
+        raise UserError(
+            "launch/job.py runs inside a job; start one with launch/submit.py, or sbatch launch/train.sbatch"
+        )
     world, nodes = int(os.environ["SLURM_NTASKS"]), int(get("SLURM_JOB_NUM_NODES", "1"))
     return Place(
         rank=int(os.environ["SLURM_PROCID"]), world=world, local_rank=int(os.environ["SLURM_LOCALID"]),

@@ -1,7 +1,7 @@
 """This user's runs, on SLURM and on this machine: list, show, logs, cancel. Works with and without accounting.
 
-    python launch/jobs.py list
-    python launch/jobs.py logs -f 123           a job is named by its id, its run folder, or the last word of its name
+python launch/jobs.py list
+python launch/jobs.py logs -f 123           a job is named by its id, its run folder, or the last word of its name
 """
 
 import argparse
@@ -26,7 +26,11 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="{list,show,logs,cancel}")
     listing = commands.add_parser("list", help="a line a job, newest last")
     listing.add_argument("--all", action="store_true", help="also those before the last 20")
-    for name, text in (("show", "all that is known of a job"), ("logs", "what a rank printed"), ("cancel", "end a job")):
+    for name, text in (
+        ("show", "all that is known of a job"),
+        ("logs", "what a rank printed"),
+        ("cancel", "end a job"),
+    ):
         command = commands.add_parser(name, help=text)
         command.add_argument("job", help="job id, run folder, or the last word of the job's name")
         if name == "logs":
@@ -68,7 +72,11 @@ def job_id(plan: runs.Plan) -> str:
 
 def alive(plan: runs.Plan) -> str:
     """The id of a launch's job if it waits or runs, else an empty string."""
-    states = [state for state in task_states(plan, slurm.states([job_id(plan)])) if state in ("PENDING", "RUNNING", "COMPLETING")]
+    states = [
+        state
+        for state in task_states(plan, slurm.states([job_id(plan)]))
+        if state in ("PENDING", "RUNNING", "COMPLETING")
+    ]
     return job_id(plan) if states else ""
 
 
@@ -130,16 +138,32 @@ def _short(path: str) -> str:
 def _show(plan: runs.Plan) -> int:
     known = slurm.states([job_id(plan)])
     states = task_states(plan, known)
-    print(f"job       {job_id(plan)} ({plan.name})\nkind      {plan.kind}\ncode      {plan.commit}\nfolder    {plan.folder}")
+    print(
+        f"job       {job_id(plan)} ({plan.name})\nkind      {plan.kind}\n"
+        f"code      {plan.commit}\nfolder    {plan.folder}"
+    )
     for index, work in enumerate(plan.works):
         state = known.get(_label(plan, index))
-        where = f" on {state.nodes}" if state and state.nodes else f" ({state.reason})" if state and state.reason != "None" else ""
+        where = (
+            f" on {state.nodes}"
+            if state and state.nodes
+            else f" ({state.reason})"
+            if state and state.reason != "None"
+            else ""
+        )
         print(f"\nrun       {work.run}\nstate     {states[index]}{where}")
-        print(f"newest    {runs.newest_checkpoint(work.run) or 'no checkpoint'}\ncommand   python {' '.join(work.arguments)}")
+        print(
+            f"newest    {runs.newest_checkpoint(work.run) or 'no checkpoint'}\n"
+            f"command   python {' '.join(work.arguments)}"
+        )
         print(f"log       {_log(plan, index, 0)}")
         for one in runs.notes(work.run, plan.name):
             if one["index"] == index and one["attempt"] is not None:
-                what = f"start on {one['nodes'] or 'this machine'}" if one["event"] == "start" else f"end: {one['outcome']}"
+                what = (
+                    f"start on {one['nodes'] or 'this machine'}"
+                    if one["event"] == "start"
+                    else f"end: {one['outcome']}"
+                )
                 print(f"  {one['time']}  attempt {one['attempt']}  {what}  {one.get('checkpoint') or 'no checkpoint'}")
     return 0
 
@@ -157,7 +181,9 @@ def _logs(plan: runs.Plan, index: int | None, rank: int, follow: bool) -> int:
         return follow_job(plan, job_id(plan), index, rank)
     tail = Tail(_log(plan, index or 0, rank), skip=SKIP)
     if not tail.file.exists():
-        raise UserError(f"no log of rank {rank} yet: {tail.file} does not exist; `python launch/jobs.py show {job_id(plan)}`")
+        raise UserError(
+            f"no log of rank {rank} yet: {tail.file} does not exist; `python launch/jobs.py show {job_id(plan)}`"
+        )
     tail.show()
     if not follow:
         return 0

@@ -1,7 +1,7 @@
 """Runs a launch on this machine: submitit's local executor starts the processes, this watches over them.
 
-submitit's local job takes no more than one node and neither ends its tasks when one fails nor survives Ctrl-C, so that is
-done here: nodes x gpus processes on this machine, signals to every task, the rest stopped when one fails.
+submitit's local job takes no more than one node and neither ends its tasks when one fails nor survives Ctrl-C, so that
+is done here: nodes x gpus processes on this machine, signals to every task, the rest stopped when one fails.
 """
 
 import contextlib
@@ -46,7 +46,9 @@ def processes(plan: runs.Plan) -> int:
         wanted = here // nodes or settings.get("tasks_per_node", WITHOUT_GPU)
     count = nodes * (int(wanted) or int(settings.get("tasks_per_node", 1)))
     if here and int(wanted) and count > here:
-        raise UserError(f"{nodes} nodes x {wanted} GPUs are {count} processes, but this machine has {here} GPUs; ask for fewer")
+        raise UserError(
+            f"{nodes} nodes x {wanted} GPUs are {count} processes, but this machine has {here} GPUs; ask for fewer"
+        )
     return count
 
 
@@ -100,7 +102,10 @@ def _run_one(plan: runs.Plan, index: int, count: int, stop: _Stop) -> int:
         _show_failed(plan, index, number, tail)
         if not verdict.again or stop.asked:
             if verdict.outcome != "done":
-                print(f"stopped: {verdict.reason if not verdict.again else 'the same command goes on from here'}", flush=True)
+                print(
+                    f"stopped: {verdict.reason if not verdict.again else 'the same command goes on from here'}",
+                    flush=True,
+                )
             return verdict.code
         print(f"again: {verdict.reason}", flush=True)
         number += 1
@@ -117,7 +122,10 @@ def _attempt(plan: runs.Plan, index: int, number: int, count: int, stop: _Stop) 
         "MSCGAN_GPUS": os.environ.get("CUDA_VISIBLE_DEVICES", "all") if gpus_here() else "",
         "PYTHONPATH": os.pathsep.join(filter(None, [f"{plan.folder}/snapshot", os.environ.get("PYTHONPATH")])),
     }
-    with _environment(environment), _ignored(signal.SIGINT, signal.SIGHUP):  # a terminal sends these to all; tasks get TERM
+    with (
+        _environment(environment),
+        _ignored(signal.SIGINT, signal.SIGHUP),
+    ):  # a terminal sends these to all; tasks get TERM
         job = executor.submit(Job(plan.folder, index))
     tail = Tail(job.task(0).paths.stdout, skip=SKIP)
     ranks = runs.ranks_folder(plan, index, number)

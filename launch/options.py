@@ -1,7 +1,7 @@
 """The launcher's options: one table for the command line, launch/cluster.yaml and ~/.config/mscgan/cluster.yaml.
 
-Every value is checked against a strict pattern before it goes anywhere near a script: submitit's quoting keeps a newline,
-and a newline in an #SBATCH line is a command on the node.
+Every value is checked against a strict pattern before it goes anywhere near a script: submitit's quoting keeps a
+newline, and a newline in an #SBATCH line is a command on the node.
 """
 
 import argparse
@@ -32,19 +32,27 @@ OPTIONS = {
     "tasks_per_node": Option(COUNT, "a number above 0", "processes of a node without GPUs"),
     "cpus_per_task": Option(COUNT, "a number above 0", "CPUs of a process"),
     "mem": Option(r"\d+[KMGT]?B?", "a size such as 64G", "memory of a node"),
-    "time": Option(r"(\d+-)?\d+(:\d\d){0,2}", "minutes, H:MM:SS or D-HH:MM:SS", "time limit; training requeues itself at it"),
+    "time": Option(
+        r"(\d+-)?\d+(:\d\d){0,2}", "minutes, H:MM:SS or D-HH:MM:SS", "time limit; training requeues itself at it"
+    ),
     "partition": Option(NAME, "a partition's name", "partition"),
     "account": Option(NAME, "an account's name", "account"),
     "qos": Option(NAME, "a name", "quality of service"),
-    "constraint": Option(r"[\w.,&|()\[\]*:-]+", "node features such as a100&nvlink", "features that the nodes must have"),
+    "constraint": Option(
+        r"[\w.,&|()\[\]*:-]+", "node features such as a100&nvlink", "features that the nodes must have"
+    ),
     "exclude": Option(HOSTS, "node names such as n[1-3],n7", "nodes to keep away from"),
     "nodelist": Option(HOSTS, "node names such as n[1-3],n7", "nodes that must be among those used"),
     "reservation": Option(NAME, "a name", "reservation"),
     "comment": Option(r"[\w .,:@%=+/\[\]()-]+", "plain words", "comment shown by squeue and sacct"),
-    "mail_user": Option(r"[\w.+-]+@[\w.-]+", "an e-mail address", "where SLURM writes at end, failure, requeue and time limit"),
+    "mail_user": Option(
+        r"[\w.+-]+@[\w.-]+", "an e-mail address", "where SLURM writes at end, failure, requeue and time limit"
+    ),
     "dependency": Option(r"singleton|[a-z]+:[\w:+,?]+", "for example afterok:123", "jobs to wait for"),
     "array_parallelism": Option(COUNT, "a number above 0", "runs of a sweep at the same time"),
-    "container": Option(r"[\w./:@#+=-]+", "a pyxis image or the path of a .sif file", "image that holds Python and all packages"),
+    "container": Option(
+        r"[\w./:@#+=-]+", "a pyxis image or the path of a .sif file", "image that holds Python and all packages"
+    ),
     "setup": Option(
         r"[\w./:=@%+, ~-]+",
         "one plain command such as 'module load cuda/13.0'; put more into a file and give 'source FILE'",
@@ -52,7 +60,9 @@ OPTIONS = {
     ),
     "signal_seconds": Option(COUNT, "seconds", "time before the limit at which training is told to save"),
     "crash_retries": Option(r"\d{1,3}", "a number", "how often a crashed job runs again"),
-    "stalled_tries": Option(COUNT, "a number above 0", "attempts without a new checkpoint after which the job stops (exit 93)"),
+    "stalled_tries": Option(
+        COUNT, "a number above 0", "attempts without a new checkpoint after which the job stops (exit 93)"
+    ),
     "hang_seconds": Option(COUNT, "seconds", "silence of a rank after which the job is ended and requeued"),
     "preflight": Option("true|false", "true or false", "check the nodes before training"),
 }
@@ -65,7 +75,9 @@ def user_file() -> Path:
 
 def add_to(parser: argparse.ArgumentParser) -> None:
     """Adds every option as --with-dashes."""
-    group = parser.add_argument_group("where and how it runs (defaults: launch/cluster.yaml, ~/.config/mscgan/cluster.yaml)")
+    group = parser.add_argument_group(
+        "where and how it runs (defaults: launch/cluster.yaml, ~/.config/mscgan/cluster.yaml)"
+    )
     for name, option in OPTIONS.items():
         several = {"action": "append"} if name == "setup" else {}
         group.add_argument(f"--{name.replace('_', '-')}", metavar="X", help=option.help.replace("%", "%%"), **several)

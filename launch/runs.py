@@ -1,14 +1,14 @@
 """Run folders, and what the launcher keeps in them. Standard library only: it also runs in the batch script of a job.
 
-    RUN/                                what training writes: config.yaml, checkpoints/, logs, pictures
-    RUN/attempts.jsonl                  a line at each start and end of an attempt
-    RUN/launch-20260102-030405-ab12cd/  one launch, private (0700)
-        launch.json                     the Plan below, complete before anything is queued
-        job.json                        the scheduler's job id, or the process that runs it on this machine
-        config-0.yaml                   the resolved configuration (one each for the runs of a sweep)
-        snapshot/                       the code that runs, whatever happens to the checkout meanwhile
-        ranks/0-1/rank-00003.json       run 0, attempt 1: the processes of rank 3 and its exit code
-        123_3_log.out                   what rank 3 of job 123 printed; rank 0's also has the batch script's lines
+RUN/                                what training writes: config.yaml, checkpoints/, logs, pictures
+RUN/attempts.jsonl                  a line at each start and end of an attempt
+RUN/launch-20260102-030405-ab12cd/  one launch, private (0700)
+    launch.json                     the Plan below, complete before anything is queued
+    job.json                        the scheduler's job id, or the process that runs it on this machine
+    config-0.yaml                   the resolved configuration (one each for the runs of a sweep)
+    snapshot/                       the code that runs, whatever happens to the checkout meanwhile
+    ranks/0-1/rank-00003.json       run 0, attempt 1: the processes of rank 3 and its exit code
+    123_3_log.out                   what rank 3 of job 123 printed; rank 0's also has the batch script's lines
 """
 
 import json
@@ -54,6 +54,7 @@ class Plan:
     stalled_tries: int = 1
     hang_seconds: float = 900.0
     preflight: bool = False
+    here: bool = False  # without SLURM, the user looking on: a failure is tried again only after a new checkpoint
     settings: dict[str, str] = field(default_factory=dict)  # the launcher's options, for people to read
 
 
@@ -71,14 +72,18 @@ def private_folder(path: Path) -> Path:
     """
     path = Path(os.path.abspath(path))
     if not SAFE_PATH.fullmatch(str(path)):
-        raise UserError(f"the path {str(path)!r} may hold letters, digits, spaces and _ . / : @ = + , ~ ( ) - only; give another")
+        raise UserError(
+            f"the path {str(path)!r} may hold letters, digits, spaces and _ . / : @ = + , ~ ( ) - only; give another"
+        )
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = path.stat()
     except OSError as error:
         raise UserError(f"cannot make the folder {path}: {error.strerror}; give another with run=FOLDER") from error
     if found.st_uid != os.getuid():
-        raise UserError(f"{path} belongs to user id {found.st_uid}, you are {os.getuid()}; give a folder of yours with run=FOLDER")
+        raise UserError(
+            f"{path} belongs to user id {found.st_uid}, you are {os.getuid()}; give a folder of yours with run=FOLDER"
+        )
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise UserError(f"others may write to {path} (mode {stat.S_IMODE(found.st_mode):o}); run: chmod go-w '{path}'")
     return path
@@ -146,12 +151,12 @@ def write_rank(folder: Path, rank: int, **values) -> None:
 
 
 def read_ranks(folder: Path) -> dict[int, dict]:
-    """The records of an attempt's ranks: pid and start of the task, pid of its child, exit code (None while it runs)."""
+    """The records of an attempt's ranks: task and child, with pid and start, and exit code (None while it runs)."""
     return {int(file.stem[5:]): json.loads(file.read_text()) for file in sorted(folder.glob("rank-*.json"))}
 
 
 def process_start(pid: int) -> str:
-    """When a process started, in ticks since boot: pid and start together name a process for good. Empty: it is gone."""
+    """When a process started, in ticks since boot: with its pid, a name for good. Empty: it is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -44,7 +44,9 @@ def controller_up() -> bool:
 
 def gpus_per_node(partition: str) -> int:
     """The most GPUs that a node of the partition (empty: the default one) has."""
-    lines = command("sinfo", "--noheader", "--format=%P|%G", *([f"--partition={partition}"] if partition else [])).stdout
+    lines = command(
+        "sinfo", "--noheader", "--format=%P|%G", *([f"--partition={partition}"] if partition else [])
+    ).stdout
     wanted = [line for line in lines.splitlines() if partition or line.split("|")[0].endswith("*")]
     return max((int(count) for line in wanted for count in re.findall(r"gpu(?::[\w.-]+)?:(\d+)", line)), default=0)
 
@@ -52,15 +54,19 @@ def gpus_per_node(partition: str) -> int:
 def states(jobs: list[str]) -> dict[str, State]:
     """The states of jobs (123 or 123_4; 123 alone also gives the tasks of its array).
 
-    squeue first, which knows a job for some minutes after its end; what it forgot, from sacct where there is accounting.
+    squeue first, which knows a job for some minutes after its end; what it forgot, from sacct if there is accounting.
     """
     numbers = {job.split("_")[0] for job in jobs}
-    queue = command("squeue", "--noheader", "--array", "--states=all", f"--user={getpass.getuser()}", "--format=%i|%T|%j|%N|%r")
+    queue = command(
+        "squeue", "--noheader", "--array", "--states=all", f"--user={getpass.getuser()}", "--format=%i|%T|%j|%N|%r"
+    )
     found = _parse(queue.stdout, numbers)
     missing = numbers - {job.split("_")[0] for job in found}
     if missing:
         fields = "--format=JobID,State,JobName,NodeList,Reason"
-        old = command("sacct", "-X", "--noheader", "--parsable2", "--array", fields, f"--jobs={','.join(sorted(missing))}")
+        old = command(
+            "sacct", "-X", "--noheader", "--parsable2", "--array", fields, f"--jobs={','.join(sorted(missing))}"
+        )
         found |= _parse(old.stdout, missing)
     return found
 

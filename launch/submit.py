@@ -1,4 +1,4 @@
-"""Starts training, evaluation, generation, shard building or the benchmarks: on SLURM where a controller answers, else here.
+"""Starts training, evaluation, generation, shard building or the benchmarks: on SLURM if a controller answers, or here.
 
     python launch/submit.py --nodes 4 --config market1501 data.root=DIR
     python launch/submit.py --config market1501 data.root=DIR --sweep train.lr=1e-4,2e-4 --sweep train.seed=0,1
@@ -6,7 +6,7 @@
     python launch/submit.py --job shards -- synthetic --out DIR
 
 `run=FOLDER` (or the preset's `run:`) is the run's folder, and the same command again goes on in it; without one, a new
-folder with a unique name is made under runs/. Each launch keeps its records, code and logs in a folder of its own inside.
+folder with a unique name is made under runs/. Each launch keeps its records, code and logs in a folder inside.
 """
 
 import argparse
@@ -61,7 +61,8 @@ def main() -> int:
 
 def _on_slurm(plan: runs.Plan, follow: bool) -> int:
     job = batch.submit(plan)
-    print(f"job {job}: {plan.works[0].run if len(plan.works) == 1 else f'{len(plan.works)} runs in {Path(plan.folder).parent}'}")
+    one = len(plan.works) == 1
+    print(f"job {job}: {plan.works[0].run if one else f'{len(plan.works)} runs in {Path(plan.folder).parent}'}")
     if follow:
         from launch.follow import follow_job
 
@@ -75,25 +76,34 @@ def _here(plan: runs.Plan) -> int:
 
     count = local.processes(plan)
     plan.preflight = False  # one machine: what is wrong shows at once, and starting twice costs more than it tells
-    plan.stalled_tries = 1  # with the user looking on, a failure is tried again only if it came after a new checkpoint
+    plan.here = True
     runs.write_plan(plan)
-    print(f"no SLURM controller answers, so this runs on this machine: {count} process{'es' * (count > 1)}, {plan.works[0].run}",
-          flush=True)  # fmt: skip
+    what = f"{count} process{'es' * (count > 1)}, {plan.works[0].run}"
+    print(f"no SLURM controller answers, so this runs on this machine: {what}", flush=True)
     return local.run_here(plan, count)
 
 
 def _arguments() -> tuple[argparse.Namespace, list[str]]:
     """The launcher's own arguments, and those after `--`, which go to the program."""
     parser = argparse.ArgumentParser(
-        prog="python launch/submit.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog="python launch/submit.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--job", choices=JOBS, default="train", help="what to run (default: train)")
     parser.add_argument("--config", metavar="PRESET", help="a preset (market1501, deepfashion, demo) or a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes; mscgan/config.py lists the keys")
-    parser.add_argument("--sweep", action="append", default=[], metavar="key=a,b,c", help="one run a value, as a job array")
-    parser.add_argument("--dry-run", action="store_true", help="print the sbatch script and the configuration, and stop")
+    parser.add_argument(
+        "--sweep", action="append", default=[], metavar="key=a,b,c", help="one run a value, as a job array"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the sbatch script and the configuration, and stop"
+    )
     parser.add_argument("--follow", action="store_true", help="show the log until the job ends; exit with its code")
-    parser.add_argument("--prepare", action="store_true", help="make the launch folder, print it, and stop (for the .sbatch files)")
+    parser.add_argument(
+        "--prepare", action="store_true", help="make the launch folder, print it, and stop (for the .sbatch files)"
+    )
     options.add_to(parser)
     own, extra = sys.argv[1:], []
     if "--" in own:
@@ -164,8 +174,8 @@ def _plan(given: argparse.Namespace, extra: list[str], settings: dict, ones: lis
         name=name, kind=given.job, folder=folder, cwd=os.getcwd(), commit="", works=works,
         job_name=name, gpus=_gpus(given.job, settings, on_slurm),
         crash_retries=int(settings["crash_retries"]), stalled_tries=int(settings["stalled_tries"]),
-        hang_seconds=float(settings["hang_seconds"]), preflight=settings["preflight"] == "true" and given.job == "train",
-        settings=settings,
+        hang_seconds=float(settings["hang_seconds"]),
+        preflight=settings["preflight"] == "true" and given.job == "train", settings=settings,
     )  # fmt: skip
 
 
@@ -208,8 +218,8 @@ def _check_free(plan: runs.Plan) -> None:
             same = other.kind == "train" and work.run in [one.run for one in other.works]
             if same and (job := alive(other)):
                 raise UserError(
-                    f"{work.run} is being trained by job {job}; stop it with `python launch/jobs.py cancel {job}`, or give "
-                    "another run=FOLDER"
+                    f"{work.run} is being trained by job {job}; stop it with `python launch/jobs.py cancel {job}`, or "
+                    "give another run=FOLDER"
                 )
 
 

@@ -1,4 +1,4 @@
-"""A checkout of the launcher with a stand-in for training, so that the tests of launch/ start in a second and need no torch."""
+"""A checkout of the launcher with a stand-in for training: the tests of launch/ start in a second and need no torch."""
 
 import json
 import os
@@ -30,12 +30,13 @@ def newest():
 images = newest()
 print(f"rank {rank} of {os.environ['WORLD_SIZE']} begins at {images} with seed {config['train']['seed']}", flush=True)
 print("code", Path(__file__).parents[1].name, "data", config["data"]["root"], given.overrides, flush=True)
-fails = os.environ.get("FAIL", "").split(":")  # RANK:CHECKPOINT:CODE, once there is that checkpoint; 0 as code: kill -9
+# FAIL=RANK:CHECKPOINT:CODE: the rank ends so in the first attempt, once there is that checkpoint; code 0: by kill -9
+fails = os.environ.get("FAIL", "").split(":")
 while images < 8:
-    if fails[0] == str(rank) and newest() >= int(fails[1]):
+    if fails[0] == str(rank) and newest() >= int(fails[1]) and os.environ["MSCGAN_ATTEMPT"] == "0":
         os.kill(os.getpid(), 9) if fails[2] == "0" else sys.exit(int(fails[2]))
     time.sleep(float(os.environ.get("STEP", "0.05")))
-    images += 1 if rank == 0 or fails[0] != str(rank) else 0
+    images += 1 if rank == 0 or newest() > images else 0  # the others follow rank 0's checkpoints
     if rank == 0 and (images % 2 == 0 or told):
         (run / f"checkpoints/images-{images}").mkdir(parents=True)
     if told:
@@ -46,7 +47,7 @@ print("done", flush=True)
 
 
 class Checkout:
-    """`root` holds launch/ and what it needs of mscgan/. Commands run there, without SLURM and with a home of their own."""
+    """`root` holds launch/ and what it needs of mscgan/. Commands run there, without SLURM and the user's settings."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -58,13 +59,18 @@ class Checkout:
         (root / "mscgan/train.py").write_text(TRAIN)
         hidden = ("SLURM_", "SBATCH_", "SUBMITIT_", "MSCGAN_", "PYTHONPATH")
         self.env = {key: value for key, value in os.environ.items() if not key.startswith(hidden)}
-        self.env |= {"XDG_STATE_HOME": f"{root}/state", "XDG_CONFIG_HOME": f"{root}/config", "SLURM_CONF": f"{root}/slurm.conf"}
+        self.env |= {
+            "XDG_STATE_HOME": f"{root}/state",
+            "XDG_CONFIG_HOME": f"{root}/config",
+            "SLURM_CONF": f"{root}/slurm.conf",
+        }
         (root / "slurm.conf").touch()  # where this machine has a SLURM, its commands find no controller there
 
     def start(self, *command: str, **environment: str) -> subprocess.Popen:
         """Starts `launch/COMMAND...` in a session of its own, stderr joined to stdout."""
         return subprocess.Popen(
-            [sys.executable, f"launch/{command[0]}", *command[1:]], cwd=self.root, env=self.env | environment, text=True,
+            [sys.executable, f"launch/{command[0]}", *command[1:]],
+            cwd=self.root, env=self.env | environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
 

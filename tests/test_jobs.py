@@ -89,10 +89,16 @@ def test_the_tasks_of_a_launcher_that_was_killed_with_its_controller_save_and_en
 
 def test_squeue_is_enough_and_sacct_fills_in_what_it_forgot(launch, monkeypatch):
     plan = launch(count=2)
-    answers(monkeypatch, squeue="77_0|RUNNING|mscgan-train-abcdef|n1|None\n77_1|PENDING|mscgan-train-abcdef||Resources\n")
+    answers(
+        monkeypatch, squeue="77_0|RUNNING|mscgan-train-abcdef|n1|None\n77_1|PENDING|mscgan-train-abcdef||Resources\n"
+    )
     assert jobs.task_states(plan, slurm.states(["77"])) == ["RUNNING", "PENDING"]
     assert jobs.alive(plan) == "77"
-    answers(monkeypatch, squeue="", sacct="77_0|CANCELLED by 0|mscgan-train-abcdef|n1|None\n77_1|COMPLETED|mscgan-train-abcdef|n1|None\n")
+    answers(
+        monkeypatch,
+        squeue="",
+        sacct="77_0|CANCELLED by 0|mscgan-train-abcdef|n1|None\n77_1|COMPLETED|mscgan-train-abcdef|n1|None\n",
+    )
     assert jobs.task_states(plan, slurm.states(["77"])) == ["CANCELLED", "COMPLETED"]
 
 
