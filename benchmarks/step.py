@@ -1,0 +1,260 @@
+"""A training step as mscgan.train does it, beside what users would run otherwise, in turn on the same device.
+
+Ways of doing the step, by name:
+    ddp, zero0 ... zero3     this project's, with that backend; "+compile" sets train.compile
+    plain                    baseline.PlainStep: eager float32 NCHW, two generator forwards an adversarial step
+    plain-1                  the same with one generator forward
+    compiled                 torch.compile + DDP + bf16 (float32 on a CPU) channels_last, one generator forward, without our ops
+    compiled-2               the same with two
+All take the same uint8 images and keypoints, which lie on the device, and draw their inputs from them. Ours also moves
+the average of the generators, as training does; the others have none. "loader" is `ddp` fed by the loader from shards.
+"""
+
+import gc
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks import cost
+from benchmarks.baseline import PlainStep
+from benchmarks.energy import Energy
+from benchmarks.shards_cache import shards as cached_shards
+from benchmarks.timing import Laps, halving, interleave, rate, summary, synchronize, together
+from mscgan.config import Config, load
+from mscgan.data.loader import Batch, Loader
+from mscgan.dist import Ranks
+from mscgan.errors import UserError
+from mscgan.stages import Networks
+from mscgan.train import DTYPES, prepare, step_adversarial, step_I
+
+PLAIN = {
+    "plain": {},
+    "plain-1": {"forwards": 1},
+    "compiled": {"forwards": 1, "compiled": True, "bf16": True, "channels_last": True, "ddp": True},
+    "compiled-2": {"forwards": 2, "compiled": True, "bf16": True, "channels_last": True, "ddp": True},
+}
+BACKENDS = {"ddp": ["train.backend=ddp"], "loader": ["train.backend=ddp"]} | {
+    f"zero{zero}": ["train.backend=deepspeed", f"train.zero={zero}"] for zero in range(4)
+}
+PHASES = ("data wait", "prepare", "G forward", "D", "G backward", "optimizer", "EMA")
+
+
+class Timed:
+    """An engine whose calls leave their phase in `laps`; everything else is the engine's own."""
+
+    def __init__(self, engine, name: str, laps: Laps):
+        self._engine, self._name, self._laps = engine, name, laps
+
+    def __getattr__(self, name: str):
+        return getattr(self._engine, name)
+
+    def __call__(self, *args):
+        result = self._engine(*args)
+        self._laps.lap("G forward" if self._name == "G" else "D")
+        return result
+
+    def backward(self, loss) -> None:
+        self._engine.backward(loss)
+        # What came before it since the last lap, the losses and in G's case D's forward, belongs to it.
+        self._laps.lap("G backward" if self._name == "G" else "D")
+
+    def step(self) -> None:
+        self._engine.step()
+        self._laps.lap("optimizer")
+
+
+def random_batch(config: Config, batch: int, device: torch.device, seed: int) -> Batch:
+    """Noise images and random poses, a joint in six missing, on the device."""
+    generator = torch.Generator().manual_seed(seed)
+    height, width = config.data.height, config.data.width
+
+    def images():
+        return torch.randint(256, (batch, height, width, 3), dtype=torch.uint8, generator=generator).to(device)
+
+    def keypoints():
+        points = torch.rand(batch, 18, 2, generator=generator) * torch.tensor([width - 1.0, height - 1.0])
+        points[torch.rand(batch, 18, generator=generator) < 1 / 6] = -1
+        return points.to(device)
+
+    flip = torch.rand(batch, generator=generator) < config.data.flip
+    return Batch(images(), images(), keypoints(), keypoints(), flip.to(device), torch.arange(batch))
+
+
+def our_step(config: Config, stage: str, batch: int, ranks: Ranks, laps: Laps, batches: Callable[[], Batch]) -> Callable:
+    """One step of mscgan.train's loop as a function that returns its loss terms."""
+    networks = Networks(config, ranks.device, batch)
+    networks.enter(stage)
+    networks.G = Timed(networks.G, "G", laps)
+    networks.D = networks.D and Timed(networks.D, "D", laps)
+    update = step_I if stage == "I" else step_adversarial
+
+    def step() -> dict:
+        laps.lap("")
+        given = batches()
+        laps.lap("data wait")
+        inputs = prepare(given, config.data, DTYPES[config.train.precision])
+        laps.lap("prepare")
+        terms = update(networks, [inputs], config)
+        networks.follow(batch * ranks.world)
+        laps.lap("EMA")
+        return terms
+
+    return step
+
+
+def build(way: str, config: Config, stage: str, batch: int, ranks: Ranks, laps: Laps, out: Path, people: int) -> Callable:
+    """The step of one way."""
+    given = random_batch(config, batch, ranks.device, ranks.rank)
+    if way in PLAIN:
+        options = dict(PLAIN[way])
+        options["bf16"] = options.get("bf16", False) and ranks.device.type == "cuda"
+        plain = PlainStep(config, stage, ranks.device, **options)
+
+        def step() -> dict:
+            laps.lap("")
+            total = plain(given)
+            laps.lap("all")
+            return {"total": total}
+
+        return step
+    name, _, option = way.partition("+")
+    if name not in BACKENDS or option not in ("", "compile"):
+        raise UserError(f"a step of kind {way!r}; choose among {', '.join([*BACKENDS, *PLAIN])}, ours also with +compile")
+    config = load_with(config, [*BACKENDS[name], f"train.compile={bool(option)}".lower()])
+    if name != "loader":
+        return our_step(config, stage, batch, ranks, laps, lambda: given)
+    shards = cached_shards(out, config.data.height, config.data.width, people, ranks)
+    source = Loader(
+        shards, batch, ranks.rank, ranks.world, 0, config.data.flip, ranks.device, config.data.decode, config.data.threads
+    )
+    return our_step(config, stage, batch, ranks, laps, lambda: next(source))
+
+
+def load_with(config: Config, overrides: list[str]) -> Config:
+    """A copy of the configuration with changes."""
+    from omegaconf import OmegaConf
+
+    merged = OmegaConf.merge(OmegaConf.structured(config), OmegaConf.from_dotlist(overrides))
+    return OmegaConf.to_object(merged)
+
+
+class Run:
+    """A way at work: its step, its laps, what its windows took."""
+
+    def __init__(self, way: str, ranks: Ranks, make: Callable[[Laps], Callable], warm_up: int):
+        self.way, self.ranks, self.laps = way, ranks, Laps(ranks.device)
+        self.steps: list[dict[str, float]] = []
+        self.wall: list[float] = []  # seconds a step, of each window
+        on_gpu = ranks.device.type == "cuda"
+        before = torch.cuda.memory_allocated() if on_gpu else 0
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        self.step = make(self.laps)
+        for _ in range(warm_up):
+            self.terms = self.step()
+        synchronize(ranks.device)
+        self.laps.seconds()
+        # Other ways hold their weights meanwhile: only what came with this one counts.
+        self.peak_memory = torch.cuda.max_memory_allocated() - before if on_gpu else None
+
+    def window(self, steps: int) -> None:
+        synchronize(self.ranks.device)
+        with together():
+            began = time.perf_counter()
+            for _ in range(steps):
+                self.terms = self.step()
+            synchronize(self.ranks.device)
+            self.wall.append((time.perf_counter() - began) / steps)
+        self.steps += self.laps.seconds()
+
+    def energy(self, seconds: float) -> tuple[dict | None, int]:
+        """Energy of at least `seconds` of steps, as many on every rank, and how many they were."""
+        steps = max(1, math.ceil(seconds / summary(self.wall)["median"])) if self.ranks.world == 1 else 20
+        synchronize(self.ranks.device)
+        with Energy(self.ranks.device) as energy:
+            for _ in range(steps):
+                self.step()
+            synchronize(self.ranks.device)
+        self.laps.seconds()
+        return energy.result(), steps
+
+
+def measure(
+    ranks: Ranks,
+    out: Path,
+    config: Config,
+    stage: str,
+    ways: list[str],
+    batch: int,
+    rounds: int,
+    steps: int,
+    warm_up: int = 3,
+    energy_seconds: float = 0.0,
+    people: int = 40,
+    matrix_rate: float | None = None,
+) -> dict:
+    """Rows for one configuration and stage, one a way. Where the memory does not suffice for all, with half the batch."""
+
+    def at(batch: int) -> dict:
+        runs = []
+        try:
+            for way in ways:
+                make = lambda laps, way=way: build(way, config, stage, batch, ranks, laps, out, people)  # noqa: E731
+                runs.append(Run(way, ranks, make, warm_up))
+            interleave({run.way: lambda run=run: run.window(steps) for run in runs}, rounds)
+            energies = [run.energy(energy_seconds) if energy_seconds and run.way != "loader" else (None, 0) for run in runs]
+            rows = [_row(run, config, stage, batch, energy, matrix_rate) for run, energy in zip(runs, energies, strict=True)]
+            return {"rows": rows}
+        finally:
+            runs.clear()
+            gc.collect()
+            torch._dynamo.reset()
+            if ranks.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    found, failures = halving(batch, at)
+    return found | {"failures": failures}
+
+
+def _row(run: Run, config: Config, stage: str, batch: int, energy: tuple, matrix_rate: float | None) -> dict:
+    ranks, size = run.ranks, f"{config.data.height}x{config.data.width}"
+    counted = cost.networks(config)
+    gflop = cost.gflop_a_pair(counted.gflop, stage)
+    precision = config.train.precision
+    if run.way in PLAIN:
+        precision = "bf16" if PLAIN[run.way].get("bf16") and ranks.device.type == "cuda" else "fp32"
+    pairs = batch * ranks.world
+    speed = rate(run.wall, pairs)
+    teraflops = speed["median"] * gflop / 1000 / ranks.world
+    peak = cost.peak(ranks.device)
+    times = summary([step["step"] for step in run.steps])
+    phases = {}
+    for name in PHASES:
+        if any(name in step for step in run.steps):
+            phases[name] = sum(step.get(name, 0.0) for step in run.steps) / len(run.steps)
+    metrics = {
+        "pairs_per_second": speed,
+        "step_ms": {key: 1000 * times[key] for key in ("median", "mean", "p5", "p95", "p99", "std", "ci95")},
+        "teraflops": teraflops,
+        "matrix_share": teraflops * 1e12 / matrix_rate if matrix_rate else None,
+        "peak_share": teraflops * 1e12 / peak if peak else None,
+        "peak_memory_bytes": run.peak_memory,
+        "data_wait_share": phases["data wait"] / times["mean"] if run.way == "loader" else None,
+    }
+    used, steps = energy
+    metrics["joules_per_pair"] = used["joules"] / (steps * batch) if used else None
+    return {
+        "key": f"{stage} {size} base {config.model.base} {precision} {run.way} batch {batch}",
+        "stage": stage, "size": size, "base": config.model.base, "precision": precision, "way": run.way,
+        "batch": batch, "global_batch": pairs, "ranks": ranks.world,
+        "data": "loader" if run.way == "loader" else "on the device",
+        "gflop_per_pair": gflop, "formula": cost.FORMULA[stage],
+        "parameters": counted.parameters,
+        "finite": all(bool(torch.isfinite(value).all()) for value in run.terms.values()),
+        "metrics": metrics,
+        "phases_ms": {name: 1000 * seconds for name, seconds in phases.items()},
+        "energy": used,
+    }  # fmt: skip
