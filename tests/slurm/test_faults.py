@@ -101,9 +101,9 @@ def test_preemption_by_a_higher_partition(cluster, shards, undisturbed, tmp_path
 @pytest.mark.slow
 def test_a_time_limit(cluster, shards, tmp_path):
     """Two minutes with the signal at one: a training of more than two minutes takes several turns."""
-    longer = ["train.images_I=16000", "log.checkpoint=3200", "log.every=800"]
+    longer = ["train.images_I=16000", "log.checkpoint=400", "log.every=400"]
     undisturbed = train(cluster, shards, tmp_path / "undisturbed", *longer)
-    training = train(cluster, shards, tmp_path / "run", "--time=2", "--signal-seconds=60", *longer)
+    training = train(cluster, shards, tmp_path / "run", "--time=2", "--signal-seconds=60", "--stalled-tries=9", *longer)
     weights = training.completes(seconds=10 * SECONDS)
     assert training.outcomes().count("saved") >= 1
     assert weights == undisturbed.completes(seconds=10 * SECONDS)
