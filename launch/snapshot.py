@@ -31,7 +31,7 @@ def take(root: Path, to: Path) -> str:
         largest = max(files, key=sizes.get)
         raise UserError(
             f"the code to copy to the run folder has {sum(sizes.values()) / 2**20:.0f} MiB, more than {LIMIT >> 20}; "
-            f"the largest file is {largest.relative_to(root)}: move it out of {', '.join(PARTS)} or name it in .gitignore"
+            f"the largest file is {largest.relative_to(root)}: move it from {', '.join(PARTS)} or name it in .gitignore"
         )
     for file in files:
         copy = to / file.relative_to(root)
