@@ -43,16 +43,19 @@ def assert_signs_and_gradients(x, bias, matrix, last) -> None:
     out, signs = ops._empty(x, True)
     bias_act_triton.forward(x, bias, None, "relu", 0.0, matrix, out, signs.fill_(255))
     assert torch.equal(signs, ops._pack(ops._reference(x, bias, None, "linear", 0.0) > 0, last))
-    grad = torch.randn_like(x)
+    grad = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(x)
+    grad = grad.contiguous(memory_format=LAYOUTS[last])
     for slope in (0.0, 0.2):
         steps, count = bias_act_triton.strips(matrix)
         strips = nan_filled(torch.empty(count, matrix[0] if matrix[2] else matrix[1], device=x.device))
         grad_x = nan_filled(torch.empty_like(x))
         bias_act_triton.backward(grad, signs, slope, matrix, grad_x, steps, strips)
-        own_x, own_bias = ops._reference_backward(grad, signs, slope, last)
+        own_x, _ = ops._reference_backward(grad, signs, slope, last)
         exact_x, exact_bias = ops._reference_backward(grad.double(), signs, slope, last)
         assert_close(grad_x, own_x, exact_x)
-        assert_close(strips.view(-1, x.shape[1]).sum(0), own_bias, exact_bias)
+        # The interpreter adds one after the other, so a sum errs by up to a rounding of each term.
+        error = (strips.view(-1, x.shape[1]).sum(0) - exact_bias).abs()
+        assert (error <= torch.finfo(torch.float32).eps * grad.double().abs().transpose(0, 1).flatten(1).sum(1)).all()
 
 
 @pytest.mark.parametrize("act", ACTS)

@@ -29,7 +29,7 @@ def check_kernels(device: str, cases: list[tuple]) -> None:
         for pair, own, value in zip(pairs, reference, exact, strict=True):
             assert_close(pair, own, value)
 
-        grads = [torch.randn_like(pair) for pair in pairs[scales:]]
+        grads = [pair * pair - 1 for pair in pairs[scales:]]
         grads[0] = None if scales > 1 else grads[0][:, :1].expand(-1, channels, -1, -1)
         out = nan_filled(torch.empty_like(y_hat))
         pyramid_triton.backward(grads, pool, last, out)
