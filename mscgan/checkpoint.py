@@ -2,9 +2,9 @@
 
     RUN/checkpoints/images-000012345/{tensors.safetensors, state.json}
 
-Rank 0 writes into a folder under another name, flushes files and folders to the disk, and renames it once all ranks have
-come that far. A kill at any moment leaves the earlier checkpoints as they were, and at most a folder under the other name,
-which the next save removes. Nothing here is ever unpickled.
+Rank 0 writes into a folder under another name, flushes files and folders to the disk, and renames it once all ranks
+have come that far. A kill at any moment leaves the earlier checkpoints as they were, and at most a folder under the
+other name, which the next save removes. Nothing here is ever unpickled.
 """
 
 import errno
@@ -69,7 +69,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict]:
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"checkpoint {path} cannot be read ({error}); {advice}") from error
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        raise UserError(f"checkpoint {path}: state.json is not of schema {SCHEMA}; use the version that wrote it, or {advice}")
+        raise UserError(f"checkpoint {path} is not of schema {SCHEMA}; use the version that wrote it, or {advice}")
     if document["tensors"] != len(tensors):
         raise UserError(f"checkpoint {path} holds {len(tensors)} tensors of {document['tensors']}; {advice}")
     return tensors, document["state"]

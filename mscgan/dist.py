@@ -1,7 +1,7 @@
 """The ranks of a run: process group, device, and the few collectives that training needs beside the engines'.
 
-Numbers that decide something (stop now? which checkpoint?) travel over gloo on the CPU, so that every rank decides alike
-and no GPU stream is waited for.
+Numbers that decide something (stop now? which checkpoint?) travel over gloo on the CPU, so that every rank decides
+alike and no GPU stream is waited for.
 """
 
 import json
@@ -45,8 +45,8 @@ def init(device_type: str | None = None) -> Ranks:
     alone = "RANK" in missing and "WORLD_SIZE" in missing
     if missing and not alone:
         raise UserError(
-            f"the environment describes a rank but lacks {', '.join(missing)}; start with torchrun or launch/submit.py, "
-            "or unset RANK and WORLD_SIZE to run one process"
+            f"the environment describes a rank but lacks {', '.join(missing)}; start with torchrun or "
+            "launch/submit.py, or unset RANK and WORLD_SIZE to run one process"
         )
     rank, world, local_rank, local_world = (0, 1, 0, 1) if alone else (int(os.environ[n]) for n in ENVIRONMENT[:4])
     device = torch.device("cpu")

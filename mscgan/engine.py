@@ -1,9 +1,9 @@
 """One network's training engine: DeepSpeed (ZeRO 0-3) or plain DDP behind the same few methods.
 
-A GAN step holds two engines, G's and D's. DeepSpeed reduces gradients from hooks on its engine's outputs, so the one order
-that is right at every stage is: D's engine for D's own forward and backward alone; in G's loss the raw `engine.module` of D
-with requires_grad off; one backward an engine a step. `state()` and `load()` speak of named tensors, so that a checkpoint
-fits any number of ranks, any ZeRO stage and either backend.
+A GAN step holds two engines, G's and D's. DeepSpeed reduces gradients from hooks on its engine's outputs, so the one
+order that is right at every stage is: D's engine for D's own forward and backward alone; in G's loss the raw
+`engine.module` of D with requires_grad off; one backward an engine a step. `state()` and `load()` speak of named
+tensors, so that a checkpoint fits any number of ranks, any ZeRO stage and either backend.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ from mscgan.errors import UserError
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Elements a bucket: small enough that G's reduction overlaps its backward, large enough for full bandwidth.
 BUCKET = 25_000_000
-# DeepSpeed sends gradients in 16 bits for parameters of exactly these classes only; its own list lacks the deconvolution.
-SENT_IN_16_BITS = ("torch.nn.modules.conv.Conv2d", "torch.nn.modules.conv.ConvTranspose2d", "torch.nn.modules.linear.Linear")
+# DeepSpeed sends gradients in 16 bits for parameters of exactly these classes; its own list lacks the deconvolution.
+SENT_IN_16_BITS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -48,16 +48,16 @@ class Engine:
         return torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None)
 
     def gathered(self) -> contextlib.AbstractContextManager:
-        """Inside it `.module`'s weights are whole and can be read; ZeRO 3 spreads them over the ranks. All ranks enter it."""
+        """Inside it `.module`'s weights are whole, to be read; ZeRO 3 spreads them over the ranks. All enter it."""
         return contextlib.nullcontext()
 
     def state(self) -> dict:
         """Everything to go on from, on the CPU, the same for any number of ranks. All ranks must call it.
 
         Returns:
-            {"weights", "exp_avg", "exp_avg_sq": {parameter's name: float32 tensor}, "buffers": {name: tensor}, "step": int}
-            and in fp16 "loss_scale": float. The moments are of the trainable parameters. Buffers are this rank's own
-            (all alike where BatchNorm is synchronised).
+            {"weights", "exp_avg", "exp_avg_sq": {parameter's name: float32 tensor}, "buffers": {name: tensor},
+            "step": int} and in fp16 "loss_scale": float. The moments are of the trainable parameters. Buffers are
+            this rank's own (all alike where BatchNorm is synchronised).
         """
         with self.gathered():
             weights = {name: _to_cpu(parameter) for name, parameter in self.module.named_parameters()}
@@ -70,7 +70,7 @@ class Engine:
         return state
 
     def load(self, state: dict) -> None:
-        """Takes over what `state()` gave; without the optimiser's keys only weights and buffers. All ranks must call it.
+        """Takes over what `state()` gave; without the optimiser's keys weights and buffers alone. All ranks call it.
 
         Raises:
             UserError: names or shapes are not this network's.
@@ -178,13 +178,13 @@ class _DeepSpeed(Engine):
             config["torch_autocast"] = {
                 "enabled": True,
                 "dtype": str(self._dtype).removeprefix("torch."),
-                "lower_precision_safe_modules": list(SENT_IN_16_BITS),
+                "lower_precision_safe_modules": [f"{kind.__module__}.{kind.__name__}" for kind in SENT_IN_16_BITS],
             }
         self._engine, *_ = self._deepspeed.initialize(model=module, optimizer=optimizer, config=config)
         self._optimizer = self._engine.optimizer.optimizer if zero else self._engine.optimizer
         self._scaler = self._engine.torch_autocast_z0_gradscaler
         if zero:
-            # Each rank's GradScaler sees its own share of the gradients only, and is passed over when a step is skipped.
+            # A rank's GradScaler sees its own share of the gradients only, and is passed over at a skipped step.
             self._engine.optimizer.torch_autocast_gradscaler = None
             if fp16:
                 self._scaler = _LossScale(self._engine.optimizer)
@@ -307,8 +307,8 @@ def make_engine(
     Args:
         backend: "deepspeed" or "ddp".
         zero: DeepSpeed's ZeRO stage, 0-3; unused by ddp.
-        precision: "bf16" or "fp16" (CUDA only) autocast, or "fp32"; weights and Adam are float32 in all three. Two engines
-            of one process must have the same.
+        precision: "bf16" or "fp16" (CUDA only) autocast, or "fp32"; weights and Adam are float32 in all three. Two
+            engines of one process must have the same.
         lr, betas: Adam's (section 4.2 of the paper).
         accumulate: micro-batches an optimiser step.
         micro_batch: pairs a micro-batch on this rank.
@@ -325,7 +325,7 @@ def make_engine(
 
 
 def _import_deepspeed(device: torch.device):
-    """DeepSpeed, quiet, joined to the process group of dist.init(). Importing it takes seconds that DDP need not spend."""
+    """DeepSpeed, quiet, in the process group of dist.init(). Importing it takes seconds that DDP need not spend."""
     if device.type == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
     os.environ.setdefault("LOCAL_RANK", str(device.index or 0))  # DeepSpeed insists on it, for one process too
@@ -335,8 +335,8 @@ def _import_deepspeed(device: torch.device):
     # DeepSpeed's own calls to torch; a user can do nothing about them.
     warnings.filterwarnings("ignore", message="`torch.distributed..*_tensor` is deprecated", category=FutureWarning)
     if not deepspeed.comm.is_initialized():
-        # On a CPU DeepSpeed would compile shared-memory collectives (half a minute, a C++ compiler, and ranks that start
-        # together wait on each other's build). Gloo does their work.
+        # On a CPU DeepSpeed would compile shared-memory collectives (half a minute, a C++ compiler, and ranks that
+        # start together wait on each other's build). Gloo does their work.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(dist_backend=torch_dist.get_backend(), dist_init_required=False)
     return deepspeed

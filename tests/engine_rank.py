@@ -1,6 +1,6 @@
 """One rank of tests/test_engine.py: a tiny GAN trained in every mode; losses and weights go to files.
 
-`engine_rank.py FOLDER` with two ranks runs everything; with one rank it is the middle part of the run that changes its ranks.
+`engine_rank.py FOLDER` with two ranks runs everything; one rank is the middle part of the run that changes its ranks.
 """
 
 import json
@@ -52,8 +52,8 @@ class TinyD(nn.Module):
     @staticmethod
     def _one(features: int, norm: bool) -> nn.Sequential:
         middle = [nn.Conv2d(8, 5, 4, 2, 1, bias=not norm)] + [nn.BatchNorm2d(5)] * norm
-        first = nn.Conv2d(3, 8, 4, 2, 1)
-        return nn.Sequential(first, nn.LeakyReLU(0.2), *middle, nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(5 * features, 1))
+        last = [nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(5 * features, 1)]
+        return nn.Sequential(nn.Conv2d(3, 8, 4, 2, 1), nn.LeakyReLU(0.2), *middle, *last)
 
     def forward(self, *groups: list[Tensor]) -> list[list[Tensor]]:
         return [[self.D1(group[0])[:, 0], self.D2(group[1])[:, 0]] for group in groups]

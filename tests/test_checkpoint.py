@@ -43,7 +43,8 @@ def test_tensors_and_state_come_back_bit_for_bit(tmp_path):
     whole = torch.randn(3, 4)
     tensors = {
         "whole": whole, "transposed": whole.t(), "row": whole[1], "again": whole, "scalar": torch.tensor(2.5),
-        "empty": torch.empty(0, 3), "bytes": torch.get_rng_state(), "half": torch.randn(5).bfloat16(), "int": torch.tensor(7),
+        "empty": torch.empty(0, 3), "bytes": torch.get_rng_state(), "half": torch.randn(5).bfloat16(),
+        "int": torch.tensor(7),
         "channels_last": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
         "gradient": torch.randn(2, requires_grad=True),
     }  # fmt: skip
@@ -153,7 +154,10 @@ def test_a_folder_with_a_file_missing_is_not_complete(tmp_path):
     assert checkpoint.newest(tmp_path).name == "images-000000016"
 
 
-@pytest.mark.parametrize("damage", ["cut tensors", "garbage tensors", "cut state", "another schema", "a tensor too few", "gone"])
+DAMAGES = ["cut tensors", "garbage tensors", "cut state", "another schema", "a tensor too few", "gone"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_refused_with_its_path(tmp_path, damage):
     save(tmp_path, 16, tensors={"w": torch.zeros(100), "v": torch.zeros(100)})
     path = checkpoint.newest(tmp_path)

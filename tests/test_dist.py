@@ -86,8 +86,8 @@ def left(tmp_path_factory) -> Path:
     processes = []
     for rank in range(2):
         environment = os.environ | {
-            "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank),
-            "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+            "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+            "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2",
         }  # fmt: skip
         processes.append(subprocess.Popen([sys.executable, __file__, folder], env=environment, cwd=ROOT))
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
@@ -148,7 +148,8 @@ def test_one_process_without_an_environment_is_a_group_of_one(monkeypatch):
         assert ranks == dist.Ranks(0, 1, 0, 1, torch.device("cpu"))
         assert dist.all_any(True) and dist.mean({"a": torch.tensor(3.0)}) == {"a": 3.0} and dist.from_rank_0([1]) == [1]
         assert dist.mean({}) == {}
-        expected, found = (outputs(m, [images(0, 0)]) for m in (network("usual"), dist.sync_batch_norm(network("usual"))))
+        expected = outputs(network("usual"), [images(0, 0)])
+        found = outputs(dist.sync_batch_norm(network("usual")), [images(0, 0)])
         for name, tensor in expected.items():
             torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=2e-5)
     finally:

@@ -1,7 +1,7 @@
 """The engines against one process of plain PyTorch that accumulates the micro-batches of both ranks.
 
-Two ranks run every mode once (tests/engine_rank.py); the tests look at what they left. A third process is the one rank in
-the middle of the run that changes its ranks.
+Two ranks run every mode once (tests/engine_rank.py); the tests look at what they left. A third process is the one rank
+in the middle of the run that changes its ranks.
 """
 
 import json
@@ -33,8 +33,8 @@ def start(world: int, folder: Path) -> list[subprocess.Popen]:
     processes = []
     for rank in range(world):
         environment = os.environ | {
-            "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RANK": str(rank), "WORLD_SIZE": str(world),
-            "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+            "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+            "RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(world),
         }  # fmt: skip
         with (folder / f"{world}-{rank}.log").open("w") as log:
             command = [sys.executable, ROOT / "tests/engine_rank.py", folder]
