@@ -17,13 +17,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from omegaconf import OmegaConf
 
 from benchmarks import cost
 from benchmarks.baseline import PlainStep
 from benchmarks.energy import Energy
 from benchmarks.shards_cache import shards as cached_shards
 from benchmarks.timing import Laps, halving, interleave, rate, summary, synchronize, together
-from mscgan.config import Config, load
+from mscgan.config import Config
 from mscgan.data.loader import Batch, Loader
 from mscgan.dist import Ranks
 from mscgan.errors import UserError
@@ -123,7 +124,7 @@ def build(way: str, config: Config, stage: str, batch: int, ranks: Ranks, laps: 
     name, _, option = way.partition("+")
     if name not in BACKENDS or option not in ("", "compile"):
         raise UserError(f"a step of kind {way!r}; choose among {', '.join([*BACKENDS, *PLAIN])}, ours also with +compile")
-    config = load_with(config, [*BACKENDS[name], f"train.compile={bool(option)}".lower()])
+    config = changed(config, [*BACKENDS[name], f"train.compile={bool(option)}".lower()])
     if name != "loader":
         return our_step(config, stage, batch, ranks, laps, lambda: given)
     shards = cached_shards(out, config.data.height, config.data.width, people, ranks)
@@ -133,10 +134,8 @@ def build(way: str, config: Config, stage: str, batch: int, ranks: Ranks, laps: 
     return our_step(config, stage, batch, ranks, laps, lambda: next(source))
 
 
-def load_with(config: Config, overrides: list[str]) -> Config:
+def changed(config: Config, overrides: list[str]) -> Config:
     """A copy of the configuration with changes."""
-    from omegaconf import OmegaConf
-
     merged = OmegaConf.merge(OmegaConf.structured(config), OmegaConf.from_dotlist(overrides))
     return OmegaConf.to_object(merged)
 

@@ -1,0 +1,142 @@
+"""Throughput on 1, 2, 4 ... ranks of those there are: weak (batch a rank fixed) and strong (global batch fixed).
+
+For each number of ranks the processes that take part start a fresh child, which joins a group of that size, and the
+others wait. Without a launcher this process starts all children of this machine, one a GPU, or `ranks` on a CPU. As
+command this file is such a child.
+"""
+
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch  # noqa: E402
+from omegaconf import OmegaConf  # noqa: E402
+
+from mscgan import dist  # noqa: E402
+from mscgan.config import Config  # noqa: E402
+from mscgan.dist import Ranks  # noqa: E402
+
+SECONDS = 540  # a child's limit: below the ten minutes after which those who wait for it give up
+
+
+def counts(world: int) -> list[int]:
+    """1, 2, 4 ... below `world`, and `world`."""
+    powers = [2**power for power in range(world.bit_length()) if 2**power < world]
+    return [*powers, world]
+
+
+def efficiency(rate: float, ranks: int, rate_of_1: float) -> float:
+    """Of a rate on `ranks` ranks, against `ranks` times the rate of one; weak and strong alike (N T_N = T_1 at equal work)."""
+    return rate / (ranks * rate_of_1)
+
+
+def global_batch(batch: int, world: int) -> int:
+    """Strong scaling's: the batch of one rank, rounded up so that all ranks get equal shares at every count."""
+    share = math.lcm(*counts(world))
+    return -(-batch // share) * share
+
+
+def measure(
+    ranks: Ranks, out: Path, config: Config, stage: str, way: str, batch: int, rounds: int, steps: int, wanted: int
+) -> dict:
+    """Rows for weak and strong scaling. `wanted`: ranks to start where no launcher did; 0: one a GPU, or a core."""
+    launched = "RANK" in os.environ
+    world = ranks.world if launched else wanted or torch.cuda.device_count() or min(2, len(os.sched_getaffinity(0)))
+    total = global_batch(batch, world)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    rates: dict[tuple[int, int], dict] = {}
+    threads = max(1, len(os.sched_getaffinity(0)) // (ranks.local_world if launched else world))
+    for number, count in enumerate(counts(world)):
+        for a_rank in sorted({batch, total // count}):
+            task = {"config": asdict(config), "stage": stage, "way": way, "batch": a_rank, "rounds": rounds, "steps": steps}
+            port = int(os.environ["MASTER_PORT"]) + 40 + 2 * number + (a_rank != batch) if launched else _free_port()
+            rates[count, a_rank] = _children(ranks, launched, count, threads, task, port, out)
+    rows = []
+    for kind in ("weak", "strong"):
+        one = rates[1, batch if kind == "weak" else total]
+        for count in counts(world):
+            a_rank = batch if kind == "weak" else total // count
+            row = rates[count, a_rank]
+            speed = row["metrics"]["pairs_per_second"]
+            rows.append(
+                {
+                    "key": f"{kind} {stage} {row['size']} base {row['base']} {row['precision']} {way} {count} ranks",
+                    "kind": kind, "ranks": count, "batch": a_rank, "global_batch": a_rank * count,
+                    "metrics": {
+                        "pairs_per_second": speed,
+                        "efficiency": efficiency(speed["median"], count, one["metrics"]["pairs_per_second"]["median"]),
+                        "step_ms": row["metrics"]["step_ms"],
+                    },
+                    "phases_ms": row["phases_ms"],
+                    "parameters": row["parameters"],
+                    "failures": row["failures"],
+                }
+            )  # fmt: skip
+    return {
+        "workload": {"stage": stage, "size": rows[0]["key"].split()[2], "way": way, "threads_a_rank": threads},
+        "method": {"rounds": rounds, "steps_a_round": steps, "process": "fresh for each number of ranks"},
+        "definition": "efficiency: pairs/s on N ranks / (N x pairs/s on 1 rank), 1 being one process with one device",
+        "rows": rows,
+    }
+
+
+def _children(ranks: Ranks, launched: bool, count: int, threads: int, task: dict, port: int, out: Path) -> dict:
+    """Runs the task on `count` ranks. Returns rank 0's row, on every rank that waits for it."""
+    mine = ([ranks.rank] if ranks.rank < count else []) if launched else list(range(count))
+    row = None
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "row.json"
+        children = []
+        for rank in mine:
+            local = {"LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1"}
+            if launched:
+                first = ranks.rank - ranks.local_rank
+                local = {"LOCAL_RANK": ranks.local_rank, "LOCAL_WORLD_SIZE": min(ranks.local_world, count - first)}
+            own = local | {"RANK": rank, "WORLD_SIZE": count, "MASTER_PORT": port, "OMP_NUM_THREADS": threads}
+            command = [sys.executable, "-P", str(Path(__file__).resolve()), json.dumps(task), str(out), str(result)]
+            children.append(subprocess.Popen(command, env=os.environ | {key: str(value) for key, value in own.items()}))
+        codes = []
+        try:
+            codes = [child.wait(SECONDS) for child in children]
+        finally:
+            for child in children[len(codes) :]:
+                child.kill()
+        if any(codes):
+            raise RuntimeError(f"scaling on {count} ranks: the measuring process ended with {max(codes, key=abs)}")
+        if 0 in mine:
+            row = json.loads(result.read_text())
+    return dist.from_rank_0(row) if launched else row
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def main() -> None:
+    """A child: measures one way on its group and writes the row."""
+    from benchmarks import step
+
+    task, out, result = json.loads(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
+    torch.backends.cudnn.benchmark = True
+    ranks = dist.init()
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), task["config"]))
+    found = step.measure(ranks, out, config, task["stage"], [task["way"]], task["batch"], task["rounds"], task["steps"])
+    if ranks.rank == 0:
+        result.write_text(json.dumps(found["rows"][0] | {"failures": found["failures"]}))
+    dist.barrier()
+    dist.shutdown()
+
+
+if __name__ == "__main__":
+    main()
