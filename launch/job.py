@@ -117,7 +117,7 @@ class Task:
             from launch.stage_in import stage
 
             try:
-                arguments.append(f"data.root={stage(Path(self.plan.cwd, self.work.shards), self.work.stage_to)}")
+                arguments.append(f"data.staged={stage(Path(self.plan.cwd, self.work.shards), self.work.stage_to)}")
             except UserError as error:
                 print(f"error: [rank {self.place.rank}] {error}", file=sys.stderr, flush=True)
                 return 2

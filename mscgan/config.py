@@ -19,6 +19,7 @@ PRESETS = Path(__file__).parent / "configs"
 class Data:
     root: str = ""  # folder with manifest.json, as shards/build.py writes it
     stage_to: str = ""  # node-local folder that the launcher copies the shards to before training; empty: none
+    staged: str = ""  # the copy, as the launcher tells it to the ranks of a node
     height: int = 128  # pixels; must be what the shards hold
     width: int = 64  # pixels; height or height / 2
     decode: str = "auto"  # JPEG decoding: auto | cpu | mixed (DALI's GPU decoder)
@@ -153,6 +154,8 @@ def _check(config: Config) -> None:
             f"images of {height}x{width} (height x width): the networks take a height that is a power of two, 32 or "
             "more, and a width of the height or half of it; set data.height and data.width"
         )
+    if config.model.base % 8:
+        raise UserError(f"model.base is {config.model.base}; it must be a multiple of 8 (section 3.1's FC layers scale with it)")
     if config.loss.lambda_D and len(config.loss.lambda_D) != config.model.discriminators:
         raise UserError(
             f"loss.lambda_D has {len(config.loss.lambda_D)} weights for model.discriminators="

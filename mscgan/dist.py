@@ -139,7 +139,6 @@ class _SumOverRanks(torch.autograd.Function):
 class _SyncBatchNorm2d(nn.BatchNorm2d):
     """nn.BatchNorm2d over the global batch, on any device, in float32. Ranks may hold batches of different sizes."""
 
-    @torch.compiler.disable
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from mscgan.errors import UserError, run
@@ -111,6 +110,8 @@ def loss_plots(metrics: Path, out: Path) -> None:
     """
     if not metrics.is_file():
         raise UserError(f"no {metrics}; training writes it, so give the folder of a run that has started")
+    from matplotlib.figure import Figure  # half a second, which the ranks of a training need not spend
+
     lines = [json.loads(line) for line in metrics.read_text().splitlines(keepends=True) if line.endswith("\n")]
     if not lines:
         raise UserError(f"{metrics} has no line yet; training writes one every log.every pairs")

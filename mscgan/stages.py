@@ -66,13 +66,13 @@ class Networks:
 
     def enter(self, stage: str) -> None:
         """Starts a stage: its networks trainable in new engines with fresh optimisers, the others frozen."""
+        if self.G is not None:  # an engine leaves its hooks on the parameters: go on with networks that have none
+            tensors, _ = self.state()
+            self.generators, self.discriminators = self._build()
+            self.generators.load_state_dict(_strip(tensors, "G."))
+            self.discriminators.load_state_dict(_strip(tensors, "D."))
         if self.stage == "I":
             self.generators.G1.load_state_dict(self.average.G1.state_dict())
-        if self.G is not None:  # an engine leaves its hooks on the parameters: go on with networks that have none
-            weights = _cpu(self.generators.state_dict()), _cpu(self.discriminators.state_dict())
-            self.generators, self.discriminators = self._build()
-            self.generators.load_state_dict(weights[0])
-            self.discriminators.load_state_dict(weights[1])
         self.stage = stage
         self.generators.requires_grad_(False)
         trained = {"I": self.generators.G1, "II": self.generators.G2, "joint": self.generators}[stage]
@@ -99,8 +99,9 @@ class Networks:
     def follow(self, pairs: int) -> None:
         """Moves the average after a step over `pairs` pairs: after train.ema_halflife pairs a weight counts half."""
         decay = 0.5 ** (pairs / self.config.train.ema_halflife)
-        averages, weights = list(self.average.parameters()), list(self.generators.parameters())
-        torch._foreach_lerp_(averages, weights, 1.0 - decay)
+        with self.G.gathered():
+            averages, weights = list(self.average.parameters()), list(self.generators.parameters())
+            torch._foreach_lerp_(averages, weights, 1.0 - decay)
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
         """Takes the generators' weights, and so their average, from another run's `export`.

@@ -10,7 +10,7 @@ import math
 import signal
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -46,11 +46,11 @@ def train(config: Config) -> int:
         Diverged: a loss is NaN or infinite.
     """
     signalled = _listen()
-    ranks = dist.init()
     folder = _run_folder(config)
     shards = _open_shards(config.data)
-    samples = ShardSet(config.data.root, "test") if "test" in shards.splits else shards
+    samples = ShardSet(shards.root, "test") if "test" in shards.splits else shards
     stages = schedule(config.train.images_I, config.train.images_II, config.train.images_joint)
+    ranks = dist.init()
     micro_batch = _micro_batch(config.train.batch, ranks.world, config.train.accumulate)
     networks = Networks(config, ranks.device, micro_batch)
     images = _resume(config, networks, shards, folder)
@@ -70,8 +70,9 @@ def train(config: Config) -> int:
     telemetry = Telemetry(folder, ranks.rank, total_images=stages[-1].end, start_images=images)
     heartbeat.start(folder, ranks.rank)
     if ranks.rank == 0:
-        save(config, folder / "config.yaml")
+        save(replace(config, data=replace(config.data, staged="")), folder / "config.yaml")
     history = History(folder)
+    code = DONE
     while images < stages[-1].end:
         stage = next(stage for stage in stages if images < stage.end)
         if networks.stage != stage.name:
@@ -96,15 +97,16 @@ def train(config: Config) -> int:
         if over or _due(images, config.train.batch, config.log.samples):
             if ranks.rank == 0:
                 telemetry.pictures(images, sample_grid(networks.average, samples, min(4, len(samples.pairs)), config.data))
+        if over and ranks.rank == 0:
+            _export(networks, folder)
         if saves:
             _save(config, networks, shards, images, folder, ranks)
-        if over and ranks.rank == 0:
-            save_file(networks.export(), folder / "generator.safetensors")
         if stop and images < stages[-1].end:
-            telemetry.close()
-            return AGAIN
+            code = AGAIN
+            break
     telemetry.close()
-    return DONE
+    dist.shutdown()
+    return code
 
 
 @dataclass
@@ -123,7 +125,8 @@ def prepare(batch: Batch, data: Data, dtype: torch.dtype) -> Inputs:
     keypoints = torch.where(batch.flip[:, None, None], flipped, batch.y_keypoints)
     conditions = condition(batch.x, keypoints, batch.flip, data.heatmap, data.sigma, data.radius, dtype)
     mask = body_mask(keypoints, data.height, data.width, data.mask, data.radius)
-    return Inputs(conditions, conditions[:, :3], normalise(batch.y, batch.flip, dtype), mask)
+    x, y = (normalise(images, batch.flip, dtype) for images in (batch.x, batch.y))
+    return Inputs(conditions, x, y, mask)
 
 
 def step_I(networks: Networks, inputs: list[Inputs], config: Config) -> dict[str, Tensor]:
@@ -254,10 +257,10 @@ def _run_folder(config: Config) -> Path:
 
 
 def _open_shards(data: Data) -> ShardSet:
-    shards = ShardSet(data.root, "train")
+    shards = ShardSet(data.staged or data.root, "train")
     if (shards.height, shards.width) != (data.height, data.width):
         raise UserError(
-            f"the shards in {data.root} hold images of {shards.height}x{shards.width} (height x width), the configuration "
+            f"the shards in {shards.root} hold images of {shards.height}x{shards.width} (height x width), the configuration "
             f"says {data.height}x{data.width}; set data.height={shards.height} data.width={shards.width}"
         )
     return shards
@@ -279,9 +282,9 @@ def _micro_batch(batch: int, world: int, accumulate: int) -> int:
 
 def _resume(config: Config, networks: Networks, shards: ShardSet, folder: Path) -> int:
     """Loads the newest checkpoint, or train.init at a run's start. Returns the position in pairs."""
-    newest = checkpoint.newest(folder)
+    newest = dist.from_rank_0(str(checkpoint.newest(folder) or ""))  # a shared file system may show ranks different states
     if newest:
-        tensors, facts = checkpoint.load(newest)
+        tensors, facts = checkpoint.load(Path(newest))
         for name, now in (("shards", shards.fingerprint), ("seed", config.train.seed)):
             if facts[name] != now:
                 raise UserError(f"{newest} was made with {name} {facts[name]}, now it is {now}; set another run=FOLDER")
@@ -300,6 +303,13 @@ def _save(config: Config, networks: Networks, shards: ShardSet, images: int, fol
     tensors["rng"] = torch.get_rng_state()
     facts |= {"images": images, "shards": shards.fingerprint, "seed": config.train.seed}
     checkpoint.save(folder, images, tensors, facts, config.log.keep, ranks)
+
+
+def _export(networks: Networks, folder: Path) -> None:
+    """Before the checkpoint at a stage's end: a run that is started again after that has nothing left to export."""
+    partial = folder / "generator.safetensors.partial"
+    save_file(networks.export(), partial)
+    partial.rename(folder / "generator.safetensors")
 
 
 def main() -> int:
