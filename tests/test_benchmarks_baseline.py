@@ -1,0 +1,91 @@
+"""The other side of the benchmarks computes what this project computes, so that their ratio is one of speed alone."""
+
+import pytest
+import torch
+
+from benchmarks import baseline, ops, step
+from benchmarks.timing import Laps
+from mscgan import dist
+from mscgan.config import load
+from mscgan.networks import Discriminators, Generators
+from mscgan.train import prepare, step_adversarial, step_I
+
+CONFIG = load("demo", ["model.base=8", "train.backend=ddp", "data.height=32", "data.width=16"])
+
+
+@pytest.fixture(scope="module")
+def ranks():
+    yield dist.init("cpu")
+    dist.shutdown()
+
+
+def test_plain_networks_give_the_result_and_the_gradients_of_ours():
+    torch.manual_seed(0)
+    G, D = Generators(32, 16, 8), Discriminators(32, 16, 8, 2)
+    given = torch.randn(3, 21, 32, 16)
+    pairs = [torch.randn(3, 6, 32, 16), torch.randn(3, 6, 16, 8)]
+    for ours, inputs in ((G, [given]), (D, [pairs])):
+        plain = baseline.plain(ours)
+        assert plain.state_dict().keys() == ours.state_dict().keys()
+        results = []
+        for network in (ours, plain):
+            outputs = torch.utils._pytree.tree_leaves(network(*inputs))
+            sum(x.square().sum() for x in outputs).backward()
+            results.append((outputs, [parameter.grad for parameter in network.parameters()]))
+        for mine, theirs in zip(results[0][0] + results[0][1], results[1][0] + results[1][1], strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_no_layer_of_ours_is_left_in_a_plain_network():
+    network = baseline.plain(Generators(32, 16, 8))
+    assert not any(isinstance(module, baseline.Layer) for module in network.modules())
+
+
+@pytest.mark.parametrize("name", ops.table(torch.float32))
+def test_the_eager_version_of_an_op_gives_its_result_and_gradients(name):
+    op = ops.table(torch.float32)[name]
+    torch.manual_seed(1)
+    inputs = op.inputs(2, 32, 16, torch.float32, torch.device("cpu"))
+    found = []
+    for call in (op.ours, op.plain):
+        own = [x.clone().requires_grad_(i in op.differentiated) for i, x in enumerate(inputs)]
+        outputs = call(*own)
+        trained = [x for x in outputs if x.requires_grad]
+        if trained:
+            sum(x.square().sum() for x in trained).backward()
+        found.append(([x.detach() for x in outputs], [own[i].grad for i in op.differentiated]))
+    for mine, theirs in zip(found[0][0] + found[0][1], found[1][0] + found[1][1], strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("forwards", [1, 2])
+@pytest.mark.parametrize("stage", ["I", "II", "joint"])
+def test_a_plain_step_moves_the_weights_as_a_step_of_training_does(ranks, stage, forwards):
+    batch = step.random_batch(CONFIG, 4, ranks.device, 0)
+    plain = baseline.PlainStep(CONFIG, stage, ranks.device, forwards=forwards)
+    plain(batch)
+    networks = step.Networks(CONFIG, ranks.device, 4)
+    networks.enter(stage)
+    start = {name: weight.clone() for name, weight in networks.generators.state_dict().items()}
+    update = step_I if stage == "I" else step_adversarial
+    update(networks, [prepare(batch, CONFIG.data, torch.float32)], CONFIG)
+    theirs = {f"{name}.{key}": w for name in ("G1", "G2") for key, w in getattr(plain, name).state_dict().items()}
+    lr = CONFIG.train.lr
+    for name, weight in networks.generators.state_dict().items():
+        # Adam's first step is lr * sign(gradient): where a gradient is all but 0 rounding decides its sign.
+        differs = (weight - theirs[name]).abs() > 0.1 * lr
+        assert differs.float().mean() < 0.02, name
+        assert torch.equal(weight, start[name]) == torch.equal(theirs[name], start[name]), name
+
+
+def test_the_laps_of_a_step_add_up_to_it_and_have_its_phases(ranks):
+    laps = Laps(ranks.device)
+    batch = step.random_batch(CONFIG, 2, ranks.device, 0)
+    one = step.our_step(CONFIG, "joint", 2, ranks, laps, lambda: batch)
+    one()
+    one()
+    found = laps.seconds()
+    assert len(found) == 2
+    for phases in found:
+        assert set(phases) == {"step", *step.PHASES}
+        assert sum(seconds for name, seconds in phases.items() if name != "step") == pytest.approx(phases["step"])

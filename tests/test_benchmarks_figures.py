@@ -1,0 +1,123 @@
+"""The arithmetic of the benchmarks against numbers computed by hand, by numpy and by the project's cost model."""
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import cost, ops, projection, scaling, timing
+from mscgan.config import load
+
+
+def test_percentiles_and_spread_are_numpys():
+    values = list(np.random.default_rng(0).exponential(size=37))
+    found = timing.summary(values)
+    for key, percent in (("p5", 5), ("median", 50), ("p95", 95), ("p99", 99)):
+        assert found[key] == pytest.approx(np.percentile(values, percent))
+    assert found["std"] == pytest.approx(np.std(values, ddof=1))
+    assert found["ci95"] == pytest.approx(1.96 * np.std(values, ddof=1) / 37**0.5)
+    assert timing.summary([2.0])["ci95"] == 0.0
+
+
+def test_a_rate_is_the_count_over_the_median_time():
+    found = timing.rate([0.5, 1.0, 2.0], 8)
+    assert found["median"] == 8.0
+    assert found["p5"] < found["median"] < found["p95"]
+
+
+def test_rounds_change_their_order():
+    order = []
+    timing.interleave({name: lambda name=name: order.append(name) for name in "ABC"}, 3)
+    assert "".join(order) == "ABCCBAABC"
+
+
+def test_the_batch_is_halved_until_it_fits():
+    def measure(batch):
+        if batch > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
+        return {"batch": batch}
+
+    found, failures = timing.halving(32, measure)
+    assert found == {"batch": 8}
+    assert [failure["batch"] for failure in failures] == [32, 16]
+    assert failures[0]["error"] == "CUDA out of memory. Tried to allocate 2 GiB"
+
+
+def test_a_batch_of_one_that_does_not_fit_is_an_error():
+    def measure(batch):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        timing.halving(2, measure)
+
+
+def test_laps_count_from_the_start_of_their_step(monkeypatch):
+    times = iter([0.0, 1.0, 3.0, 10.0, 14.0])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(times))
+    laps = timing.Laps(torch.device("cpu"))
+    for name in ("", "a", "b", "", "a"):
+        laps.lap(name)
+    assert laps.seconds() == [{"step": 3.0, "a": 1.0, "b": 2.0}, {"step": 4.0, "a": 4.0}]
+    assert laps.seconds() == []
+
+
+@pytest.mark.parametrize(
+    ("preset", "joint", "I", "II", "generators", "discriminators"),
+    [("market1501", 305, 161, 198, 93.0, 22.1), ("deepfashion", 3226, 1635, 2136, 373.2, 89.3)],
+)
+def test_flops_a_pair_are_those_of_the_cost_model(preset, joint, I, II, generators, discriminators):
+    counted = cost.networks(load(preset))
+    for stage, gflop in (("joint", joint), ("I", I), ("II", II)):
+        assert cost.gflop_a_pair(counted.gflop, stage) == pytest.approx(gflop, rel=2e-3)
+    trained = cost.trained_parameters(counted.parameters, "joint")
+    assert trained["G"] / 1e6 == pytest.approx(generators, rel=2e-3)
+    assert trained["D"] / 1e6 == pytest.approx(discriminators, rel=2e-3)
+    assert cost.trained_parameters(counted.parameters, "I")["D"] == 0
+
+
+def test_bytes_of_the_pyramid_are_the_floor_of_the_cost_model():
+    # 9 channels read, 12 * (1 + 1/4 + 1/16) written with three scales: 24.75 units of H * W elements.
+    op = ops.table(torch.float32)["pyramid"]
+    inputs = op.inputs(2, 32, 16, torch.float32, torch.device("cpu"))
+    assert op.forward_bytes(inputs, op.plain(*inputs)) == 24.75 * 32 * 16 * 4 * 2
+
+
+def test_bytes_of_bias_act_are_read_write_and_a_bit():
+    op = ops.table(torch.float32)["bias_act"]
+    inputs = op.inputs(1, 8, 8, torch.float32, torch.device("cpu"))
+    elements = 128 * 64
+    assert op.forward_bytes(inputs, op.plain(*inputs)) == elements * 8 + 128 * 4 + elements // 8
+    assert op.backward_bytes(inputs, op.plain(*inputs)) == elements * 8 + elements // 8
+
+
+def test_ranks_are_powers_of_two_and_the_last_is_all():
+    assert scaling.counts(1) == [1]
+    assert scaling.counts(2) == [1, 2]
+    assert scaling.counts(8) == [1, 2, 4, 8]
+    assert scaling.counts(6) == [1, 2, 4, 6]
+
+
+def test_strong_scalings_batch_gives_equal_shares_everywhere():
+    assert scaling.global_batch(16, 4) == 16
+    assert scaling.global_batch(2, 8) == 8
+    assert scaling.global_batch(16, 6) == 24
+
+
+def test_efficiency_is_one_where_ranks_add_up():
+    assert scaling.efficiency(80.0, 8, 10.0) == 1.0
+    assert scaling.efficiency(60.0, 8, 10.0) == 0.75
+
+
+def test_projection_matches_a_calculation_by_hand():
+    # 2 * 15 / 16 * 1e9 B / 50e9 B/s = 37.5 ms, 2.5 ms of it behind 35 ms of backward; D: 3.75 ms, all hidden.
+    exchanges = [projection.Exchange(1e9, 0.035), projection.Exchange(1e8, 0.005)]
+    found = projection.project(0.1, exchanges, batch=16, nodes=2, ranks_a_node=8, bandwidth=50e9)
+    assert found["ranks"] == 16
+    assert found["all_reduce_ms"] == pytest.approx(41.25)
+    assert found["exposed"]["step_ms"] == pytest.approx(141.25)
+    assert found["hidden"]["step_ms"] == pytest.approx(102.5)
+    assert found["hidden"]["pairs_per_second"] == pytest.approx(16 * 16 / 0.1025)
+    assert found["hidden"]["efficiency"] == pytest.approx(0.1 / 0.1025)
+
+
+def test_one_rank_exchanges_nothing():
+    assert projection.all_reduce_seconds(1e9, 1, 1e9) == 0.0
