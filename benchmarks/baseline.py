@@ -19,7 +19,11 @@ from mscgan.data.loader import Batch
 from mscgan.layers import SLOPE, Layer
 from mscgan.networks import Discriminators, Generators
 
-ACTS = {"relu": lambda: nn.ReLU(inplace=True), "leaky_relu": lambda: nn.LeakyReLU(SLOPE, inplace=True), "linear": nn.Identity}
+ACTS = {
+    "relu": lambda: nn.ReLU(inplace=True),
+    "leaky_relu": lambda: nn.LeakyReLU(SLOPE, inplace=True),
+    "linear": nn.Identity,
+}
 
 
 class PlainLayer(nn.Module):
@@ -157,7 +161,9 @@ class PlainStep:
                 _, fakes = pyramid(x, y, y_hat, scales)
             (fake_logits,) = getattr(self.D, "module", self.D)(fakes)
         L1, bg = masked_l1(y_hat, y, mask)
-        adversarial = sum(w * F.softplus(-logits.float()).mean() for w, logits in zip(lambda_D, fake_logits, strict=True))
+        adversarial = sum(
+            w * F.softplus(-logits.float()).mean() for w, logits in zip(lambda_D, fake_logits, strict=True)
+        )
         total = loss.lambda_L1_2 * L1 + loss.lambda_bg_2 * bg + adversarial
         if self.stage == "joint":
             L1, bg = masked_l1(y1, y, mask)

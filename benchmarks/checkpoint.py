@@ -16,12 +16,15 @@ from mscgan.train import DTYPES, prepare, step_adversarial
 
 
 def measure(ranks: Ranks, out: Path, config: Config, backends: dict[str, list[str]], rounds: int) -> dict:
-    """Rows for the joint stage, whose state is the largest, by backend. The file lies in OUT, on the disk to be measured."""
-    rows = [_row(ranks, out / f"checkpoint-{name}", changed(config, overrides), name, rounds) for name, overrides in backends.items()]
+    """Rows for the joint stage, whose state is the largest, by backend. The files lie in OUT."""
+    rows = [
+        _row(ranks, out / f"checkpoint-{name}", changed(config, overrides), name, rounds)
+        for name, overrides in backends.items()
+    ]
     return {
         "workload": {"stage": "joint", "size": f"{config.data.height}x{config.data.width}", "base": config.model.base},
-        "method": {"rounds": rounds, "save": "gather to the CPU, write, fsync, rename", "load": "read from the page cache, restore"},
-        "definition": "save_seconds: training stands still that long at each checkpoint; load_seconds: read and restore",
+        "method": {"rounds": rounds, "save": "gather to the CPU, write, fsync, rename", "load": "page cache, restore"},
+        "definition": "save_seconds: training stands still so long at each save; load_seconds: read and restore",
         "rows": rows,
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Two records side by side: the ratio of every metric that both have, and which became worse by more than their noise."""
+"""Two records side by side: the ratio of every metric that both have, and which became worse, noise allowed for."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +32,8 @@ class Line:
 def compare(before: dict, after: dict, tolerance: float) -> list[Line]:
     """The metrics of `before`, in its order, each with its counterpart in `after`.
 
-    A metric is a regression when it is worse by more than `tolerance` plus the 95 % intervals of both sides (relative), or
-    when a section that was run again lacks it. Sections that `after` has not run are left out.
+    A metric is a regression when it is worse by more than `tolerance` plus the 95 % intervals of both sides (relative),
+    or when a section that was run again lacks it. Sections that `after` has not run are left out.
     """
     lines = []
     for name, section in before["sections"].items():

@@ -5,8 +5,8 @@ half is the gradient of the weights and half that of the input.
     stage I      3 G1
     stage II     G1 + 3 G2 + 8 D        (G1 is frozen)
     joint        3 (G1 + G2) + 8 D
-8 D: forward of real and fake pairs (2), their backward (4), and in the generators' loss forward (1) and the gradient of the
-input (1). The generator runs once a step; a step that runs it twice is credited with no more than these.
+8 D: forward of real and fake pairs (2), their backward (4), and in the generators' loss forward (1) and the gradient of
+the input (1). The generator runs once a step; a step that runs it twice is credited with no more than these.
 """
 
 import time
@@ -14,10 +14,9 @@ from typing import NamedTuple
 
 import torch
 
+from benchmarks.timing import synchronize
 from mscgan.config import Config
 from mscgan.networks import Discriminators, Generators, costs
-
-from benchmarks.timing import synchronize
 
 H200_BF16 = 989e12  # dense bf16, NVIDIA's data sheet of H100 SXM and H200
 FORMULA = {"I": "3 G1", "II": "G1 + 3 G2 + 8 D", "joint": "3 (G1 + G2) + 8 D"}

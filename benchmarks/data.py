@@ -1,7 +1,7 @@
 """Decoded images a second: this project's loader beside what people use instead, on the same shards.
 
-Every way makes uint8 batches (N, H, W, 3) and yields how many images one holds; the loader's, DALI's and the ceiling's are
-on the device. A window of a way begins with batches that are not counted: they were decoded while the others ran.
+Every way makes uint8 batches (N, H, W, 3) and yields how many images one holds; the loader's, DALI's and the ceiling's
+are on the device. A window of a way begins with batches that are not counted: they were decoded while the others ran.
 """
 
 import io
@@ -65,7 +65,9 @@ class _Pairs(Dataset):
 
 def dataloader_pillow(shards: ShardSet, batch: int, workers: int) -> Iterator[int]:
     """torch's DataLoader with `workers` processes that decode with Pillow, pairs in random order."""
-    source = DataLoader(_Pairs(shards), batch // 2, shuffle=True, num_workers=workers, persistent_workers=True, drop_last=True)
+    source = DataLoader(
+        _Pairs(shards), batch // 2, shuffle=True, num_workers=workers, persistent_workers=True, drop_last=True
+    )
     while True:
         for images, _ in source:
             yield images.flatten(0, 1).shape[0]
@@ -78,7 +80,11 @@ def dali_webdataset(shards: ShardSet, batch: int, threads: int, ranks: Ranks, de
     pipeline = Pipeline(batch, threads, ranks.device.index if on_gpu else None, prefetch_queue_depth=2)
     with pipeline:
         jpegs = fn.readers.webdataset(
-            paths=tars, index_paths=[f"{tar[:-4]}.idx" for tar in tars], ext=["jpg"], random_shuffle=True, initial_fill=256
+            paths=tars,
+            index_paths=[f"{tar[:-4]}.idx" for tar in tars],
+            ext=["jpg"],
+            random_shuffle=True,
+            initial_fill=256,
         )
         images = fn.decoders.image(
             jpegs, device=decode, output_type=types.RGB, adjust_orientation=False, jpeg_fancy_upsampling=True
@@ -136,8 +142,10 @@ class Window:
         self.rates.append(dist.mean({"rate": rate})["rate"] * torch.distributed.get_world_size())
 
 
-def measure(ranks: Ranks, out, sizes: list[tuple[int, int]], people: int, batch: int, rounds: int, seconds: float) -> dict:
-    """Rows for every size and way. Each rank decodes on its share of the machine's cores; rates are sums over the ranks."""
+def measure(
+    ranks: Ranks, out, sizes: list[tuple[int, int]], people: int, batch: int, rounds: int, seconds: float
+) -> dict:
+    """Rows for every size and way. Rates are sums over the ranks, which share the machine's cores."""
     threads = max(1, len(os.sched_getaffinity(0)) // ranks.local_world)
     rows, workload = [], {}
     for height, width in sizes:
@@ -169,7 +177,12 @@ def measure(ranks: Ranks, out, sizes: list[tuple[int, int]], people: int, batch:
             window.source.close()
     return {
         "workload": workload | {"batch_images": batch, "threads_a_rank": threads, "ranks": ranks.world},
-        "method": {"rounds": rounds, "window_seconds": seconds, "settle_batches": SETTLE, "order": "interleaved, alternating"},
+        "method": {
+            "rounds": rounds,
+            "window_seconds": seconds,
+            "settle_batches": SETTLE,
+            "order": "interleaved, alternating",
+        },
         "definition": "images_per_second: decoded uint8 images over all ranks, two a pair",
         "rows": rows,
     }

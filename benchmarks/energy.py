@@ -13,7 +13,7 @@ import torch
 
 
 class Energy:
-    """with Energy(device) as energy: ...; energy.result() -> {"joules", "sampled_joules", "seconds", "watts"} or None."""
+    """with Energy(device) as energy: ...; result() -> {"joules", "sampled_joules", "seconds", "watts"} or None."""
 
     def __init__(self, device: torch.device):
         self._handle, self._before, self._result = None, 0, None

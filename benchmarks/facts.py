@@ -21,7 +21,7 @@ PACKAGES = (
 
 
 def identity() -> dict:
-    """The code and the command. A launcher's snapshot of the code has no git; the launch.json beside it names the commit."""
+    """The code and the command. A launcher's snapshot has no git; the launch.json beside it names the commit."""
     commit, dirty, launch = None, None, ROOT.parent / "launch.json"
     if (ROOT / ".git").exists():
         commit = _output("git", "-C", str(ROOT), "rev-parse", "HEAD")

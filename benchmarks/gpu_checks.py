@@ -52,8 +52,17 @@ def bars(records: list[dict]) -> list[Bar]:
             found.append(Bar(f"{op}, {which}: times torch.compile's", metrics.get("times_compiled"), 1.0))
     found.append(Bar("joint step: share of the bf16 matrix rate", _metric(records, OURS, "matrix_share"), 0.5))
     found.append(Bar("joint step: times eager fp32 NCHW", _ratio(records, OURS, "plain"), 2.5))
-    found.append(Bar("joint step: times torch.compile + DDP + bf16 without our ops", _ratio(records, OURS, "compiled"), 1.15))
-    found.append(Bar("joint step: data wait, share of the step", _metric(records, "loader", "data_wait_share"), 0.01, at_most=True))
+    found.append(
+        Bar("joint step: times torch.compile + DDP + bf16 without our ops", _ratio(records, OURS, "compiled"), 1.15)
+    )
+    found.append(
+        Bar(
+            "joint step: data wait, share of the step",
+            _metric(records, "loader", "data_wait_share"),
+            0.01,
+            at_most=True,
+        )
+    )
     found.append(Bar("joint step: ZeRO-1, times DDP", _ratio(records, "zero1", "ddp"), 0.95))
     return found
 
@@ -73,7 +82,9 @@ def _ratio(records: list[dict], above: str, below: str) -> float | None:
 
 def _steps(records: list[dict]) -> list[list[dict]]:
     """The joint steps of each record that has any."""
-    found = [[row for row in one["sections"].get("step", {}).get("rows", []) if row["stage"] == "joint"] for one in records]
+    found = [
+        [row for row in one["sections"].get("step", {}).get("rows", []) if row["stage"] == "joint"] for one in records
+    ]
     return [rows for rows in found if rows]
 
 
@@ -95,7 +106,9 @@ def main() -> int:
         raise UserError(f"no folder {out}; run benchmarks/run_gpu_checks.sh {out} first")
     records = [record.read(path) for path in sorted(out.glob("*/record.json"))]
     found = bars(records)
-    device = next((gpu["name"] for one in records for gpu in one["system"]["gpus"]), "no GPU: not what these bars are about")
+    device = next(
+        (gpu["name"] for one in records for gpu in one["system"]["gpus"]), "no GPU: not what these bars are about"
+    )
     text = f"Bars on a GPU ({device})\n\n{table(found)}\n\n{sum(bar.met for bar in found)} of {len(found)} met"
     (out / "bars.md").write_text(text + "\n")
     print(text)

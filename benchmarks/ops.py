@@ -2,8 +2,8 @@
 
 GB/s counts the bytes that the op has to move, the same for all three: every input read once, every output written once,
 one bit an element where a backward pass needs a sign, and in the backward pass the gradients read, the inputs that it
-needs read again, and the result written. A channels_last pixel is one piece of memory: where a gradient is needed of half
-its channels, all of them are read. Inputs are several sets, together larger than the cache, used in turn.
+needs read again, and the result written. A channels_last pixel is one piece of memory: where a gradient is needed of
+half its channels, all of them are read. Inputs are several sets, together larger than the cache, used in turn.
 """
 
 import math
@@ -144,8 +144,10 @@ def table(dtype: torch.dtype) -> dict[str, Op]:
     }  # fmt: skip
 
 
-def measure(device: torch.device, dtype: torch.dtype, size: tuple[int, int], megabytes: int, rounds: int, seconds: float) -> dict:
-    """Rows for each op, pass ("forward", "forward+backward") and implementation, at about `megabytes` a forward pass."""
+def measure(
+    device: torch.device, dtype: torch.dtype, size: tuple[int, int], megabytes: int, rounds: int, seconds: float
+) -> dict:
+    """Rows for each op, pass (forward, forward+backward) and implementation; a forward moves about `megabytes`."""
     copy = copy_rate(device)
     cache = torch.cuda.get_device_properties(device).L2_cache_size if device.type == "cuda" else 32 << 20
     rows = []
@@ -154,17 +156,29 @@ def measure(device: torch.device, dtype: torch.dtype, size: tuple[int, int], meg
         if device.type == "cuda":
             torch.cuda.empty_cache()
     return {
-        "workload": {"size": f"{size[0]}x{size[1]}", "dtype": str(dtype).removeprefix("torch."), "format": "channels_last",
+        "workload": {"size": f"{size[0]}x{size[1]}", "dtype": str(dtype).split(".")[-1], "format": "channels_last",
                      "pyramid_channels": 8 if device.type == "cuda" else 6, "bias_act_channels": CHANNELS},
-        "method": {"rounds": rounds, "seconds_a_measurement": seconds, "cache_bytes": cache, "order": "interleaved, alternating"},
-        "definition": "gigabytes_per_second: bytes that the op has to move / time; copy_share: of the measured copy rate",
+        "method": {"rounds": rounds, "seconds": seconds, "cache_bytes": cache, "order": "interleaved, alternating"},
+        "definition": "gigabytes_per_second: bytes that the op has to move / time; share of the copy rate in this run",
         "copy_gigabytes_per_second": copy / 1e9,
         "matrix_teraflops": matrix_rate(device, dtype) / 1e12,
         "rows": rows,
     }  # fmt: skip
 
 
-def _rows(name, op, device, dtype, size, wanted, cache, copy, rounds, seconds) -> list[dict]:
+def _rows(
+    name: str,
+    op: Op,
+    device: torch.device,
+    dtype: torch.dtype,
+    size: tuple[int, int],
+    wanted: int,
+    cache: int,
+    copy: float,
+    rounds: int,
+    seconds: float,
+) -> list[dict]:
+    """One op: `wanted` bytes a forward pass, inputs that together are twice the cache."""
     one = op.inputs(1, *size, dtype, device)
     count = max(1, round(wanted / op.forward_bytes(one, op.plain(*one))))
     needed = op.forward_bytes(one, op.plain(*one)) * count
@@ -178,48 +192,45 @@ def _rows(name, op, device, dtype, size, wanted, cache, copy, rounds, seconds) -
     passes = {"forward": op.forward_bytes(sets[0], outputs)}
     if op.differentiated:
         passes["forward+backward"] = passes["forward"] + op.backward_bytes(sets[0], outputs)
-    flops = op.flops(sets[0], outputs)
+    facts = {"op": name, "pairs": count, "sets": len(sets), "flops": op.flops(sets[0], outputs)}
     grads = {}  # by shape and layout; made once, as they come from elsewhere in training
     rows = []
-    for name_of_pass, moved in passes.items():
-        times = {implementation: [] for implementation in implementations}
-        backward = name_of_pass != "forward"
-        calls = {
-            implementation: _turns(call, sets, op.differentiated if backward else (), grads)
-            for implementation, call in implementations.items()
-        }
-        for call in calls.values():
-            for _ in sets:
-                call()
-        interleave(
-            {key: lambda key=key: times[key].append(call_seconds(calls[key], device, seconds)[0]) for key in calls}, rounds
-        )
-        eager, compiled = (summary(times[key])["median"] for key in ("eager", "compiled"))
-        for implementation, measured in times.items():
-            spent = summary(measured)
-            speed = moved / spent["median"]
-            rows.append(
-                {
-                    "key": f"{name} {name_of_pass} {implementation}",
-                    "op": name,
-                    "pass": name_of_pass,
-                    "implementation": implementation,
-                    "pairs": count,
-                    "bytes": moved,
-                    "flops": flops,
-                    "sets": len(sets),
-                    "metrics": {
-                        "microseconds": {key: 1e6 * spent[key] for key in ("median", "p5", "p95", "ci95")},
-                        "gigabytes_per_second": {
-                            "median": speed / 1e9, "ci95": speed / 1e9 * spent["ci95"] / spent["median"]
-                        },
-                        "copy_share": speed / copy,
-                        "times_eager": eager / spent["median"],
-                        "times_compiled": compiled / spent["median"],
-                    },
-                }
-            )  # fmt: skip
+    for which, moved in passes.items():
+        differentiated = op.differentiated if which != "forward" else ()
+        calls = {key: _turns(call, sets, differentiated, grads) for key, call in implementations.items()}
+        times = _times(calls, len(sets), device, rounds, seconds)
+        for key, measured in times.items():
+            row = {"key": f"{name} {which} {key}", "pass": which, "implementation": key, "bytes": moved} | facts
+            others = {other: summary(times[other])["median"] for other in ("eager", "compiled")}
+            rows.append(row | {"metrics": _metrics(summary(measured), moved, copy, others)})
     return rows
+
+
+def _times(
+    calls: dict[str, Callable[[], None]], sets: int, device: torch.device, rounds: int, seconds: float
+) -> dict[str, list[float]]:
+    """Seconds a call of each, one number a round, after one call for each set of inputs."""
+    times = {key: [] for key in calls}
+    for call in calls.values():
+        for _ in range(sets):
+            call()
+
+    def measured(key: str) -> Callable[[], None]:
+        return lambda: times[key].append(call_seconds(calls[key], device, seconds)[0])
+
+    interleave({key: measured(key) for key in calls}, rounds)
+    return times
+
+
+def _metrics(spent: dict, moved: int, copy: float, others: dict[str, float]) -> dict:
+    speed = moved / spent["median"]
+    return {
+        "microseconds": {key: 1e6 * spent[key] for key in ("median", "p5", "p95", "ci95")},
+        "gigabytes_per_second": {"median": speed / 1e9, "ci95": speed / 1e9 * spent["ci95"] / spent["median"]},
+        "copy_share": speed / copy,
+        "times_eager": others["eager"] / spent["median"],
+        "times_compiled": others["compiled"] / spent["median"],
+    }
 
 
 def _turns(call, sets: list[list[Tensor]], differentiated: tuple[int, ...], grads: dict) -> Callable[[], None]:
@@ -233,7 +244,9 @@ def _turns(call, sets: list[list[Tensor]], differentiated: tuple[int, ...], grad
         outputs = call(*inputs)
         if differentiated:
             outputs = [output for output in outputs if output.requires_grad]
-            torch.autograd.grad(outputs, [inputs[number] for number in differentiated], [_grad(o, grads) for o in outputs])
+            torch.autograd.grad(
+                outputs, [inputs[number] for number in differentiated], [_grad(o, grads) for o in outputs]
+            )
 
     return next_set
 

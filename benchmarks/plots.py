@@ -22,7 +22,9 @@ def plot(record: dict, folder: Path) -> list[str]:
         if drawn:
             name = {"scaling": "scaling.png", "step": "phases.png", "ops": "roofline.png"}[section]
             system = record["system"]
-            device = system["gpus"][0]["name"] if system["gpus"] else f"CPU only: {system['cpu']}, {system['cores']} cores"
+            device = (
+                system["gpus"][0]["name"] if system["gpus"] else f"CPU only: {system['cpu']}, {system['cores']} cores"
+            )
             axes.set_title(f"{drawn} ({device})", fontsize=10)
             figure.savefig(folder / name, dpi=120)
             written.append(name)
@@ -73,7 +75,9 @@ def _roofline(axes, section: dict) -> str:
     for row, intensity in zip(rows, intensities, strict=True):
         seconds = row["metrics"]["microseconds"]["median"] / 1e6
         label = row["op"] if row["implementation"] == "ours" else None
-        axes.plot(intensity, row["flops"] / seconds, marks[row["implementation"]], color=colours[row["op"]], label=label)
+        axes.plot(
+            intensity, row["flops"] / seconds, marks[row["implementation"]], color=colours[row["op"]], label=label
+        )
     axes.set(xscale="log", yscale="log", xlabel="FLOP / byte", ylabel="FLOP / s")
     axes.legend(fontsize=7, title="o ours   x eager   ^ compiled", title_fontsize=7)
     return "Ops, forward pass"

@@ -7,8 +7,8 @@
         {"status": "ok" | "failed", "seconds", "error", "workload": {...}, "method": {...}, "rows": [...], ...}},
      "projection": [...]  calculated, never measured}
 
-A row has a "key", unique in its section, "metrics" (name -> number, or {"median", "p5", "p95", "ci95"}), and facts of its
-own. Readers accept any minor version, ignore fields that they do not know, and refuse another major version.
+A row has a "key", unique in its section, "metrics" (name -> number, or {"median", "p5", "p95", "ci95"}), and facts of
+its own. Readers accept any minor version, ignore fields that they do not know, and refuse another major version.
 """
 
 import json

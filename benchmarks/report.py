@@ -46,7 +46,15 @@ def _data(section: dict) -> list[list[str]]:
     for row in section["rows"]:
         metrics = row["metrics"]
         batch = " / ".join(f"{metrics['batch_ms'][key]:.1f}" for key in ("p50", "p95", "p99"))
-        rows.append([row["size"], row["way"], _spread(metrics["images_per_second"], 0), _number(metrics["times_webdataset"]), batch])
+        rows.append(
+            [
+                row["size"],
+                row["way"],
+                _spread(metrics["images_per_second"], 0),
+                _number(metrics["times_webdataset"]),
+                batch,
+            ]
+        )
     return [head, *rows]
 
 
@@ -57,7 +65,8 @@ def _ops(section: dict) -> list[list[str]]:
         metrics = row["metrics"]
         rows.append([
             row["op"], row["pass"], row["implementation"], f"{value(metrics['microseconds']):.0f}",
-            _spread(metrics["gigabytes_per_second"], 1), _percent(metrics["copy_share"]), _number(metrics["times_eager"]),
+            _spread(metrics["gigabytes_per_second"], 1), _percent(metrics["copy_share"]),
+            _number(metrics["times_eager"]),
             _number(metrics["times_compiled"]),
         ])  # fmt: skip
     copy = f"{section['copy_gigabytes_per_second']:.1f}"
@@ -74,8 +83,9 @@ def _step(section: dict) -> list[list[str]]:
         G = phases.get("G forward", 0.0) + phases.get("G backward", 0.0)
         optimizer = phases.get("optimizer", 0.0) + phases.get("EMA", 0.0)
         rows.append([
-            row["stage"], row["size"], row["precision"], row["way"], str(row["batch"]), _spread(metrics["pairs_per_second"], 1),
-            f"{times['median']:.1f} / {times['p95']:.1f}", f"{metrics['teraflops']:.3g}", _percent(metrics["matrix_share"]),
+            row["stage"], row["size"], row["precision"], row["way"], str(row["batch"]),
+            _spread(metrics["pairs_per_second"], 1), f"{times['median']:.1f} / {times['p95']:.1f}",
+            f"{metrics['teraflops']:.3g}", _percent(metrics["matrix_share"]),
             _percent(metrics["peak_share"]), "" if memory is None else f"{memory / 2**30:.1f}",
             _number(metrics["joules_per_pair"]), _percent(metrics["data_wait_share"], 2),
             f"{phases.get('D', 0.0):.1f} / {G:.1f} / {optimizer:.1f}" if phases else "",
@@ -101,7 +111,8 @@ def _checkpoint(section: dict) -> list[list[str]]:
     for row in section["rows"]:
         metrics = row["metrics"]
         rows.append([
-            row["key"], f"{row['bytes'] / 1e6:.0f}", _spread(metrics["save_seconds"], 3), _spread(metrics["gather_seconds"], 3),
+            row["key"], f"{row['bytes'] / 1e6:.0f}", _spread(metrics["save_seconds"], 3),
+            _spread(metrics["gather_seconds"], 3),
             f"{metrics['save_megabytes_per_second']:.0f}", _spread(metrics["load_seconds"], 3),
             "yes" if row["restored_equal"] else "NO",
         ])  # fmt: skip
@@ -112,16 +123,21 @@ TABLES = {"data": _data, "ops": _ops, "step": _step, "scaling": _scaling, "check
 
 
 def _projection(projection: dict) -> list[str]:
-    rows = [["nodes", "ranks", "all-reduce ms", "pairs/s, nothing hidden", "efficiency", "pairs/s, hidden", "efficiency"]]
+    rows = [
+        ["nodes", "ranks", "all-reduce ms", "pairs/s, nothing hidden", "efficiency", "pairs/s, hidden", "efficiency"]
+    ]
     for row in projection["rows"]:
-        bounds = [[f"{row[name]['pairs_per_second']:.1f}", _percent(row[name]["efficiency"])] for name in ("exposed", "hidden")]
+        bounds = [
+            [f"{row[name]['pairs_per_second']:.1f}", _percent(row[name]["efficiency"])]
+            for name in ("exposed", "hidden")
+        ]
         rows.append([str(row["nodes"]), str(row["ranks"]), f"{row['all_reduce_ms']:.1f}", *bounds[0], *bounds[1]])
     gradients = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in projection["gradient_bytes"].items())
     return [
         "## Projection: calculated, not measured",
         "",
         f"From the measured step `{projection['from']}`, gradients of {gradients}, and a network with "
-        f"{projection['network_gigabytes_per_second']:g} GB/s of bus bandwidth. benchmarks/projection.py has the formula.",
+        f"{projection['network_gigabytes_per_second']:g} GB/s of bus bandwidth; projection.py has the formula.",
         "",
         *_table(rows),
         "",

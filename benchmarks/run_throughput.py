@@ -4,7 +4,7 @@
     python benchmarks/run_throughput.py compare A/record.json B/record.json
 
 Each run writes DIR/RUN/{record.json, report.md, *.png}. Started by launch/submit.py --job throughput or torchrun it
-measures on all ranks. Exit codes: 0 done, 1 a section failed or a comparison found a regression, 2 a mistake of the user's.
+measures on all ranks. Exit codes: 0 done, 1 a section failed or a comparison found a regression, 2 a user's mistake.
 """
 
 import argparse
@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch  # noqa: E402
 
-from benchmarks import checkpoint, compare, cost, data, ops, plots, projection, record, report, scaling, step  # noqa: E402
+from benchmarks import checkpoint, compare, cost, data, ops, plots, projection, record, report, scaling, step  # noqa: E402  # noqa: E402
 from mscgan import dist  # noqa: E402
 from mscgan.config import load  # noqa: E402
 from mscgan.errors import UserError, run  # noqa: E402
@@ -67,7 +67,7 @@ def _ops(a, ranks) -> dict:
 
 def _step(a, ranks) -> dict:
     on_gpu = ranks.device.type == "cuda"
-    rounds, steps = (5, 2) if a.quick else (10, 10 if on_gpu else 3)
+    rounds, steps = (4, 5 if on_gpu else 2) if a.quick else (10, 10 if on_gpu else 3)
     matrix = cost.matrix_rate(ranks.device, torch.bfloat16 if on_gpu else torch.float32)
     rows, failures = [], []
     for preset in a.configs:
@@ -76,8 +76,10 @@ def _step(a, ranks) -> dict:
             for stage in a.stages:
                 batch = a.batch or _batch(config, on_gpu)
                 seconds = a.energy_seconds if on_gpu else 0.0
+                # The others have a precision of their own: once is enough.
+                ways = [way for way in a.ways if precision == a.precisions[0] or way not in step.PLAIN]
                 found = step.measure(
-                    ranks, a.out, config, stage, a.ways, batch, a.rounds or rounds, a.steps or steps,
+                    ranks, a.out, config, stage, ways, batch, a.rounds or rounds, a.steps or steps,
                     energy_seconds=seconds, people=a.people, matrix_rate=matrix,
                 )  # fmt: skip
                 rows += found["rows"]
@@ -86,7 +88,8 @@ def _step(a, ranks) -> dict:
         "workload": {"configs": a.configs, "set": a.set, "weights": "float32", "average": "ours only", "seed": 0},
         "method": {
             "warm_up_steps": 3, "rounds": a.rounds or rounds, "steps_a_round": a.steps or steps,
-            "order": "ways in turn, alternating", "timer": "CUDA events within a step, wall clock a round" if on_gpu else "wall clock",
+            "order": "ways in turn, alternating",
+            "timer": "CUDA events within a step, wall clock a round" if on_gpu else "wall clock",
             "sync": "at the ends of a round",
         },
         "definition": "pairs_per_second: global batch / wall time of a step; TFLOP/s by the formula of each row, the "
@@ -119,7 +122,9 @@ MEASURE = {"data": _data, "ops": _ops, "step": _step, "scaling": _scaling, "chec
 def _project(a, section: dict) -> dict:
     config = load(a.configs[-1], a.set)
     trained = cost.trained_parameters(cost.networks(config).parameters, a.stages[-1])
-    travels = 4 if a.scaling_way == "ddp" or a.precisions[0] == "fp32" else 2  # DDP reduces float32, ours with ZeRO 16 bits
+    travels = (
+        4 if a.scaling_way == "ddp" or a.precisions[0] == "fp32" else 2
+    )  # DDP reduces float32, ours with ZeRO 16 bits
     return projection.of_section(section, trained, travels, a.nodes, a.gpus_per_node, a.network)
 
 
@@ -132,12 +137,23 @@ def _defaults(a: argparse.Namespace, ranks) -> None:
     """What was not given, by the device: the paper's sizes on a GPU, the demo on a CPU."""
     on_gpu = ranks.device.type == "cuda"
     a.configs = a.configs or (["market1501", "deepfashion"] if on_gpu else ["demo"])
-    a.precisions = a.precisions or (["bf16"] if on_gpu or a.quick else ["fp32"])
-    if not on_gpu:
-        a.precisions = ["fp32"] if a.quick else a.precisions
-    zeros = ["zero1"] if a.quick else ["zero0", "zero1", "zero2", "zero3"]
-    compiled = ["compiled"] if a.quick else ["compiled", "compiled-2", "ddp+compile"]
-    a.ways = a.ways or ["ddp", *zeros, "loader", "plain", "plain-1", *(compiled if on_gpu or not a.quick else [])]
+    # float32 first: DeepSpeed keeps its autocast dtype for the whole process.
+    a.precisions = sorted(a.precisions or (["bf16"] if on_gpu else ["fp32"]), reverse=True)
+    quick = ["ddp", "zero1", "loader", "plain", *(["compiled"] if on_gpu else [])]
+    every = [
+        "ddp",
+        "ddp+compile",
+        "zero0",
+        "zero1",
+        "zero2",
+        "zero3",
+        "loader",
+        "plain",
+        "plain-1",
+        "compiled",
+        "compiled-2",
+    ]
+    a.ways = a.ways or (quick if a.quick else every)
     if a.people is None:
         a.people = 40 if a.quick else 100
 
@@ -157,7 +173,9 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--quick", action="store_true", help="fewer repeats: minutes instead of an hour")
     common.add_argument("--rounds", type=int, default=0, help="repeats of each measurement")
     common.add_argument("--seconds", type=float, default=0.0, help="of one measurement of data or ops")
-    common.add_argument("--sizes", nargs="+", default=["128x64", "256x256"], metavar="HxW", help="of data; ops takes the last")
+    common.add_argument(
+        "--sizes", nargs="+", default=["128x64", "256x256"], metavar="HxW", help="of data; ops takes the last"
+    )
     common.add_argument("--people", type=int, help="synthetic people in the shards, 8 images each")
     common.add_argument("--images", type=int, default=64, help="a batch of `data`")
     common.add_argument("--megabytes", type=int, default=0, help="that a forward pass of `ops` moves")
@@ -165,7 +183,9 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--set", nargs="+", default=[], metavar="key=value", help="changes of the configuration")
     common.add_argument("--stages", nargs="+", default=["I", "II", "joint"], choices=("I", "II", "joint"))
     common.add_argument("--precisions", nargs="+", choices=("bf16", "fp16", "fp32"))
-    common.add_argument("--ways", nargs="+", metavar="WAY", help="of a step: ddp, zero1, loader, plain ... (benchmarks/step.py)")
+    common.add_argument(
+        "--ways", nargs="+", metavar="WAY", help="of a step: ddp, zero1, loader, plain ... (benchmarks/step.py)"
+    )
     common.add_argument("--batch", type=int, default=0, help="pairs a rank")
     common.add_argument("--steps", type=int, default=0, help="a round of step and scaling")
     common.add_argument("--energy-seconds", type=float, default=10.0, help="of steps for J/pair; 0: not measured")

@@ -34,7 +34,7 @@ def counts(world: int) -> list[int]:
 
 
 def efficiency(rate: float, ranks: int, rate_of_1: float) -> float:
-    """Of a rate on `ranks` ranks, against `ranks` times the rate of one; weak and strong alike (N T_N = T_1 at equal work)."""
+    """Of a rate on `ranks` ranks, against `ranks` times the rate of one; for weak and strong scaling alike."""
     return rate / (ranks * rate_of_1)
 
 
@@ -57,7 +57,14 @@ def measure(
     threads = max(1, len(os.sched_getaffinity(0)) // (ranks.local_world if launched else world))
     for number, count in enumerate(counts(world)):
         for a_rank in sorted({batch, total // count}):
-            task = {"config": asdict(config), "stage": stage, "way": way, "batch": a_rank, "rounds": rounds, "steps": steps}
+            task = {
+                "config": asdict(config),
+                "stage": stage,
+                "way": way,
+                "batch": a_rank,
+                "rounds": rounds,
+                "steps": steps,
+            }
             port = int(os.environ["MASTER_PORT"]) + 40 + 2 * number + (a_rank != batch) if launched else _free_port()
             rates[count, a_rank] = _children(ranks, launched, count, threads, task, port, out)
     rows = []

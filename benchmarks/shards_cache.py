@@ -16,7 +16,18 @@ def shards(out: Path, height: int, width: int, people: int, ranks: Ranks) -> Sha
     root = out / "shards" / f"{height}x{width}-{people}"
     if ranks.rank == 0 and not (root / "manifest.json").exists():
         print(f"drawing {people * 8} synthetic images of {height}x{width} into {root}", file=sys.stderr, flush=True)
-        command = [sys.executable, "-P", str(BUILD), "synthetic", "--out", str(root), "--people", str(people), "--views", "8"]
+        command = [
+            sys.executable,
+            "-P",
+            str(BUILD),
+            "synthetic",
+            "--out",
+            str(root),
+            "--people",
+            str(people),
+            "--views",
+            "8",
+        ]
         command += ["--height", str(height), "--width", str(width)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     dist.barrier()

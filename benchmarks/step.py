@@ -4,7 +4,7 @@ Ways of doing the step, by name:
     ddp, zero0 ... zero3     this project's, with that backend; "+compile" sets train.compile
     plain                    baseline.PlainStep: eager float32 NCHW, two generator forwards an adversarial step
     plain-1                  the same with one generator forward
-    compiled                 torch.compile + DDP + bf16 (float32 on a CPU) channels_last, one generator forward, without our ops
+    compiled                 torch.compile + DDP + bf16 (float32 on a CPU) channels_last without our ops, one forward
     compiled-2               the same with two
 All take the same uint8 images and keypoints, which lie on the device, and draw their inputs from them. Ours also moves
 the average of the generators, as training does; the others have none. "loader" is `ddp` fed by the loader from shards.
@@ -84,7 +84,9 @@ def random_batch(config: Config, batch: int, device: torch.device, seed: int) ->
     return Batch(images(), images(), keypoints(), keypoints(), flip.to(device), torch.arange(batch))
 
 
-def our_step(config: Config, stage: str, batch: int, ranks: Ranks, laps: Laps, batches: Callable[[], Batch]) -> Callable:
+def our_step(
+    config: Config, stage: str, batch: int, ranks: Ranks, laps: Laps, batches: Callable[[], Batch]
+) -> Callable:
     """One step of mscgan.train's loop as a function that returns its loss terms."""
     networks = Networks(config, ranks.device, batch)
     networks.enter(stage)
@@ -106,7 +108,9 @@ def our_step(config: Config, stage: str, batch: int, ranks: Ranks, laps: Laps, b
     return step
 
 
-def build(way: str, config: Config, stage: str, batch: int, ranks: Ranks, laps: Laps, out: Path, people: int) -> Callable:
+def build(
+    way: str, config: Config, stage: str, batch: int, ranks: Ranks, laps: Laps, out: Path, people: int
+) -> Callable:
     """The step of one way."""
     given = random_batch(config, batch, ranks.device, ranks.rank)
     if way in PLAIN:
@@ -123,13 +127,23 @@ def build(way: str, config: Config, stage: str, batch: int, ranks: Ranks, laps: 
         return step
     name, _, option = way.partition("+")
     if name not in BACKENDS or option not in ("", "compile"):
-        raise UserError(f"a step of kind {way!r}; choose among {', '.join([*BACKENDS, *PLAIN])}, ours also with +compile")
+        raise UserError(
+            f"a step of kind {way!r}; choose among {', '.join([*BACKENDS, *PLAIN])}, ours also with +compile"
+        )
     config = changed(config, [*BACKENDS[name], f"train.compile={bool(option)}".lower()])
     if name != "loader":
         return our_step(config, stage, batch, ranks, laps, lambda: given)
     shards = cached_shards(out, config.data.height, config.data.width, people, ranks)
     source = Loader(
-        shards, batch, ranks.rank, ranks.world, 0, config.data.flip, ranks.device, config.data.decode, config.data.threads
+        shards,
+        batch,
+        ranks.rank,
+        ranks.world,
+        0,
+        config.data.flip,
+        ranks.device,
+        config.data.decode,
+        config.data.threads,
     )
     return our_step(config, stage, batch, ranks, laps, lambda: next(source))
 
@@ -195,7 +209,7 @@ def measure(
     people: int = 40,
     matrix_rate: float | None = None,
 ) -> dict:
-    """Rows for one configuration and stage, one a way. Where the memory does not suffice for all, with half the batch."""
+    """Rows for one configuration and stage, one a way. Where memory does not suffice for all, with half the batch."""
 
     def at(batch: int) -> dict:
         runs = []
@@ -204,8 +218,12 @@ def measure(
                 make = lambda laps, way=way: build(way, config, stage, batch, ranks, laps, out, people)  # noqa: E731
                 runs.append(Run(way, ranks, make, warm_up))
             interleave({run.way: lambda run=run: run.window(steps) for run in runs}, rounds)
-            energies = [run.energy(energy_seconds) if energy_seconds and run.way != "loader" else (None, 0) for run in runs]
-            rows = [_row(run, config, stage, batch, energy, matrix_rate) for run, energy in zip(runs, energies, strict=True)]
+            energies = [
+                run.energy(energy_seconds) if energy_seconds and run.way != "loader" else (None, 0) for run in runs
+            ]
+            rows = [
+                _row(run, config, stage, batch, energy, matrix_rate) for run, energy in zip(runs, energies, strict=True)
+            ]
             return {"rows": rows}
         finally:
             runs.clear()

@@ -1,5 +1,6 @@
 """Time on a CPU or GPU: interleaved repeats of several cases, phases of a step, and what a list of times says."""
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -36,7 +37,7 @@ class Laps:
         """For each step its phases' seconds, and "step", their sum. Waits for the device and forgets all laps."""
         synchronize(self.device)
         steps: list[dict[str, float]] = []
-        for (last, before), (name, moment) in zip(self._moments, self._moments[1:]):
+        for (last, before), (name, moment) in itertools.pairwise(self._moments):
             if not name:
                 continue
             if not last:

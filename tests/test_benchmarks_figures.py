@@ -61,12 +61,12 @@ def test_laps_count_from_the_start_of_their_step(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("preset", "joint", "I", "II", "generators", "discriminators"),
+    ("preset", "joint", "one", "two", "generators", "discriminators"),
     [("market1501", 305, 161, 198, 93.0, 22.1), ("deepfashion", 3226, 1635, 2136, 373.2, 89.3)],
 )
-def test_flops_a_pair_are_those_of_the_cost_model(preset, joint, I, II, generators, discriminators):
+def test_flops_a_pair_are_those_of_the_cost_model(preset, joint, one, two, generators, discriminators):
     counted = cost.networks(load(preset))
-    for stage, gflop in (("joint", joint), ("I", I), ("II", II)):
+    for stage, gflop in (("joint", joint), ("I", one), ("II", two)):
         assert cost.gflop_a_pair(counted.gflop, stage) == pytest.approx(gflop, rel=2e-3)
     trained = cost.trained_parameters(counted.parameters, "joint")
     assert trained["G"] / 1e6 == pytest.approx(generators, rel=2e-3)

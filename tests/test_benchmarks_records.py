@@ -23,7 +23,15 @@ def _row(key: str, rate: float, ci95: float = 0.0, **more) -> dict:
 
 def _record(*rows: dict, section: str = "step") -> dict:
     gpus = [{"name": "NVIDIA H200"}]
-    system = {"cpu": "a CPU", "cores": 2, "threads": 2, "gpus": gpus, "packages": {"torch": "2.13.0"}, "cuda": "13.0", "world": 1}
+    system = {
+        "cpu": "a CPU",
+        "cores": 2,
+        "threads": 2,
+        "gpus": gpus,
+        "packages": {"torch": "2.13.0"},
+        "cuda": "13.0",
+        "world": 1,
+    }
     sections = {section: {"status": "ok", "rows": list(rows)}}
     return {"schema_version": "1.0", "system": system, "sections": sections}
 
@@ -130,7 +138,12 @@ def test_the_system_facts_say_where_and_with_what_but_no_names():
 def _checked(ours: float, plain: float, compiled: float, ddp: float, wait: float, share: float) -> list[dict]:
     def row(way, rate, **more):
         return {"key": way, "way": way, "stage": "joint"} | {
-            "metrics": {"pairs_per_second": {"median": rate, "ci95": 0.0}, "matrix_share": share, "data_wait_share": None} | more
+            "metrics": {
+                "pairs_per_second": {"median": rate, "ci95": 0.0},
+                "matrix_share": share,
+                "data_wait_share": None,
+            }
+            | more
         }
 
     ops = [
@@ -174,8 +187,31 @@ def test_the_gpu_script_is_sound_bash():
 
 
 def test_a_run_leaves_a_record_a_report_and_plots(tmp_path):
-    command = [sys.executable, COMMAND, "step", "--out", tmp_path, "--quick", "--stages", "joint", "--ways", "ddp", "plain"]
-    command += ["--set", "model.base=8", "data.height=32", "data.width=16", "--batch", "2", "--rounds", "1", "--steps", "1"]
+    command = [
+        sys.executable,
+        COMMAND,
+        "step",
+        "--out",
+        tmp_path,
+        "--quick",
+        "--stages",
+        "joint",
+        "--ways",
+        "ddp",
+        "plain",
+    ]
+    command += [
+        "--set",
+        "model.base=8",
+        "data.height=32",
+        "data.width=16",
+        "--batch",
+        "2",
+        "--rounds",
+        "1",
+        "--steps",
+        "1",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (path,) = tmp_path.glob("*/record.json")
