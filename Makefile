@@ -7,11 +7,13 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: demo test test-all install slurm clean
 
 demo: install
+	mkdir -p -m 700 runs runs/demo
 	$(RUN) shards/build.py synthetic --out runs/demo/shards --people 200 --views 8 --height 64 --width 32
 	$(RUN) launch/submit.py --config demo
 	$(RUN) -m mscgan.evaluate --run runs/demo
 	$(RUN) -m mscgan.generate --run runs/demo --pairs 8
 	$(RUN) -m mscgan.pictures runs/demo
+	@echo "pictures: runs/demo/pairs-test.png, runs/demo/losses.png; scores: runs/demo/evaluation.json"
 
 test: install slurm
 	$(RUN) -m pytest
