@@ -87,7 +87,7 @@ class Engine:
             if resumes:
                 self._set_moments(state)
         if self._scaler and "loss_scale" in state:
-            self._scaler.update(state["loss_scale"])
+            self._scaler.load_state_dict(self._scaler.state_dict() | {"scale": state["loss_scale"]})
 
     def _buffers(self) -> Iterator[tuple[str, Tensor]]:
         persistent = self.module.state_dict(keep_vars=True)
@@ -276,11 +276,15 @@ class _LossScale:
     def get_scale(self) -> float:
         return self._zero_optimizer.loss_scale
 
-    def update(self, new_scale: float | None = None) -> None:
-        """After a step of the optimiser; or sets the scale."""
-        if new_scale is not None:
-            self._set(new_scale)
-        elif self._zero_optimizer.overflow:
+    def state_dict(self) -> dict[str, float]:
+        return {"scale": self.get_scale()}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self._set(state["scale"])
+
+    def update(self) -> None:
+        """After a step of the optimiser."""
+        if self._zero_optimizer.overflow:
             self._steps_without_overflow = 0
             self._set(self.get_scale() / 2)
         else:

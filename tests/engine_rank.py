@@ -155,14 +155,15 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 def skips_overflow(ranks: dist.Ranks, mode: str) -> dict:
     """Trains in fp16 (as on CUDA; slow here, but right) with gradients that overflow in step 1 on rank 1 alone."""
-    backend, zero = BACKENDS[mode]
-    module = networks("plain")[0].G1
-    one = (
-        engine._DDP(module, "fp16", LR, BETAS, 1)
-        if backend == "ddp"
-        else engine._DeepSpeed(module, zero, "fp16", LR, BETAS, 1, BATCH)
-    )
-    moved, scales_after = [], []
+
+    def start() -> engine.Engine:
+        backend, zero = BACKENDS[mode]
+        module = networks("plain")[0].G1
+        if backend == "ddp":
+            return engine._DDP(module, "fp16", LR, BETAS, 1)
+        return engine._DeepSpeed(module, zero, "fp16", LR, BETAS, 1, BATCH)
+
+    one, moved, scales_after = start(), [], []
     before = one.state()["weights"]
     for step in range(3):
         loss = one(images(step, ranks.rank)).square().mean()
@@ -173,7 +174,12 @@ def skips_overflow(ranks: dist.Ranks, mode: str) -> dict:
         scales_after.append(state["loss_scale"])
         before = state["weights"]
     finite = all(tensor.isfinite().all().item() for tensor in before.values())
-    return {"moved": moved, "scales": scales_after, "finite": finite, "step": state["step"]}
+    resumed = start()
+    resumed.load(state)  # before a first step
+    return {
+        "moved": moved, "scales": scales_after, "finite": finite, "step": state["step"],
+        "resumed_scale": resumed.state()["loss_scale"],
+    }  # fmt: skip
 
 
 def two_ranks(ranks: dist.Ranks, folder: Path) -> dict:

@@ -135,6 +135,7 @@ def test_an_fp16_overflow_on_one_rank_skips_the_step_on_all_and_halves_the_scale
     assert overflow["moved"][1:] == [False, True] and overflow["finite"]
     assert overflow["scales"][1] == overflow["scales"][0] / 2 == overflow["scales"][2]
     assert overflow["step"] == sum(overflow["moved"])
+    assert overflow["resumed_scale"] == overflow["scales"][2]
 
 
 @pytest.fixture
