@@ -3,6 +3,7 @@
 Importing this file costs no torch, so that the submit path stays quick. Unknown keys are refused.
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -99,7 +100,10 @@ POSITIVE = (
     "data.height data.width data.threads data.sigma data.radius model.base train.batch train.accumulate train.lr "
     "train.ema_halflife log.every log.samples log.checkpoint log.keep"
 ).split()
-NOT_NEGATIVE = "train.images_I train.images_II train.images_joint train.seed data.max_corrupt data.flip".split()
+NOT_NEGATIVE = (
+    "train.images_I train.images_II train.images_joint train.seed data.max_corrupt data.flip loss.lambda_bg_1 "
+    "loss.lambda_L1_2 loss.lambda_bg_2"
+).split()
 
 
 def load(preset: str, overrides: list[str] = ()) -> Config:
@@ -122,8 +126,10 @@ def load(preset: str, overrides: list[str] = ()) -> Config:
             OmegaConf.from_dotlist(list(overrides)),
         )
         config = OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split("\n")[0].split())
+    # TypeError: a list where keys are expected, or keys where a list is.
+    except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
+        text = str(error).split("\n")[0] if isinstance(error, OmegaConfBaseException) else str(error)
+        reason = " ".join(text.split())
         if getattr(error, "full_key", None):
             reason = f"{error.full_key}: {reason}"
         raise UserError(f"configuration {path.name}: {reason}; mscgan/config.py lists every key") from error
@@ -143,11 +149,15 @@ def _check(config: Config) -> None:
         if value not in choices:
             raise UserError(f"{key} is {value!r}; choose one of {', '.join(map(str, choices))}")
     for key in POSITIVE:
-        if OmegaConf.select(values, key) <= 0:
+        if not 0 < OmegaConf.select(values, key) < math.inf:
             raise UserError(f"{key} is {OmegaConf.select(values, key)}; it must be above 0")
     for key in NOT_NEGATIVE:
-        if OmegaConf.select(values, key) < 0:
+        if not 0 <= OmegaConf.select(values, key) < math.inf:
             raise UserError(f"{key} is {OmegaConf.select(values, key)}; it must not be negative")
+    if config.data.flip > 1:
+        raise UserError(f"data.flip is {config.data.flip}; it is a probability, from 0 to 1")
+    if len(config.train.betas) != 2 or not all(0 <= beta < 1 for beta in config.train.betas):
+        raise UserError(f"train.betas is {config.train.betas}; give two numbers, each 0 or more and below 1")
     height, width = config.data.height, config.data.width
     if height & (height - 1) or height < 32 or width not in (height, height // 2):
         raise UserError(

@@ -15,7 +15,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     try:
         sys.exit(main())
     except UserError as error:
-        several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-        rank = f"[rank {os.environ['RANK']}] " if several else ""
-        print(f"error: {rank}{error}", file=sys.stderr)
+        rank, several = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "1") != "1"
+        where = f"[rank {rank}] " if rank and several else ""
+        print(f"error: {where}{' '.join(str(error).split())}", file=sys.stderr)  # a cause quoted in it may have lines
         sys.exit(2)

@@ -39,6 +39,13 @@ def test_changes_win_over_the_preset_and_come_back_from_the_saved_file(tmp_path)
         ("data.height=96", "power of two"),
         ("data.width=32", "a width of the height or half of it"),
         ("loss.lambda_D=[1]", "1 weights for model.discriminators=2"),
+        ("train.lr=nan", "train.lr is nan; it must be above 0"),
+        ("loss.lambda_bg_1=-1", "must not be negative"),
+        ("data.flip=1.5", "a probability"),
+        ("train.betas=[0.5]", "give two numbers"),
+        ("train.betas=[0.5,1]", "below 1"),
+        ("train.betas={a: 1}", "incompatible"),
+        ("run='a", "line 1, column 1"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_in_one_line(override, said):
@@ -50,6 +57,16 @@ def test_a_value_that_cannot_be_is_refused_in_one_line(override, said):
 def test_an_unknown_preset_is_answered_with_the_known_ones():
     with pytest.raises(UserError, match="deepfashion, demo, market1501"):
         config.load("market")
+
+
+@pytest.mark.parametrize(
+    ("written", "said"), [(b"- a\n", "incompatible"), (b"\xff", "decode"), (b"run: [\n", "line 2, column 1")]
+)
+def test_a_file_that_is_no_configuration_is_refused_in_one_line(written, said, tmp_path):
+    (tmp_path / "mine.yaml").write_bytes(written)
+    with pytest.raises(UserError) as refused:
+        config.load(str(tmp_path / "mine.yaml"))
+    assert "mine.yaml: " in str(refused.value) and said in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_loading_a_configuration_costs_no_torch():
