@@ -2,7 +2,7 @@
 
     python launch/submit.py --nodes 4 --config market1501 data.root=DIR
     python launch/submit.py --config market1501 data.root=DIR --sweep train.lr=1e-4,2e-4 --sweep train.seed=0,1
-    python launch/submit.py --job evaluate --config market1501 run=runs/RUN -- --pairs FILE
+    python launch/submit.py --job evaluate --config market1501 run=runs/RUN -- --pairs 1000
     python launch/submit.py --job shards -- synthetic --out DIR
 
 `run=FOLDER` (or the preset's `run:`) is the run's folder, and the same command again goes on in it; without one, a new

@@ -178,7 +178,10 @@ def main() -> None:
             print(note, file=sys.stderr)
         _, y_hat = generate(generators, torch.from_numpy(x)[None], torch.from_numpy(keypoints)[None], config.data)
         picture = Image.fromarray(to_uint8(y_hat)[0])
-    save_png(picture, out)
+    try:
+        save_png(picture, out)
+    except OSError as error:
+        raise UserError(f"cannot write {out} ({error.strerror}); give another file with --out") from error
     print(out)
 
 

@@ -205,6 +205,7 @@ def test_the_command_says_what_it_did_to_an_image_of_another_size(made, tmp_path
         (["--image", "me.png"], "give --image with --keypoints, or --pairs alone"),
         (["--pairs", "2", "--image", "me.png", "--keypoints", "[]"], "give --image with --keypoints, or --pairs alone"),
         (["--pairs", "2", "--out", "a.jpg"], "--out a.jpg: pictures are written as PNG"),
+        (["--pairs", "2", "--out", "me.png/a.png"], "cannot write me.png/a.png"),
         (["--pairs", "99"], "99 pairs asked for"),
         (["--pairs", "2", "--split", "validation"], "has no split 'validation'"),
     ],
