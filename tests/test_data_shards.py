@@ -50,7 +50,9 @@ def test_the_splits_there_are_named(root):
         ShardSet(root, "val")
 
 
-def test_a_missing_folder_and_a_half_written_one_are_told_apart(root, tmp_path):
+def test_no_folder_a_missing_and_a_half_written_one_are_told_apart(root, tmp_path):
+    with pytest.raises(UserError, match="no shard folder is given; set data.root"):
+        ShardSet("", "train")
     with pytest.raises(UserError, match="no shard folder"):
         ShardSet(tmp_path / "nowhere", "train")
     (root / "manifest.json").unlink()

@@ -43,6 +43,8 @@ class ShardSet:
     """
 
     def __init__(self, root: str | Path, split: str):
+        if not str(root):
+            raise UserError("no shard folder is given; set data.root=DIR, a folder that shards/build.py made")
         self.root = Path(root)
         manifest = _manifest(self.root)
         try:
