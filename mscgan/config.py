@@ -165,7 +165,7 @@ def _check(config: Config) -> None:
             "more, and a width of the height or half of it; set data.height and data.width"
         )
     if config.model.base % 8:
-        raise UserError(f"model.base is {config.model.base}; it must be a multiple of 8 (section 3.1's FC layers scale with it)")
+        raise UserError(f"model.base is {config.model.base}; it must be a multiple of 8 (the FC layers scale with it)")
     if config.loss.lambda_D and len(config.loss.lambda_D) != config.model.discriminators:
         raise UserError(
             f"loss.lambda_D has {len(config.loss.lambda_D)} weights for model.discriminators="
