@@ -100,10 +100,10 @@ def in_memory(shards: ShardSet, batch: int, ranks: Ranks) -> Iterator[int]:
     """The ceiling: all images decoded on the device before, a batch is an index operation."""
     decoded = [np.array(Image.open(io.BytesIO(shards.read(i))).convert("RGB")) for i in range(min(len(shards), 2048))]
     images = torch.from_numpy(np.stack(decoded)).to(ranks.device)
-    rows = torch.randint(len(images), (64, batch), device=ranks.device)
+    rows, out = torch.randint(len(images), (64, batch), device=ranks.device), images.new_empty(batch, *images.shape[1:])
     while True:
         for row in rows:
-            yield len(images[row])
+            yield len(torch.index_select(images, 0, row, out=out))
 
 
 def ways(shards: ShardSet, batch: int, threads: int, ranks: Ranks) -> dict[str, Iterator[int]]:

@@ -1,8 +1,20 @@
-"""The record as Markdown: a table a section, with the machine, the command and the way of measuring above them."""
+"""The record as Markdown: a table a section, with the machine, the command and the way of measuring beside them.
 
+python benchmarks/report.py OUT/RUN                                  prints it
+python benchmarks/report.py OUT/RUN --into benchmarks/README.md      puts it at the end of that file, after its marker
+"""
+
+import argparse
 import json
+import sys
+from pathlib import Path
 
-from benchmarks.record import value
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.record import read, value  # noqa: E402
+from mscgan.errors import UserError, run  # noqa: E402
+
+MARKER = "<!-- What follows is written by benchmarks/report.py --into. -->\n"
 
 
 def markdown(record: dict, plots: list[str] = ()) -> str:
@@ -159,3 +171,32 @@ def _percent(share: float | None, digits: int = 1) -> str:
 
 def _number(number: float | None) -> str:
     return "" if number is None else f"{number:.2f}"
+
+
+def put_into(page: Path, text: str) -> None:
+    """Replaces what stands after the page's marker by the report, its headings two levels lower.
+
+    Raises:
+        UserError: the page has no marker.
+    """
+    head, marker, _ = page.read_text().partition(MARKER)
+    if not marker:
+        raise UserError(f"{page} has no line {MARKER.strip()!r}; add it where the figures should go")
+    lines = [f"##{line}" if line.startswith("#") else line for line in text.splitlines()]
+    page.write_text(head + marker + "\n" + "\n".join(lines) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("record", type=Path, metavar="OUT/RUN", help="a run's folder or its record.json")
+    parser.add_argument("--into", type=Path, metavar="PAGE", help="a Markdown file with the marker")
+    a = parser.parse_args()
+    text = markdown(read(a.record))
+    if a.into:
+        put_into(a.into, text)
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    run(main)
