@@ -138,8 +138,24 @@ def load(preset: str, overrides: list[str] = ()) -> Config:
 
 
 def save(config: Config, path: Path) -> None:
-    """Writes the resolved configuration as YAML that `load` reads back."""
-    path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+    """Writes the resolved configuration as YAML that `load` reads back; a kill leaves the old file or the new one."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+    partial.rename(path)
+
+
+def micro_batch(batch: int, world: int, accumulate: int) -> int:
+    """Pairs a rank takes at once, from the pairs of an optimiser step.
+
+    Raises:
+        UserError: the batch does not divide.
+    """
+    share = world * accumulate
+    if batch % share:
+        below, above = batch // share * share, -(-batch // share) * share
+        better = f"{below} or {above}" if below else f"{above}"
+        raise UserError(f"batch {batch} is not a multiple of {world} ranks x {accumulate}; set train.batch to {better}")
+    return batch // share
 
 
 def _check(config: Config) -> None:

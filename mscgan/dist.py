@@ -6,6 +6,7 @@ alike and no GPU stream is waited for.
 
 import json
 import os
+from collections.abc import Hashable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -86,7 +87,7 @@ def all_any(flag: bool) -> bool:
     return bool(count.item())
 
 
-def mean(values: dict[str, Tensor]) -> dict[str, float]:
+def mean(values: dict[Hashable, Tensor]) -> dict[Hashable, float]:
     """Means over the ranks of scalar tensors, in one transfer and one collective. All ranks give the same names."""
     if not values:
         return {}

@@ -98,11 +98,7 @@ def open_shards(config: Config, split: str, root: str = "") -> ShardSet:
     if not (root or config.data.root):
         raise UserError("the run's config.yaml names no shards (data.root is empty); give them with --data DIR")
     shards = ShardSet(Path(root or config.data.root), split)
-    if (shards.height, shards.width) != (config.data.height, config.data.width):
-        raise UserError(
-            f"{shards.root} holds images of {shards.height}x{shards.width}, the model is for {config.data.height}x"
-            f"{config.data.width} (height x width); give other shards with --data DIR"
-        )
+    shards.check_size(config.data.height, config.data.width)
     if not len(shards.pairs):
         raise UserError(f"split {split!r} of {shards.root} has no pairs")
     return shards

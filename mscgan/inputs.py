@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from mscgan.data.shards import JOINTS
 from mscgan.errors import UserError
 
-JOINTS = 18  # OpenPose's COCO joints
 _MAX_POSE = 1 << 20  # bytes of a pose file
 _FORMS = 'expected JSON [[x, y], ...] of 18 points, {"keypoints": [...]}, or a CSV row NAME: [18 y]: [18 x]'
 

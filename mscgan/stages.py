@@ -1,7 +1,8 @@
 """Which networks train when, and everything of them that a checkpoint holds.
 
-Stage I trains G1 alone. Stage II trains G2 and the discriminators beside a frozen G1, which is the average (EMA) that stage I
-ends with. Stage `joint` trains all of them. Each stage starts with fresh optimisers; the position, in pairs, fixes the stage.
+Stage I trains G1 alone. Stage II trains G2 and the discriminators beside a frozen G1, which is the average (EMA) that
+stage I ends with. Stage `joint` trains all of them. Each stage starts with fresh optimisers; the position, in pairs,
+fixes the stage.
 """
 
 import copy
@@ -12,12 +13,11 @@ from torch import Tensor, nn
 
 from mscgan.config import Config
 from mscgan.dist import sync_batch_norm
-from mscgan.engine import Engine, make_engine
+from mscgan.engine import MOMENTS, Engine, make_engine
 from mscgan.errors import UserError
 from mscgan.networks import Discriminators, Generators
 
 
-MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's, by torch's names
 SCALARS = ("step", "loss_scale")  # Adam's, and fp16's where it is used
 
 
@@ -62,7 +62,7 @@ class Networks:
         torch.manual_seed(self.config.train.seed)
         generators = Generators(height, width, model.base)
         discriminators = Discriminators(height, width, model.base, model.discriminators)
-        return generators.to(self.device), sync_batch_norm(discriminators).to(self.device)
+        return generators.to(self.device), sync_batch_norm(discriminators.to(self.device))
 
     def enter(self, stage: str) -> None:
         """Starts a stage: its networks trainable in new engines with fresh optimisers, the others frozen."""
@@ -150,7 +150,8 @@ class Networks:
                 modules[name].load_state_dict(tensors)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1].strip()
-            raise UserError(f"these weights are of other networks ({reason}); set data and model as they were") from error
+            why = f"these weights are of other networks ({reason})"
+            raise UserError(f"{why}; set data and model as they were") from error
 
     def _engines(self) -> dict[str, Engine]:
         """The engines by the prefix of their networks' names in a checkpoint."""

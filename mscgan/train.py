@@ -1,24 +1,28 @@
 """Trains MsCGAN: `python -m mscgan.train --config market1501 data.root=DIR run=RUN train.batch=64`.
 
-One process a device; RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT say which (launch/submit.py and torchrun set
-them; without them, one process). The same command again goes on from the newest checkpoint, at any number of processes.
-Exit codes: 0 done, 1 failed, 2 a mistake of the user's, 85 saved after USR1, USR2, TERM or Ctrl-C: run it again to go on.
+One process a device; RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT say which
+(launch/submit.py and torchrun set them; without them, one process). The same command again goes on from the newest
+checkpoint, at any number of processes.
+Exit codes: 0 done, 1 failed, 2 a mistake of the user's, 85 saved after USR1, USR2, TERM or Ctrl-C (run it again).
 """
 
 import argparse
 import math
+import os
 import signal
 import sys
 import time
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mscgan import checkpoint, dist, heartbeat, losses, pose
-from mscgan.config import Config, Data, load, save
+from mscgan.config import Config, Data, load, micro_batch, save
 from mscgan.data.loader import Batch, Loader
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError, run
@@ -35,28 +39,33 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 class Diverged(RuntimeError):
-    """A loss is NaN or infinite."""
+    """A loss or a weight is NaN or infinite."""
+
+    def __init__(self, what: str, folder: Path):
+        super().__init__(
+            f"{what}; the last good checkpoint is {checkpoint.newest(folder) or 'none'}; lower train.lr, or set "
+            "train.precision=fp32, and run again to go on from there"
+        )
 
 
 def train(config: Config) -> int:
-    """Runs the schedule from the newest checkpoint, or from the start, to its end or to a signal. Returns the exit code.
+    """Runs the schedule from the newest checkpoint, or from the start, to its end or a signal. Returns the exit code.
 
     Raises:
         UserError: configuration, shards and checkpoint do not fit together.
-        Diverged: a loss is NaN or infinite.
+        Diverged: a loss or a weight is NaN or infinite.
     """
     signalled = _listen()
     folder = _run_folder(config)
     shards = _open_shards(config.data)
-    samples = ShardSet(shards.root, "test") if "test" in shards.splits else shards
     stages = schedule(config.train.images_I, config.train.images_II, config.train.images_joint)
     ranks = dist.init()
-    micro_batch = _micro_batch(config.train.batch, ranks.world, config.train.accumulate)
-    networks = Networks(config, ranks.device, micro_batch)
+    share = micro_batch(config.train.batch, ranks.world, config.train.accumulate)
+    networks = Networks(config, ranks.device, share)
     images = _resume(config, networks, shards, folder)
     loader = Loader(
         shards,
-        micro_batch,
+        share,
         ranks.rank,
         ranks.world,
         config.train.seed,
@@ -67,44 +76,42 @@ def train(config: Config) -> int:
         max_corrupt=config.data.max_corrupt,
         position=images,
     )
-    telemetry = Telemetry(folder, ranks.rank, total_images=stages[-1].end, start_images=images)
     heartbeat.start(folder, ranks.rank)
+    samples = None
     if ranks.rank == 0:
+        samples = _samples(shards)
         save(replace(config, data=replace(config.data, staged="")), folder / "config.yaml")
-    history = History(folder)
+    history = History()
     code = DONE
-    while images < stages[-1].end:
-        stage = next(stage for stage in stages if images < stage.end)
-        if networks.stage != stage.name:
-            networks.enter(stage.name)
-        began = time.monotonic()
-        batches = [next(loader) for _ in range(config.train.accumulate)]
-        wait_seconds = time.monotonic() - began
-        inputs = [prepare(batch, config.data, DTYPES[config.train.precision]) for batch in batches]
-        step = step_I if stage.name == "I" else step_adversarial
-        terms = step(networks, inputs, config)
-        images = loader.position
-        networks.follow(config.train.batch)
-        history.add(images, terms)
-        telemetry.step(config.train.batch, wait_seconds)
-        heartbeat.beat()
+    with closing(Telemetry(folder, ranks.rank, total_images=stages[-1].end, start_images=images)) as telemetry:
+        while images < stages[-1].end and code == DONE:
+            stage = next(stage for stage in stages if images < stage.end)
+            if networks.stage != stage.name:
+                networks.enter(stage.name)
+            began = time.monotonic()
+            batches = [next(loader) for _ in range(config.train.accumulate)]
+            wait_seconds = time.monotonic() - began
+            inputs = [prepare(batch, config.data, DTYPES[config.train.precision]) for batch in batches]
+            step = step_I if stage.name == "I" else step_adversarial
+            history.add(loader.position, step(networks, inputs, config))
+            images = loader.position
+            networks.follow(config.train.batch)
+            telemetry.step(config.train.batch, wait_seconds)
+            heartbeat.beat()
 
-        over = images >= stage.end
-        stop = dist.all_any(bool(signalled))
-        saves = over or stop or _due(images, config.train.batch, config.log.checkpoint)
-        if saves or _due(images, config.train.batch, config.log.every):
-            telemetry.log(images, (images - 1) // len(shards.pairs), stage.name, history.means())
-        if over or _due(images, config.train.batch, config.log.samples):
-            if ranks.rank == 0:
-                telemetry.pictures(images, sample_grid(networks.average, samples, min(4, len(samples.pairs)), config.data))
-        if over and ranks.rank == 0:
-            _export(networks, folder)
-        if saves:
-            _save(config, networks, shards, images, folder, ranks)
-        if stop and images < stages[-1].end:
-            code = AGAIN
-            break
-    telemetry.close()
+            over = images >= stage.end
+            stop = dist.all_any(bool(signalled))
+            saves = over or stop or _due(images, config.train.batch, config.log.checkpoint)
+            shows = over or _due(images, config.train.batch, config.log.samples)
+            if saves or shows or _due(images, config.train.batch, config.log.every):
+                telemetry.log(images, (images - 1) // len(shards.pairs), stage.name, history.means(folder))
+            if saves:
+                _save(config, networks, shards, images, folder, ranks)
+            if shows and samples:
+                grid = sample_grid(networks.average, samples, min(4, len(samples.pairs)), config.data)
+                telemetry.pictures(images, grid)
+            if stop and images < stages[-1].end:
+                code = AGAIN
     dist.shutdown()
     return code
 
@@ -144,8 +151,8 @@ def step_I(networks: Networks, inputs: list[Inputs], config: Config) -> dict[str
 def step_adversarial(networks: Networks, inputs: list[Inputs], config: Config) -> dict[str, Tensor]:
     """The discriminators learn (equation 3), then the generator through the updated ones (equation 4).
 
-    The generator runs once: what it makes serves both. Over several micro-batches its graphs do not fit beside each other,
-    so there it runs again for its own update. Stage `joint` adds equation 1 for G1.
+    The generator runs once: what it makes serves both. Over several micro-batches its graphs do not fit beside each
+    other, so there it runs again for its own update. Stage `joint` adds equation 1 for G1.
     """
     loss, model = config.loss, config.model
     lambda_D = loss.lambda_D or losses.equal_shares(model.discriminators)
@@ -199,29 +206,24 @@ def _mean(terms: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 class History:
     """The loss terms of the steps since the last look, kept on the device so that no step waits for them."""
 
-    def __init__(self, folder: Path):
-        self._folder = folder
+    def __init__(self):
         self._steps: list[tuple[int, dict[str, Tensor]]] = []
 
     def add(self, images: int, terms: dict[str, Tensor]) -> None:
         self._steps.append((images, terms))
 
-    def means(self) -> dict[str, float]:
+    def means(self, folder: Path) -> dict[str, float]:
         """The means over steps and ranks since the last call. Called by every rank.
 
         Raises:
-            Diverged: a term of a step is NaN or infinite on any rank.
+            Diverged: a term of a step is NaN or infinite on any rank; `folder` is the run's, whose checkpoint it names.
         """
         values = {(images, name): value for images, terms in self._steps for name, value in terms.items()}
         means = dist.mean(values)
         for images, terms in self._steps:
             if not all(math.isfinite(means[images, name]) for name in terms):
                 found = ", ".join(f"{name} {means[images, name]:.4g}" for name in terms)
-                raise Diverged(
-                    f"a loss is not finite in the step that ends at {images} pairs ({found}); the last good checkpoint is "
-                    f"{checkpoint.newest(self._folder) or 'none'}; lower train.lr, or set train.precision=fp32, and run "
-                    "again to go on from there"
-                )
+                raise Diverged(f"a loss is not finite in the step that ends at {images} pairs ({found})", folder)
         names = list(self._steps[0][1])
         result = {name: sum(means[images, name] for images, _ in self._steps) / len(self._steps) for name in names}
         self._steps.clear()
@@ -252,64 +254,74 @@ def _run_folder(config: Config) -> Path:
     newest = checkpoint.newest(folder)
     if newest and config.resume == "never":
         raise UserError(f"{newest} exists and resume=never; set another run=FOLDER, or resume=auto to go on")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"run={folder} cannot be made ({error.strerror}); set another run=FOLDER") from error
     return folder
 
 
 def _open_shards(data: Data) -> ShardSet:
     shards = ShardSet(data.staged or data.root, "train")
-    if (shards.height, shards.width) != (data.height, data.width):
-        raise UserError(
-            f"the shards in {shards.root} hold images of {shards.height}x{shards.width} (height x width), the configuration "
-            f"says {data.height}x{data.width}; set data.height={shards.height} data.width={shards.width}"
-        )
+    shards.check_size(data.height, data.width)
     return shards
 
 
-def _micro_batch(batch: int, world: int, accumulate: int) -> int:
-    """Pairs a rank takes at once, from the pairs of an optimiser step.
+def _samples(shards: ShardSet) -> ShardSet:
+    """The split that the pictures are of: people never seen, where the folder has them."""
+    test = ShardSet(shards.root, "test") if "test" in shards.splits else shards
+    return test if len(test.pairs) else shards
 
-    Raises:
-        UserError: the batch does not divide.
-    """
-    share = world * accumulate
-    if batch % share:
-        below, above = batch // share * share, -(-batch // share) * share
-        better = f"{below} or {above}" if below else f"{above}"
-        raise UserError(f"global batch {batch} is not a multiple of {world} ranks x {accumulate}; use {better}")
-    return batch // share
+
+def _made_with(config: Config, shards: ShardSet) -> dict:
+    """What has to stay for a run to go on as the same run; networks of another size are refused as they are loaded."""
+    data = config.data
+    return {
+        "shards": shards.fingerprint,
+        "train.seed": config.train.seed,
+        "data.flip": data.flip,
+        "data.heatmap": [data.heatmap, data.sigma, data.radius],
+        "data.mask": [data.mask, data.radius],
+        "model.pool": config.model.pool,
+    }
 
 
 def _resume(config: Config, networks: Networks, shards: ShardSet, folder: Path) -> int:
     """Loads the newest checkpoint, or train.init at a run's start. Returns the position in pairs."""
-    newest = dist.from_rank_0(str(checkpoint.newest(folder) or ""))  # a shared file system may show ranks different states
+    # From rank 0: a shared file system may show the ranks different states.
+    newest = dist.from_rank_0(str(checkpoint.newest(folder) or ""))
     if newest:
         tensors, facts = checkpoint.load(Path(newest))
-        for name, now in (("shards", shards.fingerprint), ("seed", config.train.seed)):
-            if facts[name] != now:
-                raise UserError(f"{newest} was made with {name} {facts[name]}, now it is {now}; set another run=FOLDER")
+        for name, now in _made_with(config, shards).items():
+            if facts["made_with"][name] != now:
+                raise UserError(
+                    f"{newest} was made with {name} {facts['made_with'][name]}, now it is {now}; set it as it was, or "
+                    "another run=FOLDER"
+                )
         networks.restore(tensors, facts)
         torch.set_rng_state(tensors["rng"])
         return facts["images"]
     if config.train.init:
-        if not Path(config.train.init).is_file():
-            raise UserError(f"train.init={config.train.init}: no such file; give a run's generator.safetensors")
-        networks.start_from(load_file(config.train.init))
+        try:
+            networks.start_from(load_file(config.train.init))
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"train.init={config.train.init}: {error}; give a run's generator.safetensors") from error
     return 0
 
 
 def _save(config: Config, networks: Networks, shards: ShardSet, images: int, folder: Path, ranks: dist.Ranks) -> None:
+    """Exports the generators, then commits the checkpoint: one that is there has nothing left to export."""
     tensors, facts = networks.state()
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise Diverged(f"{name} is not finite after {images} pairs", folder)
     tensors["rng"] = torch.get_rng_state()
-    facts |= {"images": images, "shards": shards.fingerprint, "seed": config.train.seed}
+    facts |= {"images": images, "made_with": _made_with(config, shards)}
+    if ranks.rank == 0:
+        partial = folder / "generator.safetensors.partial"
+        save_file(networks.export(), partial)
+        partial.rename(folder / "generator.safetensors")
     checkpoint.save(folder, images, tensors, facts, config.log.keep, ranks)
-
-
-def _export(networks: Networks, folder: Path) -> None:
-    """Before the checkpoint at a stage's end: a run that is started again after that has nothing left to export."""
-    partial = folder / "generator.safetensors.partial"
-    save_file(networks.export(), partial)
-    partial.rename(folder / "generator.safetensors")
 
 
 def main() -> int:
@@ -320,7 +332,8 @@ def main() -> int:
     try:
         return train(load(arguments.config, arguments.overrides))
     except Diverged as error:
-        print(f"error: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # every rank has found the same
+            print(f"error: {error}", file=sys.stderr)
         return FAILED
 
 

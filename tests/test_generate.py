@@ -115,7 +115,7 @@ def test_images_are_read_as_pillow_reads_them(made):
 def test_shards_that_do_not_fit_are_refused_by_name(made, tmp_path):
     _, config = load_generators(made)
     other = write_shards(tmp_path / "square", persons=1, views=2, height=64, width=64)
-    with pytest.raises(UserError, match="64x64, the model is for 64x32"):
+    with pytest.raises(UserError, match=r"64x64 \(height x width\), the model takes 64x32"):
         open_shards(config, "test", str(other))
     alone = write_shards(tmp_path / "alone", persons=2, views=1)
     with pytest.raises(UserError, match="has no pairs"):

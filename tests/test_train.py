@@ -16,15 +16,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mscgan.config import load
+from mscgan.config import load, micro_batch
 from mscgan.errors import UserError
-from mscgan.train import _micro_batch, train
+from mscgan.train import train
 from tests.shard_factory import write_shards
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = (
-    "data.height=32 data.width=32 data.threads=1 data.sigma=2 data.radius=2 model.base=8 train.batch=12 train.images_I=36 "
-    "train.images_II=36 train.precision=fp32 train.ema_halflife=24 log.every=12 log.samples=36 log.checkpoint=24"
+    "data.height=32 data.width=32 data.threads=1 data.sigma=2 data.radius=2 model.base=8 train.batch=12 "
+    "train.images_I=36 train.images_II=36 train.precision=fp32 train.ema_halflife=24 log.every=12 log.samples=36 "
+    "log.checkpoint=24"
 ).split()
 
 
@@ -35,7 +36,7 @@ def shards(tmp_path_factory) -> Path:
 
 
 def start(ranks: int, run: Path, shards: Path, *overrides: str, strike: str = "") -> tuple[list[int], str, Counter]:
-    """Trains to the end or to the strike. Returns the ranks' exit codes, stderr of rank 0, and how often each pair was seen."""
+    """Trains to the end or the strike. Returns the ranks' exit codes, rank 0's stderr, how often each pair was seen."""
     seen = run.parent / f"{run.name}-seen"
     seen.mkdir(parents=True, exist_ok=True)
     before = _count(seen)
@@ -46,8 +47,9 @@ def start(ranks: int, run: Path, shards: Path, *overrides: str, strike: str = ""
     processes = []
     for rank in range(ranks):
         environment = os.environ | {
-            "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "SEEN": str(seen), "RANK": str(rank), "WORLD_SIZE": str(ranks),
-            "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+            "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "SEEN": str(seen),
+            "RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(ranks),
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         }  # fmt: skip
         if strike:
             environment["STRIKE"] = strike
@@ -121,8 +123,8 @@ def test_other_numbers_of_ranks_follow_the_undisturbed_curve_and_lose_no_pair(un
 def test_joint_training_with_three_discriminators_and_micro_batches_runs_in_bf16(shards, tmp_path):
     run = tmp_path / "run"
     overrides = (
-        "train.images_I=0 train.images_II=0 train.images_joint=24 train.accumulate=2 train.precision=bf16 train.backend=ddp "
-        "model.discriminators=3 model.pool=mean3 data.mask=pose-gan data.heatmap=disc"
+        "train.images_I=0 train.images_II=0 train.images_joint=24 train.accumulate=2 train.precision=bf16 "
+        "train.backend=ddp model.discriminators=3 model.pool=mean3 data.mask=pose-gan data.heatmap=disc"
     )
     codes, error, pairs = start(1, run, shards, *overrides.split())
     assert codes == [0], error
@@ -141,14 +143,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(shards, tmp_
 def test_a_mistake_gets_one_line_and_exit_code_2(shards, tmp_path):
     codes, error, _ = start(2, tmp_path / "run", shards, "train.backend=ddp", "train.batch=13")
     assert codes == [2, 2]
-    assert error == "error: [rank 0] global batch 13 is not a multiple of 2 ranks x 1; use 12 or 14\n"
+    assert error == "error: [rank 0] batch 13 is not a multiple of 2 ranks x 1; set train.batch to 12 or 14\n"
 
 
 @pytest.mark.parametrize(
     ("override", "said"),
     [
         ("data.root=/nowhere", "no shard folder '/nowhere'"),
-        ("data.height=64", "hold images of 32x32"),
+        ("data.height=64", "holds images of 32x32"),
         ("run=''", "no run folder"),
         ("train.images_I=0 train.images_II=0", "nothing to train"),
     ],
@@ -173,11 +175,11 @@ def test_other_shards_than_the_checkpoints_are_refused(undisturbed, tmp_path):
 
 @pytest.mark.parametrize(("world", "accumulate", "expected"), [(1, 1, 12), (2, 1, 6), (2, 3, 2)])
 def test_the_global_batch_divides_over_ranks_and_micro_batches(world, accumulate, expected):
-    assert _micro_batch(12, world, accumulate) == expected
+    assert micro_batch(12, world, accumulate) == expected
 
 
 def test_a_global_batch_that_does_not_divide_is_refused_with_better_ones():
-    with pytest.raises(UserError, match="global batch 30 is not a multiple of 4 ranks x 1; use 28 or 32"):
-        _micro_batch(30, 4, 1)
-    with pytest.raises(UserError, match="use 8$"):
-        _micro_batch(5, 8, 1)
+    with pytest.raises(UserError, match="batch 30 is not a multiple of 4 ranks x 1; set train.batch to 28 or 32"):
+        micro_batch(30, 4, 1)
+    with pytest.raises(UserError, match="to 8$"):
+        micro_batch(5, 8, 1)

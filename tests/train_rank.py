@@ -1,7 +1,7 @@
-"""`python -m mscgan.train` as one rank of a test: it notes the pairs it sees, and may be struck by a signal at a known place.
+"""`python -m mscgan.train` as one rank of a test: it notes its pairs, and a signal may strike it at a known place.
 
-Environment: SEEN, a folder for the notes; STRIKE, "RANK SIGNAL IMAGES": that rank (or "all") gets the signal when it has
-fetched the batch that ends at IMAGES pairs.
+Environment: SEEN, a folder for the notes; STRIKE, "RANK SIGNAL IMAGES": that rank (or "all") gets the signal when it
+has fetched the batch that ends at IMAGES pairs.
 """
 
 import os

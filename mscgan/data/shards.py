@@ -72,6 +72,14 @@ class ShardSet:
         """The JPEG bytes of image i."""
         return self._pread(i, *self._jpgs[i])
 
+    def check_size(self, height: int, width: int) -> None:
+        """Refuses images of another size than the model's."""
+        if (self.height, self.width) != (height, width):
+            raise UserError(
+                f"{self.root} holds images of {self.height}x{self.width} (height x width), the model takes "
+                f"{height}x{width}; give other shards, or train with data.height={self.height} data.width={self.width}"
+            )
+
     def locate(self, i: int) -> str:
         """Where image i lies, as "train-00000.tar:KEY"."""
         return f"{self._names[self._tar[i]]}:{self.keys[i]}"
