@@ -71,13 +71,9 @@ def job_id(plan: runs.Plan) -> str:
 
 
 def alive(plan: runs.Plan) -> str:
-    """The id of a launch's job if it waits or runs, else an empty string."""
-    states = [
-        state
-        for state in task_states(plan, slurm.states([job_id(plan)]))
-        if state in ("PENDING", "RUNNING", "COMPLETING")
-    ]
-    return job_id(plan) if states else ""
+    """The id of a launch's job if it waits, runs, is suspended or left processes here; else an empty string."""
+    states = set(task_states(plan, slurm.states([job_id(plan)])))
+    return job_id(plan) if states - slurm.ENDED - {"STOPPED", "UNKNOWN"} or _orphans(plan) else ""
 
 
 def task_states(plan: runs.Plan, known: dict[str, slurm.State]) -> list[str]:
@@ -196,7 +192,7 @@ def _logs(plan: runs.Plan, index: int | None, rank: int, follow: bool) -> int:
 
 def _cancel(plan: runs.Plan, index: int | None) -> int:
     job = runs.read_job(plan.folder)
-    if not alive(plan) and not _orphans(plan):
+    if not alive(plan):
         print(f"job {job_id(plan)} does not run")
         return 0
     if "slurm" in job:
@@ -223,7 +219,7 @@ def _cancel_here(plan: runs.Plan, job: dict) -> int:
         for ranks in _orphans(plan):
             local.signal_tasks(ranks, signal.SIGTERM)
     end = time.monotonic() + STOP_SECONDS
-    while alive(plan) or _orphans(plan):
+    while alive(plan):
         if time.monotonic() > end:
             for ranks in _orphans(plan):
                 local.kill(ranks)

@@ -112,7 +112,7 @@ def _run_one(plan: runs.Plan, index: int, count: int, stop: _Stop) -> int:
 
 
 def _attempt(plan: runs.Plan, index: int, number: int, count: int, stop: _Stop) -> tuple[Tail, int]:
-    """Starts the processes and waits for them. Returns rank 0's log and 0 or 1, whether something had to be killed."""
+    """Starts the processes and waits. Returns rank 0's log and what srun would: 1 after a kill, 143 after TERM."""
     executor = LocalExecutor(plan.folder, python=f"'{sys.executable}' -P")
     # Its time limit counts from 2 minutes; ours is none.
     executor.update_parameters(tasks_per_node=count, timeout_min=60 * 24 * 365, stderr_to_stdout=True)
@@ -148,7 +148,7 @@ def _attempt(plan: runs.Plan, index: int, number: int, count: int, stop: _Stop) 
         time.sleep(POLL_SECONDS)
     tail.show()
     tail.end_line()
-    return tail, int(bool(killed))
+    return tail, 1 if killed else 128 + signal.SIGTERM if asked else 0
 
 
 def _signal(job: LocalJob, ranks: Path, number: int) -> None:

@@ -13,7 +13,7 @@ class Meeting:
     """Each rank says its piece under a topic, rank 0 gathers, and announces to all.
 
     Args:
-        seconds: for how long a rank waits for rank 0's store, and for an announcement.
+        seconds: for how long a rank waits for rank 0's store.
 
     Raises:
         RuntimeError: rank 0's store cannot be reached in time.
@@ -21,8 +21,8 @@ class Meeting:
 
     def __init__(self, rank: int, world: int, address: str, port: int, seconds: float):
         self.rank, self.world = rank, world
-        self._wait = timedelta(seconds=seconds)
-        self._store = dist.TCPStore(address, port, world, rank == 0, self._wait, wait_for_workers=False)
+        wait = timedelta(seconds=seconds)
+        self._store = dist.TCPStore(address, port, world, rank == 0, wait, wait_for_workers=False)
 
     def say(self, topic: str, content) -> None:
         """Content is something JSON can hold."""
@@ -41,11 +41,14 @@ class Meeting:
         return said
 
     def announce(self, topic: str, content=None):
-        """Rank 0's content, on every rank; only rank 0's argument counts."""
+        """Rank 0's content, on every rank; only rank 0's argument counts.
+
+        The others wait long: rank 0 itself waits for the slowest first, and if it dies they lose its store at once.
+        """
         if self.rank == 0:
             self._store.set(topic, json.dumps(content))
             return content
-        self._store.wait([topic], self._wait)
+        self._store.wait([topic], timedelta(hours=1))
         return json.loads(self._store.get(topic))
 
     def all_reduce(self, gpu: int | None, seconds: float) -> str:

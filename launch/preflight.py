@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -125,18 +124,16 @@ def judge(faults: dict[int, list[Fault]]) -> tuple[int, dict[int, list[str]], st
     return (BAD_NODE if bad else FINE), bad, ""
 
 
-def node_name(environment=os.environ) -> str:
+def node_name() -> str:
     """SLURM's name of this node, which --exclude understands; the host's name elsewhere."""
-    return environment.get("SLURMD_NODENAME") or socket.gethostname()
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
-def node_names(environment=os.environ) -> list[str]:
-    """The job's nodes in the order of their ranks; empty outside SLURM."""
-    listed = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST")
-    if not listed:
-        return []
-    done = subprocess.run(["scontrol", "show", "hostnames", listed], capture_output=True, text=True, check=True)
-    return done.stdout.split()
+def node_names() -> list[str]:
+    """The job's nodes in the order of their ranks; empty outside SLURM. A container may have no scontrol to ask."""
+    from submitit.slurm.slurm import SlurmJobEnvironment
+
+    return SlurmJobEnvironment().hostnames if "SLURM_JOB_NODELIST" in os.environ else []
 
 
 def write_bad_nodes(run: Path, bad: dict[str, list[str]]) -> None:
@@ -149,7 +146,7 @@ def write_bad_nodes(run: Path, bad: dict[str, list[str]]) -> None:
         temporary.rename(file)
 
 
-def preflight(options: argparse.Namespace, environment=os.environ) -> int:
+def preflight(options: argparse.Namespace) -> int:
     """Runs all checks together with the other ranks and returns the exit code, the same on each.
 
     Raises:
@@ -158,14 +155,14 @@ def preflight(options: argparse.Namespace, environment=os.environ) -> int:
     from launch.meeting import Meeting  # torch; the checks above do without
 
     variables = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    rank, world, local_rank, local_world = (int(environment[name]) for name in variables)
+    rank, world, local_rank, local_world = (int(os.environ[name]) for name in variables)
     began = time.monotonic()
     faults = node_faults(options) if local_rank == 0 else []
-    meeting = Meeting(rank, world, environment["MASTER_ADDR"], int(environment["MASTER_PORT"]), MEET_SECONDS)
-    meeting.say("node", {"name": node_name(environment), "faults": [astuple(fault) for fault in faults]})
+    meeting = Meeting(rank, world, os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), MEET_SECONDS)
+    meeting.say("node", {"name": node_name(), "faults": [astuple(fault) for fault in faults]})
     found = Findings(world, local_world)
     if rank == 0:
-        found.nodes(meeting.gather("node", MEET_SECONDS), node_names(environment))
+        found.nodes(meeting.gather("node", MEET_SECONDS), node_names())
     clock = meeting.announce("clock", {"go_on": found.fine(), "seconds": time.time()})
     if clock["go_on"]:
         meeting.say("offset", time.time() - clock["seconds"])

@@ -16,6 +16,7 @@ import os
 import re
 import secrets
 import stat
+import sys
 import time
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -62,6 +63,14 @@ def unique_name(kind: str) -> str:
     return f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
 
 
+def check_path(path: str) -> None:
+    """Raises UserError for a path that SLURM or a shell would misread."""
+    if not SAFE_PATH.fullmatch(path):
+        raise UserError(
+            f"the path {path!r} may hold letters, digits, spaces and _ . / : @ = + , ~ ( ) - only; give another"
+        )
+
+
 def private_folder(path: Path) -> Path:
     """Makes a folder that only this user may write to (0700), or checks the one that is there.
 
@@ -71,10 +80,7 @@ def private_folder(path: Path) -> Path:
         UserError: another user's folder, one that others may write to, or a path that SLURM would misread.
     """
     path = Path(os.path.abspath(path))
-    if not SAFE_PATH.fullmatch(str(path)):
-        raise UserError(
-            f"the path {str(path)!r} may hold letters, digits, spaces and _ . / : @ = + , ~ ( ) - only; give another"
-        )
+    check_path(str(path))
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = path.stat()
@@ -176,14 +182,15 @@ def register(folder: Path | str) -> None:
         with _index().open("a") as file:
             file.write(f"{folder}\n")
     except OSError as error:
-        print(f"note: {_index()} cannot be written ({error.strerror}); launch/jobs.py will not list this run")
+        note = f"note: {_index()} cannot be written ({error.strerror}); launch/jobs.py will not list this run"
+        print(note, file=sys.stderr)  # chain.sh reads stdout
 
 
 def registered() -> list[Path]:
     """This user's launch folders that still exist, oldest first."""
     try:
         lines = _index().read_text().splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return [Path(line) for line in dict.fromkeys(lines) if (Path(line) / "launch.json").is_file()]
 

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PORTS = 6_000  # training's ports are 20000 to 25999, the preflight's 26000 to 31999: below those the kernel gives away
-ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"}
+ENDED = {
+    "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "PREEMPTED",
+    "REVOKED",
+}  # fmt: skip
 
 
 @dataclass
@@ -122,6 +125,8 @@ def bad_nodes(plan, index: int) -> list[str]:
 def run_again(job: str, without: list[str]) -> bool:
     """Requeues this job, unless someone cancelled it or SLURM already did so. Called in the job's own batch script.
 
+    COMPLETING is what a job that is being cancelled or requeued shows; a requeue now would bring a cancelled one back.
+
     Args:
         without: nodes to keep away from.
 
@@ -129,8 +134,8 @@ def run_again(job: str, without: list[str]) -> bool:
         False when the job will not run again.
     """
     state = show(job).get("JobState", "")
-    if state == "CANCELLED":
-        print("the job was cancelled: it does not run again")
+    if state in ("CANCELLED", "COMPLETING"):
+        print("SLURM already ends this job: it is not requeued from here", flush=True)
         return False
     if state == "PENDING":
         return True

@@ -117,6 +117,12 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
         raise UserError(f"--job {given.job} needs --config PRESET, for example --config market1501")
     if given.job not in WITH_CONFIG and (given.overrides or given.sweep or given.config):
         raise UserError(f"--job {given.job} takes its arguments after --, for example: --job {given.job} -- --help")
+    unused = [text for text in [*given.overrides, *given.sweep] if not text.startswith("run=")]
+    if given.job in ("evaluate", "generate") and unused:
+        raise UserError(
+            f"--job {given.job} takes the configuration of its run, so {unused[0]!r} would do nothing; give run=FOLDER "
+            f"and, after --, what `python -m mscgan.{given.job} --help` lists"
+        )
     return given, extra
 
 
@@ -152,6 +158,8 @@ def _plan(given: argparse.Namespace, extra: list[str], settings: dict, ones: lis
     base = ones[0].folder if len(ones) == 1 else str(Path(ones[0].folder).parent)
     label = runs.unique_name("launch")
     folder = os.path.abspath(f"{base}/{label}")
+    for path in (folder, os.getcwd()):  # both are written into the script
+        runs.check_path(path)
     works = []
     for index, one in enumerate(ones):
         run_folder = os.path.abspath(one.folder)
@@ -181,9 +189,6 @@ def _plan(given: argparse.Namespace, extra: list[str], settings: dict, ones: lis
 
 def _dry_run(plan: runs.Plan, ones: list[One]) -> int:
     """Prints a script that sbatch accepts, with the configuration as comments after it. Makes no folder."""
-    for path in (plan.folder, plan.cwd):
-        if not runs.SAFE_PATH.fullmatch(path):
-            raise UserError(f"the path {path!r} holds characters that SLURM would misread")
     if plan.settings["gpus_per_node"] == "auto" and not plan.gpus:
         print("note: no SLURM here that could say how many GPUs a node has; give --gpus-per-node N", file=sys.stderr)
     print(batch.script(plan))
@@ -198,9 +203,10 @@ def _dry_run(plan: runs.Plan, ones: list[One]) -> int:
 def _gpus(kind: str, settings: dict, on_slurm: bool) -> int:
     """GPUs a node: as asked for, or what the partition's nodes have; one for a job of one process."""
     if settings["gpus_per_node"] != "auto":
-        return int(settings["gpus_per_node"])
-    found = slurm.gpus_per_node(settings.get("partition", "")) if on_slurm else 0
-    return min(found, 1) if kind in runs.ONE_PROCESS else found
+        count = int(settings["gpus_per_node"])
+    else:
+        count = slurm.gpus_per_node(settings.get("partition", "")) if on_slurm else 0
+    return min(count, 1) if kind in runs.ONE_PROCESS else count
 
 
 def _check_free(plan: runs.Plan) -> None:
@@ -234,12 +240,19 @@ def _prepare_here(plan: runs.Plan, ones: list[One]) -> int:
     if int(os.environ.get("SLURM_RESTART_COUNT", "0")) and earlier:
         print(earlier[-1])
         return 0
-    plan.gpus = int(os.environ.get("SLURM_GPUS_ON_NODE", "0"))
+    plan.gpus, tasks = (int(os.environ.get(f"SLURM_{name}", "0")) for name in ("GPUS_ON_NODE", "NTASKS_PER_NODE"))
+    if plan.gpus and plan.kind not in runs.ONE_PROCESS and tasks != plan.gpus:
+        raise UserError(
+            f"{plan.gpus} GPUs a node but {tasks or 'no number of'} tasks: one process a GPU is expected; give sbatch "
+            f"--ntasks-per-node={plan.gpus}"
+        )
     plan.job_name = os.environ["SLURM_JOB_NAME"]
     _check_free(plan)
     _prepare(plan, ones)
     runs.write_job(plan.folder, slurm=job)
     runs.register(plan.folder)
+    if Path(plan.folder) not in runs.registered():  # the next attempt would begin anew, and so for ever
+        raise UserError("a requeued job finds its launch by that list; set XDG_STATE_HOME to a folder you may write")
     print(plan.folder)
     return 0
 

@@ -220,8 +220,9 @@ def test_a_requeue_comes_before_the_exclusion_of_a_bad_node_and_keeps_those_excl
     assert result == (True, ["requeue 77", "update JobId=77 ExcNodeList=n9,n1,n2"])
 
 
-def test_a_cancelled_job_is_not_requeued(tmp_path, monkeypatch):
-    assert again(tmp_path, monkeypatch, "CANCELLED") == (False, [])
+@pytest.mark.parametrize("state", ["CANCELLED", "COMPLETING"])  # the latter while its processes still end
+def test_a_cancelled_job_is_not_requeued(tmp_path, monkeypatch, state):
+    assert again(tmp_path, monkeypatch, state) == (False, [])
 
 
 def test_a_job_that_slurm_itself_requeued_is_left_alone(tmp_path, monkeypatch):

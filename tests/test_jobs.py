@@ -66,6 +66,7 @@ def test_cancelling_a_run_here_ends_its_tasks_too(checkout, launcher_lives):
     if not launcher_lives:
         process.kill()
         process.wait()
+        assert "is being trained by job local-" in checkout.train("run=runs/a")[1]
     code, output = checkout.run("jobs.py", "cancel", "runs/a")
     assert code == 0 and "has ended" in output
     ranks = runs.read_ranks(folder)
@@ -113,6 +114,12 @@ def test_without_accounting_a_forgotten_job_is_known_by_its_own_notes(launch, mo
     assert jobs._cancel(plan, None) == 0
     answers(monkeypatch, squeue="")
     assert jobs.task_states(plan, slurm.states(["77"])) == ["CANCELLED"]
+
+
+@pytest.mark.parametrize("state", ["SUSPENDED", "CONFIGURING", "PREEMPTED"])
+def test_a_job_that_may_yet_run_is_alive(launch, monkeypatch, state):
+    answers(monkeypatch, squeue=f"77|{state}|mscgan-train-abcdef|n1|None\n")
+    assert jobs.alive(launch()) == ("" if state == "PREEMPTED" else "77")
 
 
 def test_another_job_with_the_same_id_is_not_taken_for_ours(launch, monkeypatch):

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections import namedtuple
 from pathlib import Path
 
@@ -52,6 +53,28 @@ def test_a_rank_that_does_not_come_makes_its_node_bad():
     found.nodes({rank: {"name": f"n{1 + rank // 2}", "faults": []} for rank in (0, 1, 2)}, names=["n1", "n2"])
     code, bad, _ = found.verdict()
     assert code == BAD_NODE and list(bad) == ["n2"] and "rank 3 did not come" in bad["n2"][0]
+
+
+def test_node_names_need_no_scontrol(monkeypatch):
+    monkeypatch.setenv("PATH", "")  # as in a container
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "n[1-2],m7")
+    assert preflight.node_names() == ["n1", "n2", "m7"]
+    monkeypatch.delenv("SLURM_JOB_NODELIST")
+    assert preflight.node_names() == []
+
+
+def test_a_rank_waits_for_rank_0_which_waits_for_a_missing_one():
+    from launch.meeting import Meeting
+
+    port, told = _free_port(), []
+    zero = Meeting(0, 3, "127.0.0.1", port, seconds=5)
+    one = Meeting(1, 3, "127.0.0.1", port, seconds=0.5)  # its time to reach the store, which is there
+    waiting = threading.Thread(target=lambda: told.append(one.announce("verdict")))
+    waiting.start()
+    assert zero.gather("node", seconds=1.0) == {}
+    zero.announce("verdict", BAD_NODE)
+    waiting.join()
+    assert told == [BAD_NODE]
 
 
 def test_a_node_that_says_nothing_has_its_name_from_the_scheduler():

@@ -11,6 +11,7 @@ import pytest
 from launch import local, options, runs, slurm, snapshot
 from mscgan.errors import UserError
 from tests.launch_checkout import ROOT, Checkout
+from tests.shard_factory import write_shards
 
 
 @pytest.fixture
@@ -93,6 +94,33 @@ def test_the_dry_run_prints_a_script_and_leaves_nothing(checkout):
     assert not (checkout.root / "runs").exists()
 
 
+def test_a_job_of_one_process_has_one_task_however_many_gpus_a_node_has(checkout):
+    arguments = ("--job=evaluate", "--config=demo", "run=runs/a", "--gpus-per-node=8", "--nodes=2", "--dry-run")
+    code, script = checkout.run("submit.py", *arguments)
+    assert code == 0
+    for line in ("nodes=1", "ntasks-per-node=1", "gpus-per-node=1"):
+        assert f"#SBATCH --{line}\n" in script
+
+
+def test_the_folder_one_submits_from_is_checked_too(checkout, tmp_path):
+    (tmp_path / "a\ntouch mark\n").mkdir()
+    command = [sys.executable, checkout.root / "launch/submit.py", "--config=demo", f"run={tmp_path}/run"]
+    done = subprocess.run(command, cwd=tmp_path / "a\ntouch mark\n", env=checkout.env, capture_output=True, text=True)
+    assert done.returncode == 2 and "may hold letters" in done.stderr and not (tmp_path / "run").exists()
+
+
+def test_the_sbatch_files_find_their_launch_again(checkout):
+    job = {"SLURM_JOB_ID": "5", "SLURM_JOB_NAME": "x", "SLURM_GPUS_ON_NODE": "2"}
+    code, output = checkout.train("--prepare", **job, SLURM_NTASKS_PER_NODE="1")
+    assert code == 2 and "--ntasks-per-node=2" in output  # the second GPU would idle
+    job["SLURM_NTASKS_PER_NODE"] = "2"
+    code, folder = checkout.train("--prepare", **job)
+    assert code == 0 and (checkout.root / folder.strip() / "launch.json").is_file()
+    assert checkout.train("--prepare", **job, SLURM_RESTART_COUNT="1") == (0, folder)
+    code, output = checkout.train("--prepare", "run=runs/b", **job, XDG_STATE_HOME="/dev/null")
+    assert code == 2 and "set XDG_STATE_HOME" in output
+
+
 def test_containers_get_the_folders_that_the_job_uses(checkout):
     arguments = ("--dry-run", "run=runs/a", "data.root=/data/market", "data.stage_to=/local/nvme")
     _, pyxis = checkout.train(*arguments, "--container=nvcr.io#nvidia/pytorch:25.10-py3")
@@ -136,6 +164,14 @@ def test_editing_the_checkout_does_not_change_a_run_that_goes_on(checkout):
     (checkout.root / "mscgan/train.py").write_text("raise SystemExit('edited')")
     output = process.communicate(timeout=60)[0]
     assert "begins at 4" in output and "edited" not in output
+
+
+def test_ranks_are_told_of_the_copy_of_the_shards(checkout, tmp_path):
+    shards = write_shards(tmp_path / "shards", persons=1, views=2, height=32, width=16)
+    code, output = checkout.train("run=runs/a", f"data.root={shards}", f"data.stage_to={tmp_path}/local disk")
+    assert code == 0, output
+    (copy,) = (tmp_path / "local disk").glob("mscgan-*/manifest.json")
+    assert f"data {shards} ['data.staged={copy.parent}']" in output
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(checkout):
@@ -198,6 +234,7 @@ def test_a_run_that_is_being_trained_is_refused(checkout):
         (["train.speed=1"], "train.speed"),
         (["--job=shards"], "takes its arguments after --"),
         (["--prepare"], "is for the .sbatch files"),
+        (["--job=evaluate", "run=runs/a", "data.root=elsewhere"], "would do nothing"),
     ],
 )
 def test_a_mistake_gives_one_line_and_exit_code_2(checkout, arguments, complaint):

@@ -238,8 +238,8 @@ def _private(file: Path, text: str) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Neighbouring ports of the loopback that nobody listens on."""
-    for base in range(20000 + secrets.randbelow(8000), 32000, count):
+    """Neighbouring ports of the loopback that nobody listens on, below those that launch/ gives its jobs."""
+    for base in range(10000 + secrets.randbelow(8000), 20000 - count, count):
         with contextlib.ExitStack() as held:
             try:
                 for port in range(base, base + count):
