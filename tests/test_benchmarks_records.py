@@ -245,3 +245,14 @@ def test_a_wrong_way_of_a_step_is_a_mistake_of_the_users(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert "magic" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_figures_of_a_page_are_replaced_and_its_text_stays(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text(f"# Page\n\nText\n\n{report.MARKER}\nold figures\n")
+    for _ in range(2):
+        report.put_into(page, "# Throughput\n\n## step\n\n| a |\n")
+    assert page.read_text() == f"# Page\n\nText\n\n{report.MARKER}\n### Throughput\n\n#### step\n\n| a |\n"
+    (tmp_path / "other.md").write_text("no marker\n")
+    with pytest.raises(UserError, match="no line"):
+        report.put_into(tmp_path / "other.md", "")
