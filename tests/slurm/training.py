@@ -48,11 +48,15 @@ class Training:
         self._until(lambda: self._images() > checkpoint, "made no step")
         fault(self)
         self.runs_again(restarts)
-        assert not (self.run / "generator.safetensors").exists(), "the training had ended before it was struck"
 
     def runs_again(self, restarts: int) -> None:
         """Waits until the job runs for another time. SLURM starts a requeued job after cred_expire + 1 seconds."""
-        self._until(lambda: self._restarts() > restarts and self._state() == "RUNNING", "did not run again")
+
+        def again():
+            assert self._state() != "COMPLETED", "the training ended before it was struck"
+            return self._restarts() > restarts and self._state() == "RUNNING"
+
+        self._until(again, "did not run again")
 
     def completes(self, seconds: float = 2 * SECONDS) -> bytes:
         """Waits for the job's end. Returns the bytes of the trained weights."""
