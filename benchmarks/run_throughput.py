@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch  # noqa: E402
 
-from benchmarks import checkpoint, compare, cost, data, ops, plots, projection, record, report, scaling, step  # noqa: E402  # noqa: E402
+from benchmarks import checkpoint, compare, cost, data, ops, plots, projection, record, report, scaling, step  # noqa: E402
 from mscgan import dist  # noqa: E402
 from mscgan.config import load  # noqa: E402
 from mscgan.errors import UserError, run  # noqa: E402

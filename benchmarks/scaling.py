@@ -110,7 +110,9 @@ def _children(ranks: Ranks, launched: bool, count: int, threads: int, task: dict
                 local = {"LOCAL_RANK": ranks.local_rank, "LOCAL_WORLD_SIZE": min(ranks.local_world, count - first)}
             own = local | {"RANK": rank, "WORLD_SIZE": count, "MASTER_PORT": port, "OMP_NUM_THREADS": threads}
             command = [sys.executable, "-P", str(Path(__file__).resolve()), json.dumps(task), str(out), str(result)]
-            children.append(subprocess.Popen(command, env=os.environ | {key: str(value) for key, value in own.items()}))
+            # torchrun's store serves its own ranks: a child would wait for ever for an answer at another port.
+            inherited = {key: value for key, value in os.environ.items() if not key.startswith("TORCHELASTIC_")}
+            children.append(subprocess.Popen(command, env=inherited | {key: str(value) for key, value in own.items()}))
         codes = []
         try:
             codes = [child.wait(SECONDS) for child in children]
