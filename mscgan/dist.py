@@ -141,7 +141,7 @@ class _SyncBatchNorm2d(nn.BatchNorm2d):
     """nn.BatchNorm2d over the global batch, on any device, in float32. Ranks may hold batches of different sizes."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
+        if not self.training or torch_dist.get_world_size() == 1:
             return super().forward(x)
         self._check_input_dim(x)
         values = x.float()

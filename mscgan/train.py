@@ -60,6 +60,7 @@ def train(config: Config) -> int:
     shards = _open_shards(config.data)
     stages = schedule(config.train.images_I, config.train.images_II, config.train.images_joint)
     ranks = dist.init()
+    torch.backends.cudnn.benchmark = True  # the shapes never change
     share = micro_batch(config.train.batch, ranks.world, config.train.accumulate)
     networks = Networks(config, ranks.device, share)
     images = _resume(config, networks, shards, folder)
