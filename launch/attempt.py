@@ -92,7 +92,7 @@ def decide(plan: runs.Plan, outcome: str, code: int, before: list[dict], stalled
         )
     if plan.kind == "train" and plan.here and stalled and outcome != "saved":
         return Verdict(outcome, code, False, f"{outcome} (exit code {code}) before a new checkpoint")
-    if plan.kind == "train" and not plan.here and stalled >= plan.stalled_tries:
+    if plan.kind == "train" and not plan.here and stalled >= plan.stalled_tries and outcome != "bad node":
         return Verdict("no progress", STALLED, False, _no_progress(plan, checkpoint))
     if plan.kind != "train" and outcome == "crash":
         return Verdict(outcome, code, False, f"failed with exit code {code}")
@@ -106,10 +106,12 @@ def decide(plan: runs.Plan, outcome: str, code: int, before: list[dict], stalled
 
 
 def _stalled(plan: runs.Plan, index: int, checkpoint: str) -> int:
-    """How many of the last attempts in a row started from `checkpoint`."""
-    lines = runs.notes(plan.works[index].run, plan.name)
+    """How many of the last attempts in a row started from `checkpoint`, those apart that a bad node stopped: the next
+    one runs without that node."""
+    lines = [one for one in runs.notes(plan.works[index].run, plan.name) if one["index"] == index]
+    stopped = {one["attempt"] for one in lines if one["event"] == "end" and one["outcome"] == "bad node"}
     count = 0
-    for line in reversed([one for one in lines if one["event"] == "start" and one["index"] == index]):
+    for line in reversed([one for one in lines if one["event"] == "start" and one["attempt"] not in stopped]):
         if line["checkpoint"] != checkpoint:
             break
         count += 1

@@ -55,6 +55,7 @@ def main() -> int:
     _check_free(plan)
     if on_slurm:
         batch.check(plan)
+        _check_training(plan, ones)
     _prepare(plan, ones)
     return _on_slurm(plan, given.follow) if on_slurm else _here(plan)
 
@@ -227,6 +228,17 @@ def _check_free(plan: runs.Plan) -> None:
                     f"{work.run} is being trained by job {job}; stop it with `python launch/jobs.py cancel {job}`, or "
                     "give another run=FOLDER"
                 )
+
+
+def _check_training(plan: runs.Plan, ones: list[One]) -> None:
+    """Says before anything is queued what training would refuse once it has the nodes."""
+    if plan.kind != "train":
+        return
+    ranks = int(plan.settings["nodes"]) * (plan.gpus or int(plan.settings.get("tasks_per_node", 1)))
+    for one in ones:
+        configuration.micro_batch(one.config.train.batch, ranks, one.config.train.accumulate)
+        if not one.config.data.root:
+            raise UserError("no shards to train on; give data.root=FOLDER, as shards/build.py makes it")
 
 
 def _prepare_here(plan: runs.Plan, ones: list[One]) -> int:

@@ -165,6 +165,12 @@ def test_a_job_whose_checkpoint_does_not_advance_stops_with_93(plan, code):
     assert "began at images-500" in verdicts[-1].reason
 
 
+def test_bad_nodes_are_no_lack_of_progress(plan):
+    plan.crash_retries = 9
+    assert all(play(plan, number, 87).again for number in range(5))
+    assert play(plan, 5, 0).outcome == "done"
+
+
 def test_on_this_machine_a_stop_before_the_first_checkpoint_is_no_failure(plan):
     plan.here = True
     assert play(plan, 0, 85).code == 85

@@ -57,6 +57,13 @@ def test_an_impossible_request_is_refused_with_the_schedulers_reason(cluster, sh
     assert cluster.run("squeue", "-h", "--states=PENDING") == ""
 
 
+def test_a_batch_that_does_not_divide_is_refused_before_anything_is_queued(cluster, shards, tmp_path):
+    command = [*SUBMIT, "--nodes=3", "--gpus-per-node=0", *TINY, "train.batch=4", f"data.root={shards}"]
+    done = subprocess.run([*command, f"run={tmp_path}/run"], env=cluster.env, capture_output=True, text=True)
+    assert done.returncode == 2 and "batch 4 is not a multiple of 3 ranks x 1" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_submitting_needs_no_torch(cluster, shards, tmp_path):
     arguments = [*ONE, *TINY, f"data.root={shards}", f"run={tmp_path}/run"]
     code = "import sys; from launch import submit; submit.main(); print({'torch', 'nvidia'} & set(sys.modules))"
