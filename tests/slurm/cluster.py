@@ -21,8 +21,9 @@ from pathlib import Path
 
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
-# KillWait and SlurmdTimeout are short so that a fault is noticed within a test. cred_expire=5 lets a requeued job
-# start again after 6 s (default 121 s). Nodes may claim more CPUs than the host has (config_overrides).
+# KillWait and SlurmdTimeout are short so that a fault is noticed within a test, and MinJobAge is long so that a job that
+# ended can still be asked about. cred_expire=5 lets a requeued job start again after 6 s (default 121 s). Nodes may claim
+# more CPUs than the host has (config_overrides).
 SLURM_CONF = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -46,6 +47,7 @@ SlurmctldParameters=preempt_send_user_signal
 ReturnToService=1
 SlurmdTimeout=10
 KillWait=5
+MinJobAge=3600
 JobRequeue=1
 SchedulerType=sched/backfill
 SchedulerParameters=bf_interval=1,sched_interval=1,sched_min_interval=100000,batch_sched_delay=0
