@@ -16,7 +16,10 @@ PIXELS = LAYOUTS[1]
 
 @pytest.fixture
 def compiled(monkeypatch, tmp_path):
-    """A launch compiles for sm_90 instead of running; the kernels' PTX by name, the last of a name wins."""
+    """A launch compiles for sm_90 instead of running; the kernels' PTX by name, the last of a name wins.
+
+    In each, neighbouring threads have to hold neighbouring elements of the last dimension.
+    """
     from triton.backends.compiler import GPUTarget
     from triton.runtime import driver
     from triton.runtime.jit import JITFunction
@@ -35,7 +38,10 @@ def compiled(monkeypatch, tmp_path):
 
     def getitem(kernel, grid):
         def launch(*args, **options):
-            kernels[kernel.__name__] = kernel.run(*args, grid=grid, warmup=True, **options).asm["ptx"]
+            made = kernel.run(*args, grid=grid, warmup=True, **options).asm
+            for order in re.findall(r"ttg\.blocked<.*order = \[(.*?)\]", made["ttgir"]):
+                assert sorted(order.split(", "), reverse=True) == order.split(", "), made["ttgir"]
+            kernels[kernel.__name__] = made["ptx"]
 
         return launch
 

@@ -1,7 +1,7 @@
 """The Triton kernels of `bias_act`.
 
 Both see the tensor as the matrix that it is in memory: channels_last is (N*H*W, C) with a bias a column, contiguous
-is (N*C, H*W) with a bias a row; a tile is (rows, columns / 8, 8). Forward leaves the sign of x + bias as one bit an
+is (N*C, H*W) with a bias a row. Forward leaves the sign of x + bias as one bit an
 element, packed along a row of the matrix; backward needs nothing else. The bias' gradient is summed in the same pass:
 each program adds up a strip of the matrix and writes its sums, and a second, small sum joins the strips. No atomics:
 equal inputs give equal bits.
@@ -17,45 +17,35 @@ _PROGRAMS = 4096  # about as many as backward starts, so that the strips' sums s
 
 
 @triton.jit
-def _place(row_tile, column_tile, rows, columns, R: tl.constexpr, B: tl.constexpr):
-    """A tile (R, B, 8) of the matrix: its first row, where its elements lie from there on, and what is inside."""
+def _place(row_tile, column_tile, rows, columns, R: tl.constexpr, C: tl.constexpr):
+    """A tile (R, C) of the matrix: its first row, where its elements lie from there on, and what is inside."""
     first = row_tile.to(tl.int64) * R
-    row = tl.arange(0, R)[:, None, None]
-    byte = column_tile * B + tl.arange(0, B)[None, :, None]
-    column = byte * 8 + tl.arange(0, 8)[None, None, :]
-    return first, row * columns + column, (first + row < rows) & (column < columns), column
-
-
-@triton.jit
-def _place_of_signs(row_tile, column_tile, rows, columns, R: tl.constexpr, B: tl.constexpr):
-    """The same for the tile's bytes of signs (R, B)."""
-    first = row_tile.to(tl.int64) * R
-    width = tl.cdiv(columns, 8)
     row = tl.arange(0, R)[:, None]
-    byte = column_tile * B + tl.arange(0, B)[None, :]
-    return first * width, row * width + byte, (first + row < rows) & (byte < width)
+    column = column_tile * C + tl.arange(0, C)[None, :]
+    return first, row * columns + column, (first + row < rows) & (column < columns), column
 
 
 @triton.jit
 def _forward(
     x, bias, residual, out, signs, rows, columns, channels, slope,
     ACT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, SIGNS: tl.constexpr, BY_ROW: tl.constexpr,
-    R: tl.constexpr, B: tl.constexpr,
+    R: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
-    first, at, inside, column = _place(tl.program_id(0), tl.program_id(1), rows, columns, R, B)
+    first, at, inside, column = _place(tl.program_id(0), tl.program_id(1), rows, columns, R, C)
     value = tl.load(x + first * columns + at, mask=inside, other=0.0).to(tl.float32)
     if HAS_RESIDUAL:
         added = tl.load(residual + first * columns + at, mask=inside, other=0.0).to(tl.float32)
     if HAS_BIAS:
         if BY_ROW:
-            value += tl.load(bias + (first + tl.arange(0, R)[:, None, None]) % channels).to(tl.float32)
+            value += tl.load(bias + (first + tl.arange(0, R)[:, None]) % channels).to(tl.float32)
         else:
             value += tl.load(bias + column, mask=column < columns, other=0.0).to(tl.float32)
     if SIGNS:
         positive = ((value > 0) & inside).to(tl.int32)
-        packed = tl.sum(positive << tl.arange(0, 8)[None, None, :], axis=2)
-        base, at_sign, kept = _place_of_signs(tl.program_id(0), tl.program_id(1), rows, columns, R, B)
-        tl.store(signs + base + at_sign, packed.to(tl.uint8), mask=kept)
+        bits = tl.reshape(positive, (R, C // 8, 8)) << tl.arange(0, 8)[None, None, :]
+        width = tl.cdiv(columns, 8)
+        base, at_sign, kept, _ = _place(tl.program_id(0), tl.program_id(1), rows, width, R, C // 8)
+        tl.store(signs + base * width + at_sign, tl.sum(bits, axis=2).to(tl.uint8), mask=kept)
     if ACT == "relu":
         value = tl.maximum(value, 0.0, propagate_nan=tl.PropagateNan.ALL)
     elif ACT == "leaky_relu":
@@ -68,19 +58,20 @@ def _forward(
 @triton.jit
 def _backward(
     grad, signs, grad_x, strips, rows, columns, slope,
-    SUM: tl.constexpr, BY_ROW: tl.constexpr, STEPS: tl.constexpr, R: tl.constexpr, B: tl.constexpr,
+    SUM: tl.constexpr, BY_ROW: tl.constexpr, STEPS: tl.constexpr, R: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
     # A program's strip runs along the matrix dimension over which the bias' gradient is summed.
     row_tile = tl.program_id(0) if BY_ROW else tl.program_id(0) * STEPS
     column_tile = tl.program_id(1) * STEPS if BY_ROW else tl.program_id(1)
-    total = tl.zeros((R, B, 8), tl.float32)
+    width = tl.cdiv(columns, 8)
+    total = tl.zeros((R, C), tl.float32)
     for _ in range(STEPS):
-        first, at, inside, _column = _place(row_tile, column_tile, rows, columns, R, B)
-        base, at_sign, kept = _place_of_signs(row_tile, column_tile, rows, columns, R, B)
+        first, at, inside, _column = _place(row_tile, column_tile, rows, columns, R, C)
+        base, at_sign, kept, _byte = _place(row_tile, column_tile, rows, width, R, C // 8)
         value = tl.load(grad + first * columns + at, mask=inside, other=0.0).to(tl.float32)
-        packed = tl.load(signs + base + at_sign, mask=kept, other=0).to(tl.int32)
+        packed = tl.load(signs + base * width + at_sign, mask=kept, other=0).to(tl.int32)
         positive = (packed[:, :, None] >> tl.arange(0, 8)[None, None, :]) & 1
-        value = tl.where(positive == 1, value, value * slope)
+        value = tl.where(tl.reshape(positive, (R, C)) == 1, value, value * slope)
         tl.store(grad_x + first * columns + at, value.to(grad_x.dtype.element_ty), mask=inside)
         if SUM:
             total += value
@@ -91,18 +82,18 @@ def _backward(
     if SUM:
         if BY_ROW:
             line = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
-            tl.store(strips + tl.program_id(1) * rows + line, tl.sum(tl.sum(total, axis=2), axis=1), mask=line < rows)
+            tl.store(strips + tl.program_id(1) * rows + line, tl.sum(total, axis=1), mask=line < rows)
         else:
-            line = tl.program_id(1) * B * 8 + tl.arange(0, B)[:, None] * 8 + tl.arange(0, 8)[None, :]
+            line = tl.program_id(1) * C + tl.arange(0, C)
             strip = tl.program_id(0).to(tl.int64)
             tl.store(strips + strip * columns + line, tl.sum(total, axis=0), mask=line < columns)
 
 
 def _tile(columns: int) -> tuple[int, int]:
-    """Rows and bytes of signs (8 columns) of a tile."""
+    """Rows and columns of a tile."""
     # Fewer columns than threads: else the compiler lays the tile out after the bias, and shuffles it to pack the signs.
-    wide = max(8, min(128, triton.next_power_of_2(columns)))
-    return _TILE // wide, wide // 8
+    c = max(8, min(128, triton.next_power_of_2(columns)))
+    return _TILE // c, c
 
 
 def forward(
@@ -114,13 +105,13 @@ def forward(
     matrix: rows, columns, and whether the bias goes by row. x and residual are dense in out's layout.
     """
     rows, columns, by_row = matrix
-    r, b = _tile(columns)
+    r, c = _tile(columns)
     with torch.cuda.device_of(x):
-        _forward[triton.cdiv(rows, r), triton.cdiv(columns, 8 * b)](
+        _forward[triton.cdiv(rows, r), triton.cdiv(columns, c)](
             x, x if bias is None else bias, x if residual is None else residual, out, signs,
             rows, columns, x.shape[1], slope,
             ACT=act, HAS_BIAS=bias is not None, HAS_RESIDUAL=residual is not None, SIGNS=signs.numel() > 0,
-            BY_ROW=by_row, R=r, B=b, num_warps=8,
+            BY_ROW=by_row, R=r, C=c, num_warps=8,
         )  # fmt: skip
 
 
@@ -130,20 +121,20 @@ def backward(
 ) -> None:  # fmt: skip
     """Fills grad_x and, where given, strips: sums of grad_x, (strips, columns) or by row (strips, rows), float32."""
     rows, columns, by_row = matrix
-    r, b = _tile(columns)
+    r, c = _tile(columns)
     row_steps, column_steps = (1, steps) if by_row else (steps, 1)
     with torch.cuda.device_of(grad):
-        _backward[triton.cdiv(rows, r * row_steps), triton.cdiv(columns, 8 * b * column_steps)](
+        _backward[triton.cdiv(rows, r * row_steps), triton.cdiv(columns, c * column_steps)](
             grad, signs, grad_x, grad_x if strips is None else strips, rows, columns, slope,
-            SUM=strips is not None, BY_ROW=by_row, STEPS=steps, R=r, B=b, num_warps=8,
+            SUM=strips is not None, BY_ROW=by_row, STEPS=steps, R=r, C=c, num_warps=8,
         )  # fmt: skip
 
 
 def strips(matrix: tuple[int, int, bool]) -> tuple[int, int]:
     """How many tiles a program of `backward` adds up, and how many strips of sums that leaves."""
     rows, columns, by_row = matrix
-    r, b = _tile(columns)
-    row_tiles, column_tiles = triton.cdiv(rows, r), triton.cdiv(columns, 8 * b)
+    r, c = _tile(columns)
+    row_tiles, column_tiles = triton.cdiv(rows, r), triton.cdiv(columns, c)
     along = column_tiles if by_row else row_tiles
     steps = min(along, max(1, row_tiles * column_tiles // _PROGRAMS))
     return steps, triton.cdiv(along, steps)

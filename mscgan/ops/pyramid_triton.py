@@ -6,6 +6,9 @@ edges: their taps are loaded again, which the cache answers.
 
 Backward: each thread takes neighbouring elements of y_hat's gradient and gathers, from all scales, what falls on them.
 Incoming gradients are read through their strides: expanded or cut out of another tensor, they need no copy.
+
+All tensors have one dimension, for which there is but one way to share it out among threads: of a tile with more, some
+versions of the compiler (Triton 3.6) give neighbouring threads different rows.
 """
 
 import torch
@@ -15,9 +18,15 @@ from torch import Tensor
 
 
 @triton.jit
-def _load_pairs(x, y, y_hat, x_c, x_h, x_w, y_c, y_h, y_w, f_c, f_h, f_w, row, column, inside):
-    """The pixels at row (R, 1, 1), column (1, S, 1): real (R, S, 8) and fake (R, S, 8), float32, 0 outside."""
-    channel = tl.arange(0, 8)[None, None, :]
+def _pixels(band, side, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Row, column and channel of each of a tile's ROWS * COLUMNS * 8 elements, a pixel's eight channels together."""
+    element = tl.arange(0, ROWS * COLUMNS * 8)
+    return band * ROWS + element // (COLUMNS * 8), side * COLUMNS + element // 8 % COLUMNS, element % 8
+
+
+@triton.jit
+def _load_pairs(x, y, y_hat, x_c, x_h, x_w, y_c, y_h, y_w, f_c, f_h, f_w, row, column, channel, inside):
+    """The elements of the real and of the fake pair, float32, 0 outside and in channels 6 and 7."""
     first = inside & (channel < 3)
     second = inside & (channel >= 3) & (channel < 6)
     left = tl.load(x + (row * x_h + column * x_w + channel * x_c), mask=first, other=0.0).to(tl.float32)
@@ -27,9 +36,8 @@ def _load_pairs(x, y, y_hat, x_c, x_h, x_w, y_c, y_h, y_w, f_c, f_h, f_w, row, c
 
 
 @triton.jit
-def _store(out, n, height, width, row, column, value, CHANNELS: tl.constexpr, LAST: tl.constexpr):
-    """Writes value (R, S, 8) to image n of out (N, CHANNELS, height, width), channels_last or contiguous."""
-    channel = tl.arange(0, 8)[None, None, :]
+def _store(out, n, height, width, row, column, channel, value, CHANNELS: tl.constexpr, LAST: tl.constexpr):
+    """Writes a tile's elements to image n of out (N, CHANNELS, height, width), channels_last or contiguous."""
     inside = (row < height) & (column < width) & (channel < CHANNELS)
     out += n * height * width * CHANNELS
     if LAST:
@@ -40,9 +48,9 @@ def _store(out, n, height, width, row, column, value, CHANNELS: tl.constexpr, LA
 
 
 @triton.jit
-def _sum_2x2(value, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+def _mean_2x2(value, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     blocks = tl.reshape(value, (ROWS // 2, 2, COLUMNS // 2, 2, 8))
-    return tl.sum(tl.sum(blocks, axis=3), axis=1)
+    return tl.reshape(tl.sum(tl.sum(blocks, axis=3), axis=1), (ROWS * COLUMNS * 2,)) * 0.25
 
 
 @triton.jit
@@ -82,28 +90,27 @@ def _forward(
     y += n * y_n
     y_hat += n * f_n
 
-    row = (band * ROWS + tl.arange(0, ROWS))[:, None, None]
-    column = (side * COLUMNS + tl.arange(0, COLUMNS))[None, :, None]
+    row, column, channel = _pixels(band, side, ROWS, COLUMNS)
     real, fake = _load_pairs(
-        x, y, y_hat, x_c, x_h, x_w, y_c, y_h, y_w, f_c, f_h, f_w, row, column, (row < height) & (column < width)
-    )
-    _store(real_1, n, height, width, row, column, real, CHANNELS, LAST)
-    _store(fake_1, n, height, width, row, column, fake, CHANNELS, LAST)
+        x, y, y_hat, x_c, x_h, x_w, y_c, y_h, y_w, f_c, f_h, f_w, row, column, channel,
+        (row < height) & (column < width),
+    )  # fmt: skip
+    _store(real_1, n, height, width, row, column, channel, real, CHANNELS, LAST)
+    _store(fake_1, n, height, width, row, column, channel, fake, CHANNELS, LAST)
 
     if SCALES > 1:
-        row = (band * (ROWS // 2) + tl.arange(0, ROWS // 2))[:, None, None]
-        column = (side * (COLUMNS // 2) + tl.arange(0, COLUMNS // 2))[None, :, None]
+        row, column, channel = _pixels(band, side, ROWS // 2, COLUMNS // 2)
         if MEAN3:
             half_height = (height + 1) // 2
             half_width = (width + 1) // 2
-            real = tl.zeros((ROWS // 2, COLUMNS // 2, 8), tl.float32)
-            fake = tl.zeros((ROWS // 2, COLUMNS // 2, 8), tl.float32)
+            real = tl.zeros((ROWS * COLUMNS * 8 // 4,), tl.float32)
+            fake = tl.zeros((ROWS * COLUMNS * 8 // 4,), tl.float32)
             for tap in range(9):
                 at_row = 2 * row - 1 + tap // 3
                 at_column = 2 * column - 1 + tap % 3
                 inside = (at_row >= 0) & (at_row < height) & (at_column >= 0) & (at_column < width)
                 tap_real, tap_fake = _load_pairs(
-                    x, y, y_hat, x_c, x_h, x_w, y_c, y_h, y_w, f_c, f_h, f_w, at_row, at_column, inside
+                    x, y, y_hat, x_c, x_h, x_w, y_c, y_h, y_w, f_c, f_h, f_w, at_row, at_column, channel, inside
                 )
                 real += tap_real
                 fake += tap_fake
@@ -113,19 +120,18 @@ def _forward(
         else:
             half_height = height // 2
             half_width = width // 2
-            real = _sum_2x2(real, ROWS, COLUMNS) * 0.25
-            fake = _sum_2x2(fake, ROWS, COLUMNS) * 0.25
-        _store(real_2, n, half_height, half_width, row, column, real, CHANNELS, LAST)
-        _store(fake_2, n, half_height, half_width, row, column, fake, CHANNELS, LAST)
+            real = _mean_2x2(real, ROWS, COLUMNS)
+            fake = _mean_2x2(fake, ROWS, COLUMNS)
+        _store(real_2, n, half_height, half_width, row, column, channel, real, CHANNELS, LAST)
+        _store(fake_2, n, half_height, half_width, row, column, channel, fake, CHANNELS, LAST)
 
     if SCALES > 2:
-        row = (band * (ROWS // 4) + tl.arange(0, ROWS // 4))[:, None, None]
-        column = (side * (COLUMNS // 4) + tl.arange(0, COLUMNS // 4))[None, :, None]
+        row, column, channel = _pixels(band, side, ROWS // 4, COLUMNS // 4)
         if MEAN3:
             quarter_height = (half_height + 1) // 2
             quarter_width = (half_width + 1) // 2
-            real = tl.zeros((ROWS // 4, COLUMNS // 4, 8), tl.float32)
-            fake = tl.zeros((ROWS // 4, COLUMNS // 4, 8), tl.float32)
+            real = tl.zeros((ROWS * COLUMNS * 8 // 16,), tl.float32)
+            fake = tl.zeros((ROWS * COLUMNS * 8 // 16,), tl.float32)
             above, level, below = _mean_of_means(row, quarter_height, half_height, height)
             left, centre, right = _mean_of_means(column, quarter_width, half_width, width)
             for tap in range(49):
@@ -134,17 +140,17 @@ def _forward(
                 inside = (at_row >= 0) & (at_row < height) & (at_column >= 0) & (at_column < width)
                 weight = _tap_of_7(tap // 7, above, level, below) * _tap_of_7(tap % 7, left, centre, right)
                 tap_real, tap_fake = _load_pairs(
-                    x, y, y_hat, x_c, x_h, x_w, y_c, y_h, y_w, f_c, f_h, f_w, at_row, at_column, inside
+                    x, y, y_hat, x_c, x_h, x_w, y_c, y_h, y_w, f_c, f_h, f_w, at_row, at_column, channel, inside
                 )
                 real += weight * tap_real
                 fake += weight * tap_fake
         else:
             quarter_height = half_height // 2
             quarter_width = half_width // 2
-            real = _sum_2x2(real, ROWS // 2, COLUMNS // 2) * 0.25
-            fake = _sum_2x2(fake, ROWS // 2, COLUMNS // 2) * 0.25
-        _store(real_4, n, quarter_height, quarter_width, row, column, real, CHANNELS, LAST)
-        _store(fake_4, n, quarter_height, quarter_width, row, column, fake, CHANNELS, LAST)
+            real = _mean_2x2(real, ROWS // 2, COLUMNS // 2)
+            fake = _mean_2x2(fake, ROWS // 2, COLUMNS // 2)
+        _store(real_4, n, quarter_height, quarter_width, row, column, channel, real, CHANNELS, LAST)
+        _store(fake_4, n, quarter_height, quarter_width, row, column, channel, fake, CHANNELS, LAST)
 
 
 @triton.jit
@@ -156,8 +162,9 @@ def _backward(
 ):  # fmt: skip
     bands = tl.cdiv(height, ROWS)
     n = (tl.program_id(0) // bands).to(tl.int64)
-    row = ((tl.program_id(0) % bands) * ROWS + tl.arange(0, ROWS))[:, None]
-    element = (tl.program_id(1) * BLOCK + tl.arange(0, BLOCK))[None, :]
+    of_tile = tl.arange(0, ROWS * BLOCK)
+    row = (tl.program_id(0) % bands) * ROWS + of_tile // BLOCK
+    element = tl.program_id(1) * BLOCK + of_tile % BLOCK
     if LAST:
         column = element // 3
         channel = element % 3
@@ -174,7 +181,7 @@ def _backward(
     grad_2 += n * g2_n + 3 * g2_c
     grad_4 += n * g4_n + 3 * g4_c
 
-    total = tl.zeros((ROWS, BLOCK), tl.float32)
+    total = tl.zeros((ROWS * BLOCK,), tl.float32)
     if HAS_1:
         total += tl.load(grad_1 + (row * g1_h + column * g1_w + channel * g1_c), mask=inside, other=0.0).to(tl.float32)
     if MEAN3:
