@@ -17,7 +17,9 @@ from torch import Tensor
 from benchmarks import baseline
 from benchmarks.cost import copy_rate, matrix_rate
 from benchmarks.timing import call_seconds, interleave, summary
+from mscgan import pose
 from mscgan.ops.bias_act import bias_act
+from mscgan.ops.body_mask import body_mask
 from mscgan.ops.condition import condition
 from mscgan.ops.masked_l1 import masked_l1
 from mscgan.ops.pyramid import pyramid
@@ -49,6 +51,11 @@ def _condition_inputs(count, height, width, dtype, device) -> list[Tensor]:
     images = torch.randint(256, (count, height, width, 3), dtype=torch.uint8, device=device)
     keypoints = torch.rand(count, 18, 2, device=device) * torch.tensor([width - 1.0, height - 1.0], device=device)
     return [images, keypoints, torch.rand(count, device=device) < 0.5]
+
+
+def _body_mask_inputs(count, height, width, dtype, device) -> list[Tensor]:
+    images, keypoints, _ = _condition_inputs(count, height, width, dtype, device)
+    return [keypoints.round(), images[..., 0]]  # of the images the size alone
 
 
 def _bias_act_inputs(count, height, width, dtype, device) -> list[Tensor]:
@@ -127,6 +134,12 @@ def table(dtype: torch.dtype) -> dict[str, Op]:
         "condition": Op(
             _our_condition(dtype), _plain_condition(dtype), _condition_inputs, (), _both, lambda i, o: 0,
             lambda i, o: 10 * o[0].numel(),
+        ),
+        "body_mask": Op(
+            lambda keypoints, image: [body_mask(keypoints, *image.shape[1:])],
+            lambda keypoints, image: [pose.body_mask(keypoints, *image.shape[1:])],
+            _body_mask_inputs, (), lambda i, o: i[0].nbytes + o[0].nbytes, lambda i, o: 0,
+            lambda i, o: 2 * 81 * o[0].numel(),  # a disc of radius 4 as a convolution
         ),
         "bias_act": activate,
         "bias_act + residual": activate._replace(

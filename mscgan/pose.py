@@ -4,6 +4,7 @@ Keypoints are (N, 18, 2) tensors of (x, y) in pixels, in OpenPose's COCO order, 
 where a coordinate is -1 (the field's files write -1 in both). Everything is batched and runs on the keypoints' device.
 """
 
+import functools
 import math
 
 import torch
@@ -17,13 +18,19 @@ JOINTS = (
     "right hip", "right knee", "right ankle", "left hip", "left knee", "left ankle",
     "right eye", "left eye", "right ear", "left ear",
 )  # fmt: skip
-FLIP = [0, 1, 5, 6, 7, 2, 3, 4, 11, 12, 13, 8, 9, 10, 15, 14, 17, 16]  # the joint that takes each place in a mirror
+FLIP = (0, 1, 5, 6, 7, 2, 3, 4, 11, 12, 13, 8, 9, 10, 15, 14, 17, 16)  # the joint that takes each place in a mirror
 
 # PG2's limbs (shared by pose-gan): OpenPose's without shoulder-ear, and the edges that fill head and trunk.
 LIMBS = (
     (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13),
     (1, 0), (0, 14), (14, 16), (0, 15), (15, 17), (1, 16), (1, 17), (8, 11), (11, 5), (8, 2), (16, 17),
 )  # fmt: skip
+
+
+@functools.cache
+def on_device(table: tuple, device: torch.device) -> Tensor:
+    """FLIP or LIMBS as an int32 tensor, copied to the device once: a copy in each step would wait for the device."""
+    return torch.tensor(table, dtype=torch.int32, device=device)
 
 
 def present(keypoints: Tensor) -> Tensor:
@@ -33,9 +40,10 @@ def present(keypoints: Tensor) -> Tensor:
 
 def flip(keypoints: Tensor, width: int) -> Tensor:
     """The keypoints of the image mirrored left to right: (N, 18, 2) -> (N, 18, 2), left and right joints swapped."""
-    x, y = keypoints[:, FLIP].unbind(-1)
+    swapped = keypoints.index_select(1, on_device(FLIP, keypoints.device))
+    x, y = swapped.unbind(-1)
     mirrored = torch.stack([width - 1 - x, y], -1)
-    return torch.where(present(keypoints[:, FLIP])[..., None], mirrored, -1.0)
+    return torch.where(present(swapped)[..., None], mirrored, -1.0)
 
 
 def heatmaps(
@@ -82,7 +90,7 @@ def _pg2_limbs(keypoints: Tensor, height: int, width: int, radius: float) -> Ten
     truncate coordinates first and round down. All centres are dots in one grid, and one convolution makes them discs.
     """
     points = keypoints.trunc().long()
-    ends = torch.tensor(LIMBS, device=keypoints.device)
+    ends = on_device(LIMBS, keypoints.device)
     start, end = points[:, ends[:, 0], None], points[:, ends[:, 1], None]  # (N, 23, 1, 2)
     drawn = present(keypoints)[:, ends].all(-1)[..., None]  # (N, 23, 1)
     length = (end - start).double().square().sum(-1).sqrt()

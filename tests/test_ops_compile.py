@@ -8,7 +8,8 @@ import pytest
 import torch
 from ops_checks import LAYOUTS
 
-from mscgan.ops import bias_act, condition, masked_l1, pyramid
+from mscgan import pose
+from mscgan.ops import bias_act, condition, pyramid
 
 pytest.importorskip("triton", reason="the kernels need Triton to be compiled")
 PIXELS = LAYOUTS[1]
@@ -127,3 +128,13 @@ def test_masked_l1_reads_whole_words(compiled):
     masked_l1_triton.backward(torch.ones(2), image, image, mask, True, torch.empty_like(image))
     assert "v4.b32" in global_accesses(compiled["_forward"], "ld") and "atom" not in compiled["_forward"]
     assert global_accesses(compiled["_backward"], "st") == {"v4.b32"}
+
+
+@pytest.mark.parametrize("kind", ["pg2", "pose-gan"])
+def test_the_body_mask_is_written_in_whole_words(compiled, kind):
+    from mscgan.ops import body_mask_triton
+
+    limbs = pose.on_device(pose.LIMBS, torch.device("cpu"))
+    body_mask_triton.draw(torch.zeros(1, 18, 2), limbs, kind, 4.0, torch.empty(1, 1, 64, 64))
+    assert global_accesses(compiled["_close"], "st") == {"v4.b32"}
+    assert global_accesses(compiled["_draw"], "st") == {"b32"}  # 32 pixels
