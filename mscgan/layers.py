@@ -50,7 +50,7 @@ class Layer(nn.Module):
         if isinstance(conv, nn.ConvTranspose2d):
             return F.conv_transpose2d(x, conv.weight, bias, conv.stride, conv.padding, conv.output_padding)
         weight = conv.weight
-        if x.shape[1] > conv.in_channels:  # D's pairs may come padded to 8 channels, which tensor cores load faster
+        if x.shape[1] > conv.in_channels:  # a network's input may come padded to a multiple of 8 channels
             weight = F.pad(weight, (0, 0, 0, 0, 0, x.shape[1] - conv.in_channels))
         return F.conv2d(x, weight, bias, conv.stride, conv.padding)
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mscgan.errors import UserError
@@ -124,8 +125,8 @@ class Code(nn.Module):
 class G1(UNet):
     """Global generator, stage I (section 3.1.2; tables 4 and 5).
 
-    forward(condition): x and the heatmaps of p, (N, 21, H, W) -> y1, (N, 3, H, W), about [-1, 1], as the last layer is
-    linear.
+    forward(condition): x and the heatmaps of p, (N, 21, H, W), or (N, 24, H, W) with three channels of padding -> y1,
+    (N, 3, H, W), about [-1, 1], as the last layer is linear.
     """
 
     def __init__(self, height: int, width: int, base: int = 128):
@@ -142,7 +143,10 @@ class G2(UNet):
 
     def forward(self, x: Tensor, y1: Tensor) -> Tensor:
         """x and y1, both (N, 3, H, W) -> y_hat = y1 + y2, (N, 3, H, W), about [-1, 1]."""
-        return y1 + super().forward(torch.cat([x, y1], 1))
+        pair = torch.cat([x, y1], 1)
+        if pair.is_cuda:
+            pair = F.pad(pair, (0, 0, 0, 0, 0, 2))  # 16 bytes a pixel, as tensor cores take them
+        return y1 + super().forward(pair)
 
 
 class Generators(nn.Module):
@@ -154,7 +158,7 @@ class Generators(nn.Module):
         self.G2 = G2(height, width, base)
 
     def forward(self, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """x and the heatmaps of p, (N, 21, H, W) -> (y1, y_hat), both (N, 3, H, W)."""
+        """x and the heatmaps of p, (N, 21 or 24, H, W) as G1 takes them -> (y1, y_hat), both (N, 3, H, W)."""
         y1 = self.G1(condition)
         return y1, self.G2(condition[:, :3], y1)
 

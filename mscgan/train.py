@@ -121,7 +121,7 @@ def train(config: Config) -> int:
 class Inputs:
     """What a step takes: (N, C, H, W) tensors on the training device, images in [-1, 1]."""
 
-    condition: Tensor  # 21 channels: the source image x and the heatmaps of the target pose
+    condition: Tensor  # 21 channels, on CUDA 24: the source image x, the heatmaps of the target pose, padding
     x: Tensor
     y: Tensor  # the target image
     mask: Tensor  # (N, 1, H, W), the target's body mask M_p in {0, 1}
@@ -131,7 +131,8 @@ def prepare(batch: Batch, data: Data, dtype: torch.dtype) -> Inputs:
     """Flips, normalises and draws on the training device what the networks take."""
     flipped = pose.flip(batch.y_keypoints, data.width)
     keypoints = torch.where(batch.flip[:, None, None], flipped, batch.y_keypoints)
-    conditions = condition(batch.x, keypoints, batch.flip, data.heatmap, data.sigma, data.radius, dtype)
+    channels = 24 if batch.x.is_cuda else 21  # whole 16-byte words a pixel, as tensor cores take them
+    conditions = condition(batch.x, keypoints, batch.flip, data.heatmap, data.sigma, data.radius, dtype, channels)
     mask = body_mask(keypoints, data.height, data.width, data.mask, data.radius)
     x, y = (normalise(images, batch.flip, dtype) for images in (batch.x, batch.y))
     return Inputs(conditions, x, y, mask)
@@ -177,9 +178,7 @@ def step_adversarial(networks: Networks, inputs: list[Inputs], config: Config) -
             _, fakes = pyramid(one.x, one.y, y_hat, model.discriminators, model.pool, channels)
         with networks.D.autocast():
             (fake_logits,) = networks.D.module(fakes)
-        total, more = losses.stage_II(
-            y_hat, one.y, one.mask, fake_logits, lambda_D, loss.lambda_L1_2, loss.lambda_bg_2
-        )
+        total, more = losses.stage_II(y_hat, one.y, one.mask, fake_logits, lambda_D, loss.lambda_L1_2, loss.lambda_bg_2)
         parts.update(more)
         if networks.stage == "joint":
             total_I, more = losses.stage_I(y1, one.y, one.mask, loss.lambda_bg_1)

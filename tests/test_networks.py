@@ -177,6 +177,12 @@ def test_memory_format_does_not_change_the_result():
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
+def test_G1_takes_a_condition_padded_to_24_channels():
+    network, given = G1(32, 32, 8), channels_last(2, 21, 32, 32)
+    padded = torch.cat([given, torch.randn(2, 3, 32, 32)], 1)  # any content
+    torch.testing.assert_close(network(padded), network(given), atol=1e-5, rtol=1e-4)
+
+
 def test_discriminators_take_pairs_padded_to_eight_channels():
     discriminators = Discriminators(64, 32, 8)
     pairs = pyramids(3, 64, 32, 2)

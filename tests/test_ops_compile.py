@@ -84,7 +84,12 @@ def test_condition_and_normalise_store_whole_words(compiled):
 
     images, keypoints = torch.zeros(1, 64, 64, 3, dtype=torch.uint8), torch.zeros(1, 18, 2)
     flip = torch.zeros(1, dtype=torch.bool)
-    for kind, given, channels in (("gaussian", keypoints, 21), ("disc", keypoints, 21), ("", None, 3)):
+    for kind, given, channels in (
+        ("gaussian", keypoints, 21),
+        ("gaussian", keypoints, 24),
+        ("disc", keypoints, 24),
+        ("", None, 3),
+    ):
         out = condition._empty(images, channels, torch.bfloat16)
         condition_triton.draw(images, flip, given, kind, 6.0, 4.0, out)
         assert global_accesses(compiled["_kernel"], "st") == {"v4.b32"}

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from ops_checks import DTYPES, assert_close, gpu, nan_filled, run_interpreted
 from torch.library import opcheck
 
@@ -27,11 +28,12 @@ def check_kernel(device: str, sizes: list[tuple[int, int]]) -> None:
         images, keypoints, flip = example(height, width, device)
         for dtype in DTYPES:
             for kind in ("gaussian", "disc"):
-                out = nan_filled(ops._empty(images, 21, dtype))
-                condition_triton.draw(images, flip, keypoints, kind, 6.0, 4.0, out)
-                reference = ops._condition_reference(images, keypoints, flip, kind, 6.0, 4.0, dtype)
-                exact = ops._condition_reference(images, keypoints.double(), flip, kind, 6.0, 4.0, torch.float64)
-                assert_close(out, reference, exact)
+                for channels in (21, 24):
+                    out = nan_filled(ops._empty(images, channels, dtype))
+                    condition_triton.draw(images, flip, keypoints, kind, 6.0, 4.0, out)
+                    given = images, keypoints, flip, kind, 6.0, 4.0
+                    exact = ops._condition_reference(*given, torch.float64, channels)
+                    assert_close(out, ops._condition_reference(*given, dtype, channels), exact)
             out = nan_filled(ops._empty(images, 3, dtype))
             condition_triton.draw(images, flip, None, "gaussian", 1.0, 1.0, out)
             assert_close(out, ops._normalise_reference(images, flip, dtype), exact[:, :3])
@@ -65,15 +67,22 @@ def test_a_mirrored_pose_is_drawn_on_the_mirrored_image():
     assert torch.allclose(mirrored[:, 3:], straight[:, 3:][:, pose.FLIP].flip(3), atol=1e-6)
 
 
-def test_an_unknown_kind_is_refused():
+def test_24_channels_end_in_zeros():
+    given = example(4, 6)
+    assert torch.equal(condition(*given, channels=24), F.pad(condition(*given), (0, 0, 0, 0, 0, 3)))
+
+
+def test_an_unknown_kind_or_width_is_refused():
     with pytest.raises(ValueError, match="choose gaussian or disc"):
         condition(*example(4, 4), kind="square")
+    with pytest.raises(ValueError, match="choose 21 or 24"):
+        condition(*example(4, 4), channels=22)
 
 
 def test_the_custom_ops_pass_opcheck():
     images, keypoints, flip = example(5, 7)
     opcheck(torch.ops.mscgan.normalise.default, (images, flip, torch.bfloat16))
-    opcheck(torch.ops.mscgan.condition.default, (images, keypoints, flip, "disc", 6.0, 4.0, torch.float32))
+    opcheck(torch.ops.mscgan.condition.default, (images, keypoints, flip, "disc", 6.0, 4.0, torch.float32, 24))
 
 
 def test_the_kernel_agrees_under_the_interpreter():
@@ -84,7 +93,7 @@ def test_the_kernel_agrees_under_the_interpreter():
 def test_the_kernel_agrees_on_the_gpu():
     check_kernel("cuda", [(1, 1), (37, 29), (128, 64), (256, 256)])
     images, keypoints, flip = example(37, 29, "cuda")
-    opcheck(torch.ops.mscgan.condition.default, (images, keypoints, flip, "gaussian", 6.0, 4.0, torch.bfloat16))
+    opcheck(torch.ops.mscgan.condition.default, (images, keypoints, flip, "gaussian", 6.0, 4.0, torch.bfloat16, 21))
 
 
 if __name__ == "__main__":

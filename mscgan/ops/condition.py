@@ -3,7 +3,8 @@
     out[n, c, i, j] = image[n, i, j', c] / 127.5 - 1                                for the first 3 channels,
     out[n, 3 + k, i, j] = exp(-((j - x_k)^2 + (i - y_k)^2) / 2 sigma^2)             for joint k = (x_k, y_k), "gaussian"
                         = 1 if (j - [x_k])^2 + (i - [y_k])^2 <= radius^2 else 0     "disc", [] truncates to whole pixels
-    j' = j, or W - 1 - j where the image is to be mirrored; a missing joint's map is all zeros.
+    j' = j, or W - 1 - j where the image is to be mirrored; a missing joint's map is all zeros, and so are channels that
+    fill a pixel up.
 
 Everything is computed in float32 and rounded once, to `dtype`.
 """
@@ -31,16 +32,20 @@ def condition(
     sigma: float = 6.0,
     radius: float = 4.0,
     dtype: torch.dtype = torch.float32,
+    channels: int = CHANNELS,
 ) -> Tensor:
-    """Images and poses -> (N, 21, H, W) of `dtype`, channels_last: `normalise(images)`, then 18 heatmaps.
+    """Images and poses -> (N, channels, H, W) of `dtype`, channels_last: `normalise(images)`, then 18 heatmaps.
 
     images: (N, H, W, 3) uint8. keypoints: (N, 18, 2) float32, (x, y) in pixels, missing (-1, -1), drawn as they come:
-    `pose.flip` them first where `flip` (N,) bool mirrors the image. kind, sigma, radius: see `pose.heatmaps`.
+    `pose.flip` them first where `flip` (N,) bool mirrors the image. kind, sigma, radius: see `pose.heatmaps`. channels:
+    21, or 24 to add three of zeros (a pixel of whole 16-byte words for the first convolution).
     """
     if kind not in ("gaussian", "disc"):
         raise ValueError(f"heatmaps of kind {kind!r}; choose gaussian or disc")
+    if channels not in (CHANNELS, 24):
+        raise ValueError(f"{channels} channels; choose {CHANNELS} or 24")
     function = _condition_op if images.is_cuda else _condition_reference
-    return function(images, keypoints, flip, kind, sigma, radius, dtype)
+    return function(images, keypoints, flip, kind, sigma, radius, dtype, channels)
 
 
 def _normalise_reference(images: Tensor, flip: Tensor, dtype: torch.dtype) -> Tensor:
@@ -49,12 +54,14 @@ def _normalise_reference(images: Tensor, flip: Tensor, dtype: torch.dtype) -> Te
 
 
 def _condition_reference(
-    images: Tensor, keypoints: Tensor, flip: Tensor, kind: str, sigma: float, radius: float, dtype: torch.dtype
-) -> Tensor:
-    height, width = images.shape[1:3]
-    maps = pose.heatmaps(keypoints, height, width, kind, sigma, radius).to(dtype)
-    out = torch.cat([_normalise_reference(images, flip, dtype), maps], 1)
-    return out.contiguous(memory_format=torch.channels_last)
+    images: Tensor, keypoints: Tensor, flip: Tensor, kind: str, sigma: float, radius: float, dtype: torch.dtype,
+    channels: int,
+) -> Tensor:  # fmt: skip
+    out = _empty(images, channels, dtype)
+    out[:, :3] = _normalise_reference(images, flip, dtype)
+    out[:, 3:CHANNELS] = pose.heatmaps(keypoints, *images.shape[1:3], kind, sigma, radius)
+    out[:, CHANNELS:] = 0
+    return out
 
 
 def _empty(images: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
@@ -83,22 +90,21 @@ def _(images, flip, dtype):
 
 @torch.library.custom_op("mscgan::condition", mutates_args=())
 def _condition_op(
-    images: Tensor, keypoints: Tensor, flip: Tensor, kind: str, sigma: float, radius: float, dtype: torch.dtype
-) -> Tensor:
-    return _empty(images, CHANNELS, dtype).copy_(
-        _condition_reference(images, keypoints, flip, kind, sigma, radius, dtype)
-    )
+    images: Tensor, keypoints: Tensor, flip: Tensor, kind: str, sigma: float, radius: float, dtype: torch.dtype,
+    channels: int,
+) -> Tensor:  # fmt: skip
+    return _condition_reference(images, keypoints, flip, kind, sigma, radius, dtype, channels)
 
 
 @_condition_op.register_fake
-def _(images, keypoints, flip, kind, sigma, radius, dtype):
-    return _empty(images, CHANNELS, dtype)
+def _(images, keypoints, flip, kind, sigma, radius, dtype, channels):
+    return _empty(images, channels, dtype)
 
 
 @_condition_op.register_kernel("cuda")
-def _(images, keypoints, flip, kind, sigma, radius, dtype):
+def _(images, keypoints, flip, kind, sigma, radius, dtype, channels):
     from mscgan.ops import condition_triton
 
-    out = _empty(images, CHANNELS, dtype)
+    out = _empty(images, channels, dtype)
     condition_triton.draw(images, flip, keypoints, kind, sigma, radius, out)
     return out

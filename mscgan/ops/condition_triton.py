@@ -36,7 +36,7 @@ def _value(pixel, shade, row, across, y, sharpness, squared_radius, CHANNELS: tl
 @triton.jit
 def _kernel(
     images, flip, keypoints, out, height, width, sharpness, squared_radius,
-    CHANNELS: tl.constexpr, DISC: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    CHANNELS: tl.constexpr, JOINTS: tl.constexpr, DISC: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     bands = tl.cdiv(height, ROWS)
     n = (tl.program_id(0) // bands).to(tl.int64)
@@ -52,8 +52,8 @@ def _kernel(
     source = tl.where(mirrored, width - 1 - column, column) * 3 + tl.minimum(channel, 2)
     shade = 1 / 127.5
     if CHANNELS > 3:
-        joint = keypoints + n * ((CHANNELS - 3) * 2) + (channel - 3) * 2
-        is_map = channel >= 3
+        joint = keypoints + n * (JOINTS * 2) + (channel - 3) * 2
+        is_map = (channel >= 3) & (channel < 3 + JOINTS)
         x = tl.load(joint, mask=is_map, other=-1.0)
         y = tl.load(joint + 1, mask=is_map, other=-1.0)
         missing = (x == -1.0) | (y == -1.0)
@@ -62,8 +62,7 @@ def _kernel(
             y = y.to(tl.int32).to(tl.float32)
         across = column - x
         across = tl.where(missing, float("inf"), across * across)  # so the image's channels too have an empty map
-        shade = tl.where(is_map, 0.0, shade)  # and the maps have no image: both are summed, which is less than a choice
-
+        shade = tl.where(channel < 3, shade, 0.0)  # and the maps have no image: both are summed, less than a choice
     else:
         across = tl.zeros((BLOCK,), tl.float32)  # not used
         y = across
@@ -82,7 +81,7 @@ def _kernel(
 def draw(
     images: Tensor, flip: Tensor, keypoints: Tensor | None, kind: str, sigma: float, radius: float, out: Tensor
 ) -> None:
-    """Fills out (N, 3 or 21, H, W), channels_last; without keypoints it holds the image alone."""
+    """Fills out (N, 3, 21 or 24, H, W), channels_last; without keypoints it holds the image alone."""
     count, height, width, _ = images.shape
     channels = out.shape[1]
     block = min(512, triton.next_power_of_2(width * channels))
@@ -92,6 +91,6 @@ def draw(
             images.contiguous(), flip.contiguous().view(torch.uint8),
             images if keypoints is None else keypoints.float().contiguous(), out,
             height, width, -1 / (2 * sigma**2 * math.log(2)), radius**2,
-            CHANNELS=channels, DISC=kind == "disc", ROWS=_ROWS, BLOCK=block,
-            num_warps=max(1, block // 256),
+            CHANNELS=channels, JOINTS=0 if keypoints is None else keypoints.shape[1], DISC=kind == "disc",
+            ROWS=_ROWS, BLOCK=block, num_warps=max(1, block // 256),
         )  # fmt: skip
