@@ -9,6 +9,7 @@ import copy
 from contextlib import nullcontext
 
 import torch
+import torch.distributed as torch_dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -96,7 +97,7 @@ class PlainStep:
         bf16: bfloat16 autocast.
         forwards: generator forwards in an adversarial step; 1 shares one between both updates, as mscgan.train does.
         channels_last: weights and images.
-        ddp: each network in DistributedDataParallel.
+        ddp: each network in DistributedDataParallel, where there are several ranks.
     """
 
     def __init__(
@@ -188,7 +189,7 @@ class PlainStep:
 
 
 def _ddp(network: nn.Module, trained: list[nn.Module], device: torch.device) -> nn.Module:
-    if network not in trained:
+    if network not in trained or torch_dist.get_world_size() == 1:
         return network
     ids = [device.index] if device.type == "cuda" else None
     return DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)

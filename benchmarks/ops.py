@@ -83,13 +83,15 @@ def _plain_pyramid(x, y, y_hat):
 
 
 def _our_condition(dtype):
-    return lambda images, keypoints, flip: [condition(images, keypoints, flip, dtype=dtype)]
+    return lambda *given: [condition(*given, dtype=dtype, channels=24 if given[0].is_cuda else 21)]  # as mscgan.train
 
 
 def _plain_condition(dtype):
     def draw(images, keypoints, flip):
         data = _Drawing(*images.shape[1:3])
         out = baseline.condition(images, keypoints, flip, data).to(dtype)
+        if out.is_cuda:
+            out = F.pad(out, (0, 0, 0, 0, 0, 3))
         return [out.contiguous(memory_format=torch.channels_last)]
 
     return draw

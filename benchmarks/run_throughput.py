@@ -140,19 +140,8 @@ def _defaults(a: argparse.Namespace, ranks) -> None:
     # float32 first: DeepSpeed keeps its autocast dtype for the whole process.
     a.precisions = sorted(a.precisions or (["bf16"] if on_gpu else ["fp32"]), reverse=True)
     quick = ["ddp", "zero1", "loader", "plain", *(["compiled"] if on_gpu else [])]
-    every = [
-        "ddp",
-        "ddp+compile",
-        "zero0",
-        "zero1",
-        "zero2",
-        "zero3",
-        "loader",
-        "plain",
-        "plain-1",
-        "compiled",
-        "compiled-2",
-    ]
+    every = "ddp ddp+compile zero0 zero1 zero2 zero3 loader plain plain-1 compiled compiled-2".split()
+    every += ["ddp+graphs"] if on_gpu else []
     a.ways = a.ways or (quick if a.quick else every)
     if a.people is None:
         a.people = 40 if a.quick else 100

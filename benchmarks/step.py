@@ -1,7 +1,8 @@
 """A training step as mscgan.train does it, beside what users would run otherwise, in turn on the same device.
 
 Ways of doing the step, by name:
-    ddp, zero0 ... zero3     this project's, with that backend; "+compile" sets train.compile
+    ddp, zero0 ... zero3     this project's, with that backend; "+compile" sets train.compile,
+                             "+graphs" train.cuda_graphs
     plain                    baseline.PlainStep: eager float32 NCHW, two generator forwards an adversarial step
     plain-1                  the same with one generator forward
     compiled                 torch.compile + DDP + bf16 (float32 on a CPU) channels_last without our ops, one forward
@@ -40,6 +41,7 @@ PLAIN = {
 BACKENDS = {"ddp": ["train.backend=ddp"], "loader": ["train.backend=ddp"]} | {
     f"zero{zero}": ["train.backend=deepspeed", f"train.zero={zero}"] for zero in range(4)
 }
+OPTIONS = {"": [], "compile": ["train.compile=true"], "graphs": ["train.cuda_graphs=true"]}
 PHASES = ("data wait", "prepare", "G forward", "D", "G backward", "optimizer", "EMA")
 
 
@@ -100,6 +102,7 @@ def our_step(
         laps.lap("data wait")
         inputs = prepare(given, config.data, DTYPES[config.train.precision])
         laps.lap("prepare")
+        networks.begin()
         terms = update(networks, [inputs], config)
         networks.follow(batch * ranks.world)
         laps.lap("EMA")
@@ -126,11 +129,11 @@ def build(
 
         return step
     name, _, option = way.partition("+")
-    if name not in BACKENDS or option not in ("", "compile"):
+    if name not in BACKENDS or option not in OPTIONS:
         raise UserError(
-            f"a step of kind {way!r}; choose among {', '.join([*BACKENDS, *PLAIN])}, ours also with +compile"
+            f"a step of kind {way!r}; choose among {', '.join([*BACKENDS, *PLAIN])}, ours also with +compile or +graphs"
         )
-    config = changed(config, [*BACKENDS[name], f"train.compile={bool(option)}".lower()])
+    config = changed(config, [*BACKENDS[name], *OPTIONS[option]])
     if name != "loader":
         return our_step(config, stage, batch, ranks, laps, lambda: given)
     shards = cached_shards(out, config.data.height, config.data.width, people, ranks)

@@ -64,6 +64,7 @@ class Train:
     zero: int = 1  # DeepSpeed's ZeRO stage
     precision: str = "bf16"  # bf16 | fp16 (CUDA only) | fp32
     compile: bool = False  # torch.compile each network
+    cuda_graphs: bool = False  # compile, and replay as CUDA graphs: for batches too small to keep a GPU busy
 
 
 @dataclass

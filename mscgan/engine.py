@@ -95,27 +95,30 @@ class Engine:
 
 
 class _DDP(Engine):
-    """torch's DistributedDataParallel; with one rank it costs nothing."""
+    """torch's DistributedDataParallel, and for one rank the bare network."""
 
     def __init__(self, module, precision, lr, betas, accumulate):
         super().__init__(module, precision, accumulate)
-        with warnings.catch_warnings():  # broadcast_buffers has a new name that torch 2.11 does not know
-            warnings.simplefilter("ignore", FutureWarning)
-            self._ddp = DistributedDataParallel(
-                module,
-                device_ids=[self._device.index] if self._device.type == "cuda" else None,
-                broadcast_buffers=False,  # or D's second forward in a step would overwrite what the first one saved
-                gradient_as_bucket_view=True,
-            )
-        self._optimizer = _adam(self._trained.values(), lr, betas, self._device)
+        self._ddp = None
+        if torch_dist.get_world_size() > 1:
+            with warnings.catch_warnings():  # broadcast_buffers has a new name that torch 2.11 does not know
+                warnings.simplefilter("ignore", FutureWarning)
+                self._ddp = DistributedDataParallel(
+                    module,
+                    device_ids=[self._device.index] if self._device.type == "cuda" else None,
+                    broadcast_buffers=False,  # or D's second forward in a step would overwrite what the first saved
+                    gradient_as_bucket_view=True,
+                )
+        self._optimizer = _adam(self._trained.values(), lr, betas)
         self._scaler = torch.amp.GradScaler(self._device.type) if self._dtype is torch.float16 else None
         self._micro_batch = 0
 
     def __call__(self, *args):
         last = (self._micro_batch + 1) % self._accumulate == 0
         # no_sync is read in forward: the micro-batches before the last keep their gradients to themselves.
-        with contextlib.nullcontext() if last else self._ddp.no_sync(), self.autocast():
-            return self._ddp(*args)
+        alone = self._ddp is not None and not last
+        with self._ddp.no_sync() if alone else contextlib.nullcontext(), self.autocast():
+            return (self._ddp or self.module)(*args)
 
     def backward(self, loss: Tensor) -> None:
         loss = loss / self._accumulate
@@ -157,7 +160,7 @@ class _DeepSpeed(Engine):
         self._deepspeed = _import_deepspeed(self._device)
         self._zero = zero
         # Given ready made: DeepSpeed's "Adam" with torch_adam is AdamW, whose weight decay is 0.01 unless set.
-        optimizer = _adam(self._trained.values(), lr, betas, self._device)
+        optimizer = _adam(self._trained.values(), lr, betas)
         fp16 = self._dtype is torch.float16
         config = {
             "train_micro_batch_size_per_gpu": micro_batch,
@@ -346,8 +349,8 @@ def _import_deepspeed(device: torch.device):
     return deepspeed
 
 
-def _adam(parameters, lr: float, betas: tuple[float, float], device: torch.device) -> torch.optim.Adam:
-    return torch.optim.Adam(list(parameters), lr=lr, betas=tuple(betas), fused=device.type == "cuda")
+def _adam(parameters, lr: float, betas: tuple[float, float]) -> torch.optim.Adam:
+    return torch.optim.Adam(list(parameters), lr=lr, betas=tuple(betas), fused=True)
 
 
 def _adam_state(optimizer: torch.optim.Adam, parameter: Tensor) -> dict[str, Tensor]:

@@ -77,9 +77,16 @@ def body_mask(keypoints: Tensor, height: int, width: int, kind: str = "pg2", rad
         drawn = _pose_gan_limbs(keypoints, height, width, radius)
     else:
         raise ValueError(f"a body mask of kind {kind!r}; choose pg2 or pose-gan")
-    # skimage's dilation and erosion look at the pixels inside the image only, and so does the pool's padding.
-    dilated = F.max_pool2d(drawn[:, None].float(), 5, stride=1, padding=2)
-    return -F.max_pool2d(-dilated, 5, stride=1, padding=2)
+    return -_dilate(-_dilate(drawn[:, None].float()))
+
+
+def _dilate(image: Tensor) -> Tensor:
+    """By a 5x5 square, first along rows, then along columns.
+
+    skimage's dilation and erosion look at the pixels inside the image only, and so does the pool's padding.
+    """
+    along = F.max_pool2d(image, (1, 5), stride=1, padding=(0, 2))
+    return F.max_pool2d(along, (5, 1), stride=1, padding=(2, 0))
 
 
 def _pg2_limbs(keypoints: Tensor, height: int, width: int, radius: float) -> Tensor:

@@ -47,9 +47,14 @@ class Networks:
     """The generators, their average and the discriminators, and the engines of the stage that trains now.
 
     `G` is the engine of what the stage trains of the generators, `D` of the discriminators (None in stage I).
+
+    Raises:
+        UserError: CUDA graphs without CUDA.
     """
 
     def __init__(self, config: Config, device: torch.device, micro_batch: int):
+        if config.train.cuda_graphs and device.type != "cuda":
+            raise UserError("train.cuda_graphs needs a CUDA GPU; leave it out on this machine")
         self.config, self.device, self.micro_batch = config, device, micro_batch
         self.generators, self.discriminators = self._build()
         self.average = copy.deepcopy(self.generators).requires_grad_(False).eval()
@@ -82,8 +87,8 @@ class Networks:
     def _engine(self, module: nn.Module) -> Engine:
         train = self.config.train
         module.requires_grad_(True).train()
-        if train.compile:
-            module.compile()
+        if train.compile or train.cuda_graphs:
+            module.compile(mode="reduce-overhead" if train.cuda_graphs else None)
         return make_engine(
             module,
             backend=train.backend,
@@ -94,6 +99,11 @@ class Networks:
             accumulate=train.accumulate,
             micro_batch=self.micro_batch,
         )
+
+    def begin(self) -> None:
+        """Before a step: what its networks return may from now on overwrite what they returned in the last one."""
+        if self.config.train.cuda_graphs:
+            torch.compiler.cudagraph_mark_step_begin()
 
     @torch.no_grad()
     def follow(self, pairs: int) -> None:

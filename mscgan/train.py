@@ -94,6 +94,7 @@ def train(config: Config) -> int:
             wait_seconds = time.monotonic() - began
             inputs = [prepare(batch, config.data, DTYPES[config.train.precision]) for batch in batches]
             step = step_I if stage.name == "I" else step_adversarial
+            networks.begin()
             history.add(loader.position, step(networks, inputs, config))
             images = loader.position
             networks.follow(config.train.batch)

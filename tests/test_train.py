@@ -16,9 +16,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mscgan import dist
 from mscgan.config import load, micro_batch
+from mscgan.data.loader import Batch
 from mscgan.errors import UserError
-from mscgan.train import train
+from mscgan.stages import Networks
+from mscgan.train import prepare, step_adversarial, train
 from tests.shard_factory import write_shards
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -158,6 +161,41 @@ def test_a_mistake_gets_one_line_and_exit_code_2(shards, tmp_path):
 def test_what_does_not_fit_is_said_before_the_ranks_meet(override, said, shards, tmp_path):
     with pytest.raises(UserError, match=said):
         train(load("demo", [f"data.root={shards}", f"run={tmp_path}", *TINY, *override.split()]))
+
+
+def test_cuda_graphs_without_cuda_are_refused(shards, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    codes, error, pairs = start(1, tmp_path / "run", shards, "train.cuda_graphs=true")
+    assert codes == [2] and "train.cuda_graphs needs a CUDA GPU" in error and not pairs
+
+
+@pytest.mark.slow
+def test_compiled_networks_train_as_the_others_do(undisturbed, shards, tmp_path):
+    codes, error, _ = start(2, tmp_path / "run", shards, "train.compile=true")
+    assert codes == [0, 0], error
+    for line, expected in zip(curve(tmp_path / "run"), curve(undisturbed), strict=True):
+        assert losses(line) == pytest.approx(losses(expected), rel=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("mask", ["pg2", "pose-gan"])
+def test_no_step_waits_for_the_gpu(mask):
+    config = load("demo", ["train.precision=bf16", f"data.mask={mask}", "train.backend=ddp"])
+    ranks = dist.init()
+    networks = Networks(config, ranks.device, 4)
+    networks.enter("joint")
+    images = torch.zeros(4, 64, 32, 3, dtype=torch.uint8, device="cuda")
+    keypoints, flip = torch.rand(4, 18, 2, device="cuda") * 31, torch.zeros(4, dtype=torch.bool, device="cuda")
+    batch = Batch(images, images, keypoints, keypoints, flip, torch.arange(4))
+    try:
+        for mode in ("default", "default", "error"):  # what is copied or allocated once is so before
+            torch.cuda.set_sync_debug_mode(mode)
+            step_adversarial(networks, [prepare(batch, config.data, torch.bfloat16)], config)
+            networks.follow(4)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+        dist.shutdown()
 
 
 def test_a_finished_run_is_not_trained_further_and_never_means_never(undisturbed, shards):
