@@ -1,7 +1,7 @@
 """What users would run otherwise: the same networks and the same step, written as torchvision and DCGAN write them.
 
-`plain` swaps every layer of this project's networks for a convolution with its own bias, nn.ReLU and an addition; names
-in state_dict() stay, so both sides can hold the same weights. `PlainStep` is the adversarial step around them: inputs
+`plain` swaps every layer of this project's networks for a convolution with its own bias, nn.ReLU and an addition, of
+the same weights under the same names. `PlainStep` is the adversarial step around them: inputs
 drawn by separate PyTorch operations, one generator forward for D's update and another for G's own, torch's Adam.
 """
 
@@ -32,7 +32,13 @@ class PlainLayer(nn.Module):
 
     def __init__(self, layer: Layer):
         super().__init__()
-        self.conv, self.norm = layer.conv, None
+        conv, kernel, self.norm = layer.conv, layer.conv.weight.shape[1], None
+        given = (conv.channels_in, conv.channels_out, kernel, conv.stride, 1)
+        if conv.up:
+            self.conv = nn.ConvTranspose2d(*given, output_padding=4 - kernel)
+        else:
+            self.conv = nn.Conv2d(*given, bias=conv.bias is not None)
+        self.conv.load_state_dict(conv.state_dict() | {"weight": conv.kernel()})
         if layer.norm is not None:
             self.norm = nn.BatchNorm2d(layer.norm.num_features)
             self.norm.load_state_dict(layer.norm.state_dict())

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mscgan.errors import UserError
+from mscgan.layers import Convolution
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Elements a bucket: small enough that G's reduction overlaps its backward, large enough for full bandwidth.
 BUCKET = 25_000_000
-# DeepSpeed sends gradients in 16 bits for parameters of exactly these classes; its own list lacks the deconvolution.
-SENT_IN_16_BITS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+# DeepSpeed sends gradients in 16 bits for parameters of exactly these classes.
+SENT_IN_16_BITS = (Convolution, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 

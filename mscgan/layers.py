@@ -1,5 +1,6 @@
-"""What the networks' tables are made of: a convolution with what follows it, and the block of two."""
+"""What the networks' tables are made of: a convolution, one with what follows it, and the block of two."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -8,8 +9,39 @@ from mscgan.ops.bias_act import bias_act
 SLOPE = 0.2  # of LeakyReLU, as in DCGAN
 
 
+class Convolution(nn.Module):
+    """A convolution with padding 1 or, with `up`, the deconvolution that makes its input `stride` times the size.
+
+    The weight is (out, kernel, kernel, in), a deconvolution's (in, kernel, kernel, out): contiguous, as DeepSpeed wants
+    it, and lying in memory as a channels_last convolution takes it, so that neither it nor its gradient is copied. The
+    network that holds it draws its values.
+    """
+
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel: int, stride: int, up: bool = False, bias: bool = True
+    ):
+        super().__init__()
+        self.channels_in, self.channels_out, self.stride, self.up = channels_in, channels_out, stride, up
+        first, last = (channels_in, channels_out) if up else (channels_out, channels_in)
+        self.weight = nn.Parameter(torch.empty(first, kernel, kernel, last))
+        self.bias = nn.Parameter(torch.empty(channels_out)) if bias else None
+
+    def kernel(self) -> Tensor:
+        """The weight in the order of torch's convolutions, (out, in, kernel, kernel) or (in, out, ...): a view."""
+        return self.weight.permute(0, 3, 1, 2)
+
+    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """x (N, channels_in, H, W), or with a few channels of padding more -> (N, channels_out, H', W')."""
+        if self.up:
+            return F.conv_transpose2d(x, self.kernel(), bias, self.stride, 1, 4 - self.weight.shape[1])
+        weight = self.weight
+        if x.shape[1] > self.channels_in:
+            weight = F.pad(weight, (0, x.shape[1] - self.channels_in))
+        return F.conv2d(x, weight.permute(0, 3, 1, 2), bias, self.stride, 1)
+
+
 class Layer(nn.Module):
-    """One convolution or, with `up`, deconvolution, padding 1, then bias or BatchNorm, then the activation.
+    """A convolution, then bias or BatchNorm, then the activation.
 
     forward(x, residual) is act(conv(x) + bias) + residual, in x's memory format. On CUDA bias, activation and residual
     are one pass over memory, and the convolution's own bias is left to it: cuDNN would add it in a pass of its own.
@@ -27,14 +59,11 @@ class Layer(nn.Module):
     ):
         super().__init__()
         self.act = act
-        if up:  # 4 - kernel: the output is twice the size
-            self.conv = nn.ConvTranspose2d(channels_in, channels_out, kernel, stride, 1, output_padding=4 - kernel)
-        else:
-            self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride, 1, bias=not norm)
+        self.conv = Convolution(channels_in, channels_out, kernel, stride, up, bias=not norm)
         self.norm = nn.BatchNorm2d(channels_out) if norm else None
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        y = self._convolve(x, None if x.is_cuda else self.conv.bias)
+        y = self.conv(x, None if x.is_cuda else self.conv.bias)
         if self.norm is not None:
             return F.leaky_relu(self.norm(y), SLOPE, inplace=True)
         if x.is_cuda:
@@ -44,15 +73,6 @@ class Layer(nn.Module):
         elif self.act == "leaky_relu":
             y = F.leaky_relu(y, SLOPE, inplace=True)
         return y if residual is None else y + residual
-
-    def _convolve(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        conv = self.conv
-        if isinstance(conv, nn.ConvTranspose2d):
-            return F.conv_transpose2d(x, conv.weight, bias, conv.stride, conv.padding, conv.output_padding)
-        weight = conv.weight
-        if x.shape[1] > conv.in_channels:  # a network's input may come padded to a multiple of 8 channels
-            weight = F.pad(weight, (0, 0, 0, 0, 0, x.shape[1] - conv.in_channels))
-        return F.conv2d(x, weight, bias, conv.stride, conv.padding)
 
 
 class Block(nn.Module):

@@ -3,8 +3,7 @@
     python -m mscgan.networks --config market1501        prints every layer with output shape, parameters and GFLOP
 
 Images are H x W with H a power of two (32 or more) and W = H or H / 2; M = log2(H) - 2 sets the depth. All widths scale
-with `base`, 128 in the paper. Inputs are best channels_last, and every layer keeps the format; weights stay in torch's
-ordinary layout, as DeepSpeed needs them.
+with `base`, 128 in the paper. Inputs are best channels_last, and every layer keeps the format.
 
 The paper does not say how weights start. In the generators: as Glorot and Bengio (2010) draw them, uniform, like PG2's,
 on which they build. In the discriminators: normal with deviation 0.02, like DCGAN's (Radford et al. 2015). Biases: 0.
@@ -20,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mscgan.errors import UserError
-from mscgan.layers import Block, Layer
+from mscgan.layers import Block, Convolution, Layer
 
 
 class Row(NamedTuple):
@@ -88,8 +87,8 @@ class UNet(nn.Module):
             self.decoder[name] = _layer(row, channels, channels_out)
             channels = channels_out
         for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
+            if isinstance(module, Convolution | nn.Linear):
+                nn.init.xavier_uniform_(_matrix(module))
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -178,8 +177,8 @@ class D(nn.Module):
                     channels = channels_out
         self.FC = nn.Linear(channels * (height >> convolutions) * (width >> convolutions), 1)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
+            if isinstance(module, Convolution | nn.Linear):
+                nn.init.normal_(_matrix(module), std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
@@ -238,6 +237,11 @@ def _layer(row: Row, channels_in: int, channels_out: int) -> nn.Module:
     return Layer(channels_in, channels_out, row.kernel, row.stride, row.act, up=row.layer == "UP")
 
 
+def _matrix(module: Convolution | nn.Linear) -> Tensor:
+    """The weight in the order of dimensions that torch's initial distributions are written for."""
+    return module.kernel() if isinstance(module, Convolution) else module.weight
+
+
 def _flatten(x: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, H*W*C), the order that channels_last memory has already."""
     return x.permute(0, 2, 3, 1).flatten(1)
@@ -262,9 +266,9 @@ def costs(network: nn.Module, *inputs: Tensor) -> list[Cost]:
         def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
             conv = module.conv if isinstance(module, Layer) else module
             # A weight is used once for each pixel of the output; a deconvolution's for each of the input.
-            at = args[0] if isinstance(conv, nn.ConvTranspose2d) else output
+            at = args[0] if isinstance(conv, Convolution) and conv.up else output
             pixels = at.shape[2:].numel()
-            kind = "FC" if isinstance(conv, nn.Linear) else "{0}*{0} / {1}".format(conv.kernel_size[0], conv.stride[0])
+            kind = "FC" if isinstance(conv, nn.Linear) else "{0}*{0} / {1}".format(conv.weight.shape[1], conv.stride)
             parameters = sum(p.numel() for p in module.parameters())
             found.append(Cost(name, kind, tuple(output.shape[1:]), parameters, 2e-9 * pixels * conv.weight.numel()))
 

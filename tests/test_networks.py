@@ -103,8 +103,11 @@ def test_the_encoder_halves_and_doubles_as_table_4_prints():
 def plain_G1(weights, x):
     """G1 of two levels written out by hand: what the walk over the table must come to."""
 
+    def kernel(name):
+        return weights[f"{name}.conv.weight"].permute(0, 3, 1, 2)
+
     def conv(name, x, stride=1):
-        return F.conv2d(x, weights[f"{name}.conv.weight"], weights[f"{name}.conv.bias"], stride, 1)
+        return F.conv2d(x, kernel(name), weights[f"{name}.conv.bias"], stride, 1)
 
     def block(name, x):
         h = F.relu(conv(f"{name}.conv1", x))
@@ -118,7 +121,7 @@ def plain_G1(weights, x):
     code = fc("code.FC2", fc("code.FC1", low.permute(0, 2, 3, 1).reshape(len(x), -1)))
     code = code.view(len(x), 16, 16, -1).permute(0, 3, 1, 2)
     low = block("decoder.Res_BLOCK2", torch.cat([low, code], 1))
-    up = F.conv_transpose2d(low, weights["decoder.UP2.conv.weight"], weights["decoder.UP2.conv.bias"], 2, 1, 1)
+    up = F.conv_transpose2d(low, kernel("decoder.UP2"), weights["decoder.UP2.conv.bias"], 2, 1, 1)
     return conv("decoder.CONV1", block("decoder.Res_BLOCK1", torch.cat([F.relu(up), high], 1)))
 
 
@@ -238,10 +241,11 @@ def test_the_command_prints_the_tables(monkeypatch, capsys):
 @pytest.mark.parametrize("up", [False, True])
 def test_the_pass_that_cuda_fuses_is_the_same_sum(act, up):
     layer = Layer(4, 6, 3, 2, act, up=up)
-    torch.nn.init.normal_(layer.conv.bias)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
     x = torch.randn(2, 4, 8, 8)
     residual = torch.randn(2, 6, 16, 16) if up else torch.randn(2, 6, 4, 4)
-    fused = bias_act(layer._convolve(x, None), layer.conv.bias, residual, act, SLOPE)
+    fused = bias_act(layer.conv(x, None), layer.conv.bias, residual, act, SLOPE)
     torch.testing.assert_close(layer(x, residual), fused)
 
 
