@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as torch_dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from mscgan.errors import UserError
 
@@ -105,63 +105,3 @@ def from_rank_0(value):
         text = torch.empty(int(length), dtype=torch.uint8)
     torch_dist.broadcast(text, src=0)
     return json.loads(bytes(text.tolist()))
-
-
-def sync_batch_norm(module: nn.Module) -> nn.Module:
-    """`module` with every BatchNorm2d normalising over the batches of all ranks; names in state_dict() stay.
-
-    Where the parameters are on a GPU this is torch's SyncBatchNorm, so move the module there first; elsewhere, where
-    torch's refuses to work, the class below.
-    """
-    if any(parameter.is_cuda for parameter in module.parameters()):
-        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
-    for child in module.modules():
-        if type(child) is nn.BatchNorm2d:
-            child.__class__ = _SyncBatchNorm2d  # same parameters, buffers and names; only forward differs
-    return module
-
-
-class _SumOverRanks(torch.autograd.Function):
-    """The sum over the ranks; its gradient is the sum of theirs, as each rank's loss depends on every rank's x."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        total = x.clone()
-        torch_dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        total = gradient.clone()
-        torch_dist.all_reduce(total)
-        return total
-
-
-class _SyncBatchNorm2d(nn.BatchNorm2d):
-    """nn.BatchNorm2d over the global batch, on any device, in float32. Ranks may hold batches of different sizes."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or torch_dist.get_world_size() == 1:
-            return super().forward(x)
-        self._check_input_dim(x)
-        values = x.float()
-        channels = values.shape[1]
-        local = torch.cat([values.sum((0, 2, 3)), values.new_tensor([values.numel() / channels])])
-        total = _SumOverRanks.apply(local)
-        count = total[-1].detach()
-        average = total[:-1] / count
-        centred = values - average[:, None, None]
-        # The second pass costs one more collective and avoids the cancellation of E[x^2] - E[x]^2.
-        variance = _SumOverRanks.apply(centred.square().sum((0, 2, 3))) / count
-        if self.track_running_stats:
-            self._track(average.detach(), variance.detach() * count / (count - 1).clamp(min=1))
-        y = centred * torch.rsqrt(variance + self.eps)[:, None, None]
-        if self.affine:
-            y = y * self.weight[:, None, None] + self.bias[:, None, None]
-        return y.to(x.dtype)
-
-    def _track(self, average: Tensor, unbiased_variance: Tensor) -> None:
-        self.num_batches_tracked.add_(1)
-        momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        self.running_mean.lerp_(average, momentum)
-        self.running_var.lerp_(unbiased_variance, momentum)

@@ -171,7 +171,7 @@ class _DeepSpeed(Engine):
                 "stage": zero,
                 "reduce_bucket_size": BUCKET,
                 "allgather_bucket_size": BUCKET,
-                "overlap_comm": True,
+                "overlap_comm": torch_dist.get_world_size() > 1,  # costs a wait for the GPU at each backward's end
                 "contiguous_gradients": True,
                 # Computing the norm waits for the GPU at every step; only fp16 needs it, to see an overflow.
                 "compute_grad_norm": fp16 or zero not in (1, 2),

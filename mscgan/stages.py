@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mscgan.batch_norm import sync_batch_norm
 from mscgan.config import Config
-from mscgan.dist import sync_batch_norm
 from mscgan.engine import MOMENTS, Engine, make_engine
 from mscgan.errors import UserError
 from mscgan.networks import Discriminators, Generators

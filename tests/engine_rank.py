@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mscgan import dist, engine
+from mscgan.batch_norm import sync_batch_norm
 
 STEPS, BATCH, LR, BETAS = 4, 3, 1e-3, (0.5, 0.9)
 BACKENDS = {"ddp": ("ddp", 0), "zero0": ("deepspeed", 0), "zero1": ("deepspeed", 1), "zero2": ("deepspeed", 2),
@@ -114,7 +115,7 @@ class Run:
         self.ranks, self.accumulate = ranks, 2 if variant == "accumulate" else 1
         G, D = networks(variant)
         if variant == "sync_batch_norm":
-            dist.sync_batch_norm(D)
+            sync_batch_norm(D)
         backend, zero = BACKENDS[mode]
         self.G, self.D = (
             engine.make_engine(module, backend, zero, precision, LR, BETAS, self.accumulate, BATCH) for module in (G, D)

@@ -1,4 +1,4 @@
-"""Ranks and collectives, on two real processes and on one; this file is also what each of the two runs."""
+"""Ranks, collectives and BatchNorm over them, on two processes and on one; this file is what each of the two runs."""
 
 import json
 import os
@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mscgan import checkpoint, dist
+from mscgan.batch_norm import sync_batch_norm
 from mscgan.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,7 +52,7 @@ def rank_of_two(folder: Path) -> None:
     ranks = dist.init("cpu")
     tensors = {}
     for norm in NORMS:
-        module = dist.sync_batch_norm(network(norm))
+        module = sync_batch_norm(network(norm))
         assert module.state_dict().keys() == network(norm).state_dict().keys()
         made = outputs(module, [images(ranks.rank, number) for number in range(2)])
         tensors |= {f"{norm}/{name}": tensor for name, tensor in made.items()}
@@ -149,7 +150,7 @@ def test_one_process_without_an_environment_is_a_group_of_one(monkeypatch):
         assert dist.all_any(True) and dist.mean({"a": torch.tensor(3.0)}) == {"a": 3.0} and dist.from_rank_0([1]) == [1]
         assert dist.mean({}) == {}
         expected = outputs(network("usual"), [images(0, 0)])
-        found = outputs(dist.sync_batch_norm(network("usual")), [images(0, 0)])
+        found = outputs(sync_batch_norm(network("usual")), [images(0, 0)])
         for name, tensor in expected.items():
             torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=2e-5)
     finally:
