@@ -374,4 +374,4 @@ def _check(kind: str, given: dict[str, Tensor], shapes: dict[str, torch.Size]) -
 
 
 def _to_cpu(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu().clone()
+    return tensor.detach().to("cpu", copy=True)

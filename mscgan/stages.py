@@ -127,9 +127,10 @@ class Networks:
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
         """Named tensors on the CPU and JSON facts from which `restore` goes on. Called by every rank."""
-        tensors = {}
+        tensors, trained = {}, tuple(self._engines())
         for name, module in (("G", self.generators), ("average", self.average), ("D", self.discriminators)):
-            tensors |= {f"{name}.{key}": tensor for key, tensor in _cpu(module.state_dict()).items()}
+            named = {f"{name}.{key}": tensor for key, tensor in module.state_dict().items()}
+            tensors |= _cpu({key: tensor for key, tensor in named.items() if not key.startswith(trained)})
         facts = {"stage": self.stage, "engines": {}}
         for prefix, engine in self._engines().items():
             state = engine.state()
@@ -170,7 +171,7 @@ class Networks:
 
 
 def _cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
 def _strip(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -50,7 +50,7 @@ def start(ranks: int, run: Path, shards: Path, *overrides: str, strike: str = ""
     processes = []
     for rank in range(ranks):
         environment = os.environ | {
-            "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "SEEN": str(seen),
+            "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "SEEN": str(seen), "CUDA_VISIBLE_DEVICES": "",
             "RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(ranks),
             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         }  # fmt: skip

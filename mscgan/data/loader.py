@@ -95,7 +95,7 @@ class Loader(Iterator[Batch]):
         self._screened = np.zeros(len(shards), bool)  # images whose header has been looked at
         self._bad = np.zeros(len(shards), bool)  # images that cannot be decoded
         self._start(position)
-        self._reader = ThreadPoolExecutor(1, "loader")
+        self._reader = ThreadPoolExecutor(1, "loader", initializer=self._enter_thread)
         self._coming = self._reader.submit(self._read, self._stream())
 
     def __next__(self) -> Batch:
@@ -114,6 +114,10 @@ class Loader(Iterator[Batch]):
             flip=self._to_device(fed.flips),
             pair=torch.from_numpy(fed.rows),
         )
+
+    def _enter_thread(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # a new thread's is the first of the machine, whatever the rank's is
 
     def _stream(self) -> torch.cuda.Stream | None:
         """Where the batch will be used: DALI then neither waits for the GPU nor frees memory before its use is over."""
