@@ -58,6 +58,21 @@ def assert_signs_and_gradients(x, bias, matrix, last) -> None:
         assert (error <= torch.finfo(torch.float32).eps * grad.double().abs().transpose(0, 1).flatten(1).sum(1)).all()
 
 
+def check_gradients(device: str) -> None:
+    """Of the function that training runs on a GPU, through both kernels."""
+    for layout in LAYOUTS:
+        for act in ACTS:
+            given = example((2, 5, 3, 7), layout=layout, device=device)
+            results = []
+            for function in (ops._reference, lambda *given: ops._Eager.apply(*given, act != "linear")[0]):
+                leaves = [tensor.clone().requires_grad_() for tensor in given]
+                out = function(*leaves, act, 0.2)
+                out.backward(torch.linspace(-1, 1, out.numel(), device=device).view_as(out))
+                results.append([out, *(leaf.grad for leaf in leaves)])
+            for expected, got in zip(*results, strict=True):
+                torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("act", ACTS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_result_is_act_of_x_plus_bias_plus_residual(act, layout):
@@ -124,6 +139,7 @@ def test_the_kernels_agree_under_the_interpreter():
 
 @gpu
 def test_the_kernels_agree_on_the_gpu():
+    check_gradients("cuda")
     check_kernels("cuda", [(3, 12), (2, 5, 7), (1, 1, 1, 1), (2, 5, 37, 29), (4, 128, 64, 32), (2, 1024, 16, 8)])
     given = example((4, 128, 37, 29), torch.bfloat16, LAYOUTS[1], "cuda")
     x, bias, residual = (tensor.requires_grad_() for tensor in given)
@@ -133,5 +149,6 @@ def test_the_kernels_agree_on_the_gpu():
 
 
 if __name__ == "__main__":
+    check_gradients("cpu")
     check_kernels("cpu", [(2, 5, 3, 7), (1, 16, 4, 6)])
     check_kernels("cpu", [(3, 12), (2, 3, 130), (1, 3, 60, 50)], DTYPES[:1])
