@@ -99,7 +99,7 @@ class PlainStep:
     """One step of a stage (I, II or joint) on a batch: float32 NCHW by default.
 
     Args:
-        compiled: torch.compile of each network.
+        compiled: torch.compile of each network, and Adam fused.
         bf16: bfloat16 autocast.
         forwards: generator forwards in an adversarial step; 1 shares one between both updates, as mscgan.train does.
         channels_last: weights and images.
@@ -127,14 +127,15 @@ class PlainStep:
         trained = {"I": [self.G1], "II": [self.G2, self.D], "joint": [self.G1, self.G2, self.D]}[stage]
         if stage == "II":
             self.G1.requires_grad_(False)
-        adam = {"lr": train.lr, "betas": tuple(train.betas)}
+        adam = {"lr": train.lr, "betas": tuple(train.betas), "fused": compiled}
         generators = [p for network in trained if network is not self.D for p in network.parameters()]
         self.G_optimizer = torch.optim.Adam(generators, **adam)
         self.D_optimizer = torch.optim.Adam(self.D.parameters(), **adam)
+        if compiled:
+            for network in (self.G1, self.G2, self.D):
+                network.compile()
         if ddp:
             self.G1, self.G2, self.D = (_ddp(network, trained, device) for network in (self.G1, self.G2, self.D))
-        if compiled:
-            self.G1, self.G2, self.D = (torch.compile(network) for network in (self.G1, self.G2, self.D))
 
     def __call__(self, batch: Batch) -> Tensor:
         """Runs the step. Returns the generators' loss, not read, so that nothing waits for the device."""
@@ -153,6 +154,7 @@ class PlainStep:
         x, scales = given[:, :3], self.config.model.discriminators
         with torch.set_grad_enabled(self.forwards == 1), self._autocast():
             y1, y_hat = self._generate(given)
+            x, y = x.to(y_hat.dtype), y.to(y_hat.dtype)
             reals, fakes = pyramid(x, y, y_hat, scales)
         self.D_optimizer.zero_grad()
         with self._autocast():

@@ -4,7 +4,8 @@
 
     {"schema_version": "1.0", "run_id", "status", "identity", "system", "started", "ended", "arguments", "seed",
      "sections": {"data" | "ops" | "step" | "scaling" | "checkpoint":
-        {"status": "ok" | "failed", "seconds", "error", "workload": {...}, "method": {...}, "rows": [...], ...}},
+        {"status": "ok" | "incomplete" | "failed", "seconds", "error", "workload": {...}, "method": {...},
+         "rows": [...], ...}},
      "projection": [...]  calculated, never measured}
 
 A row has a "key", unique in its section, "metrics" (name -> number, or {"median", "p5", "p95", "ci95"}), and facts of

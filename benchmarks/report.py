@@ -37,14 +37,14 @@ def markdown(record: dict, plots: list[str] = ()) -> str:
     ]
     for name, section in record["sections"].items():
         lines += [f"## {name}", ""]
-        if section["status"] != "ok":
+        if section["status"] == "failed":
             lines += [f"Failed: {section['error']}", ""]
             continue
         lines += _table(TABLES[name](section))
         lines += ["", f"{section['definition']}. Took {section['seconds']:.0f} s.", ""]
         lines += [f"- {key}: `{json.dumps(section[key])}`" for key in ("workload", "method") if key in section]
         for failure in section.get("failures", []):
-            lines.append(f"- did not fit: `{json.dumps(failure)}`")
+            lines.append(f"- {'failed' if 'way' in failure else 'did not fit'}: `{json.dumps(failure)}`")
         lines.append("")
     if record.get("projection"):
         lines += _projection(record["projection"])

@@ -12,7 +12,7 @@ mkdir -p "$out" || exit 2
 
 step=(step --stages joint --configs deepfashion --precisions bf16 --batch 16 --rounds 3 --steps 5)
 ops=(ops --quick --sizes 256x256)
-data=(data --quick)
+data=(data --sizes 256x256 --rounds 2 --seconds 0.5)
 if [ "${2:-}" = --tiny ]; then
   step=(step --stages joint --configs demo --precisions fp32 --batch 2 --rounds 1 --steps 1)
   ops=(ops --sizes 64x32 --megabytes 1 --rounds 1 --seconds 0.01)
@@ -31,9 +31,9 @@ section() {
   [ "$code" = 0 ] || tail -n 5 "$out/$name.log"
 }
 
-section ops 140 "${ops[@]}"
-section step 165 "${step[@]}" --ways zero1 ddp loader plain --energy-seconds 4
-section step-compiled 155 "${step[@]}" --ways zero1 compiled --energy-seconds 0
-section data 60 "${data[@]}"
+section ops 130 "${ops[@]}"
+section step 170 "${step[@]}" --ways zero1 ddp loader plain --energy-seconds 4
+section step-compiled 175 "${step[@]}" --ways zero1 compiled --energy-seconds 0
+section data 45 "${data[@]}"
 echo
 "$python" -P benchmarks/gpu_checks.py "$out"

@@ -85,6 +85,7 @@ def _step(a, ranks) -> dict:
                 rows += found["rows"]
                 failures += found["failures"]
     return {
+        "status": "incomplete" if any("way" in failure for failure in failures) else "ok",
         "workload": {"configs": a.configs, "set": a.set, "weights": "float32", "average": "ours only", "seed": 0},
         "method": {
             "warm_up_steps": 3, "rounds": a.rounds or rounds, "steps_a_round": a.steps or steps,

@@ -14,6 +14,7 @@ the average of the generators, as training does; the others have none. "loader" 
 import gc
 import math
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -212,14 +213,25 @@ def measure(
     people: int = 40,
     matrix_rate: float | None = None,
 ) -> dict:
-    """Rows for one configuration and stage, one a way. Where memory does not suffice for all, with half the batch."""
+    """Rows for one configuration and stage, one a way. Where memory does not suffice for all, with half the batch.
+
+    With one rank a way that fails is noted, and the others are measured; of several, all would wait for the one.
+    """
 
     def at(batch: int) -> dict:
-        runs = []
+        runs, broken = [], []
         try:
             for way in ways:
                 make = lambda laps, way=way: build(way, config, stage, batch, ranks, laps, out, people)  # noqa: E731
-                runs.append(Run(way, ranks, make, warm_up))
+                try:
+                    runs.append(Run(way, ranks, make, warm_up))
+                except (UserError, torch.OutOfMemoryError):
+                    raise
+                except Exception as error:
+                    if ranks.world > 1:
+                        raise
+                    traceback.print_exc()
+                    broken.append({"way": way, "error": f"{type(error).__name__}: {error}".split("\n")[0]})
             interleave({run.way: lambda run=run: run.window(steps) for run in runs}, rounds)
             energies = [
                 run.energy(energy_seconds) if energy_seconds and run.way != "loader" else (None, 0) for run in runs
@@ -227,7 +239,7 @@ def measure(
             rows = [
                 _row(run, config, stage, batch, energy, matrix_rate) for run, energy in zip(runs, energies, strict=True)
             ]
-            return {"rows": rows}
+            return {"rows": rows, "failures": broken}
         finally:
             runs.clear()
             gc.collect()
@@ -235,8 +247,8 @@ def measure(
             if ranks.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    found, failures = halving(batch, at)
-    return found | {"failures": failures}
+    found, halvings = halving(batch, at)
+    return found | {"failures": halvings + found["failures"]}
 
 
 def _row(run: Run, config: Config, stage: str, batch: int, energy: tuple, matrix_rate: float | None) -> dict:

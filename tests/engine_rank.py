@@ -18,6 +18,7 @@ from mscgan import dist, engine
 from mscgan.batch_norm import sync_batch_norm
 
 STEPS, BATCH, LR, BETAS = 4, 3, 1e-3, (0.5, 0.9)
+engine.BUCKET = 200  # some tensors share a bucket, others are larger than one, as the real networks' are
 BACKENDS = {"ddp": ("ddp", 0), "zero0": ("deepspeed", 0), "zero1": ("deepspeed", 1), "zero2": ("deepspeed", 2),
             "zero3": ("deepspeed", 3)}  # fmt: skip
 VARIANTS = ("plain", "batch_norm", "sync_batch_norm", "accumulate")

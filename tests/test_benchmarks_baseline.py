@@ -85,6 +85,19 @@ def test_a_plain_step_moves_the_weights_as_a_step_of_training_does(ranks, stage,
         assert torch.equal(weight, before) == torch.equal(theirs[name], before), name
 
 
+def test_a_way_that_fails_leaves_the_others_measured(ranks, tmp_path, monkeypatch):
+    def build(way, *given):
+        if way == "zero1":
+            raise RuntimeError("no such library\nand more")
+        return own(way, *given)
+
+    own = step.build
+    monkeypatch.setattr(step, "build", build)
+    found = step.measure(ranks, tmp_path, CONFIG, "I", ["zero1", "ddp"], 2, 1, 1, warm_up=1)
+    assert [row["way"] for row in found["rows"]] == ["ddp"]
+    assert found["failures"] == [{"way": "zero1", "error": "RuntimeError: no such library"}]
+
+
 def test_the_laps_of_a_step_add_up_to_it_and_have_its_phases(ranks):
     laps = Laps(ranks.device)
     batch = step.random_batch(CONFIG, 2, ranks.device, 0)
