@@ -1,10 +1,9 @@
 """The Triton kernels of `bias_act`.
 
 Both see the tensor as the matrix that it is in memory: channels_last is (N*H*W, C) with a bias a column, contiguous
-is (N*C, H*W) with a bias a row. Forward leaves the sign of x + bias as one bit an
-element, packed along a row of the matrix; backward needs nothing else. The bias' gradient is summed in the same pass:
-each program adds up a strip of the matrix and writes its sums, and a second, small sum joins the strips. No atomics:
-equal inputs give equal bits.
+is (N*C, H*W) with a bias a row. Forward leaves the sign of x + bias as one bit an element, packed along a row of the
+matrix; backward needs nothing else. The bias' gradient is summed in the same pass: each program adds up a strip of the
+matrix and writes its sums, and a second, small sum joins the strips. No atomics: equal inputs give equal bits.
 """
 
 import torch
