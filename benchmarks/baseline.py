@@ -1,8 +1,8 @@
 """What users would run otherwise: the same networks and the same step, written as torchvision and DCGAN write them.
 
 `plain` swaps every layer of this project's networks for a convolution with its own bias, nn.ReLU and an addition, of
-the same weights under the same names. `PlainStep` is the adversarial step around them: inputs
-drawn by separate PyTorch operations, one generator forward for D's update and another for G's own, torch's Adam.
+the same weights under the same names. `PlainStep` is the adversarial step around them: inputs drawn by separate PyTorch
+operations, one generator forward for D's update and another for G's own, torch's Adam.
 """
 
 import copy
@@ -121,9 +121,10 @@ class PlainStep:
         self.config, self.stage, self.device, self.bf16, self.forwards = config, stage, device, bf16, forwards
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         torch.manual_seed(train.seed)
-        G = plain(Generators(data.height, data.width, model.base))
-        D = plain(Discriminators(data.height, data.width, model.base, model.discriminators))
-        self.G1, self.G2, self.D = (network.to(device, memory_format=self.layout) for network in (G.G1, G.G2, D))
+        G = Generators(data.height, data.width, model.base)
+        D = Discriminators(data.height, data.width, model.base, model.discriminators)
+        G1, G2, D = (plain(network) for network in (G.G1, G.G2, D))  # which draws numbers of its own
+        self.G1, self.G2, self.D = (network.to(device, memory_format=self.layout) for network in (G1, G2, D))
         trained = {"I": [self.G1], "II": [self.G2, self.D], "joint": [self.G1, self.G2, self.D]}[stage]
         if stage == "II":
             self.G1.requires_grad_(False)

@@ -22,7 +22,7 @@ from torch import Tensor
 from mscgan import dist
 from mscgan.errors import UserError
 
-SCHEMA = 1
+SCHEMA = 2  # 1 had the weights of convolutions in another order
 COMPLETE = re.compile(r"images-(\d{9,})")
 PARTIAL = "partial-"  # starts the names of folders that are being written or removed
 # Failures that the user can mend; others may pass by themselves, and the launcher tries again.

@@ -4,6 +4,7 @@ Numbers that decide something (stop now? which checkpoint?) travel over gloo on 
 alike and no GPU stream is waited for.
 """
 
+import gc
 import json
 import os
 from collections.abc import Hashable
@@ -71,7 +72,12 @@ def init(device_type: str | None = None) -> Ranks:
 
 
 def shutdown() -> None:
-    """Leaves the process group."""
+    """Leaves the process group. Engines have to be let go of before.
+
+    Where DDP is the last to hold the group, it destroys it under Python's lock and waits there for gloo's thread, which
+    may be waiting for that lock.
+    """
+    gc.collect()
     torch_dist.destroy_process_group()
 
 

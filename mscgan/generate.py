@@ -51,8 +51,9 @@ def load_generators(folder: Path) -> tuple[Generators, Config]:
         raise UserError(f"{folder / 'generator.safetensors'} cannot be read ({error}); copy it again") from error
     except RuntimeError as error:  # what load_state_dict raises for other names or shapes
         reason = str(error).strip().splitlines()[-1].strip()
-        raise UserError(f"{folder / 'generator.safetensors'} does not fit config.yaml beside it: {reason}") from error
-    return generators.to(device, memory_format=torch.channels_last).requires_grad_(False).eval(), config
+        why = f"{folder / 'generator.safetensors'} does not fit config.yaml beside it: {reason}"
+        raise UserError(f"{why}; was it written by another version?") from error
+    return generators.to(device).requires_grad_(False).eval(), config
 
 
 @torch.inference_mode()

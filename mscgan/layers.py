@@ -10,11 +10,12 @@ SLOPE = 0.2  # of LeakyReLU, as in DCGAN
 
 
 class Convolution(nn.Module):
-    """A convolution with padding 1 or, with `up`, the deconvolution that makes its input `stride` times the size.
+    """A convolution with padding 1 or, with `up`, the deconvolution of stride 2 that makes its input twice the size.
 
     The weight is (out, kernel, kernel, in), a deconvolution's (in, kernel, kernel, out): contiguous, as DeepSpeed wants
-    it, and lying in memory as a channels_last convolution takes it, so that neither it nor its gradient is copied. The
-    network that holds it draws its values.
+    it, and lying in memory as a channels_last convolution takes it, so that neither it nor its gradient has to be laid
+    out anew. The network that holds it draws its values. On CUDA a convolution's input is filled up with zeros to
+    multiples of 8 channels, in 16 bits the whole words that tensor cores take; it may also come so.
     """
 
     def __init__(
@@ -31,12 +32,16 @@ class Convolution(nn.Module):
         return self.weight.permute(0, 3, 1, 2)
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """x (N, channels_in, H, W), or with a few channels of padding more -> (N, channels_out, H', W')."""
+        """x (N, channels_in, H, W), or with channels of padding up to a multiple of 8 -> (N, channels_out, H', W')."""
         if self.up:
             return F.conv_transpose2d(x, self.kernel(), bias, self.stride, 1, 4 - self.weight.shape[1])
+        full = -(-self.channels_in // 8) * 8
+        assert x.shape[1] in (self.channels_in, full), f"{x.shape[1]} channels; expected {self.channels_in} or {full}"
+        if x.is_cuda and x.shape[1] < full:
+            x = F.pad(x, (0, 0, 0, 0, 0, full - x.shape[1]))
         weight = self.weight
         if x.shape[1] > self.channels_in:
-            weight = F.pad(weight, (0, x.shape[1] - self.channels_in))
+            weight = F.pad(weight, (0, full - self.channels_in))
         return F.conv2d(x, weight.permute(0, 3, 1, 2), bias, self.stride, 1)
 
 

@@ -162,7 +162,7 @@ class Networks:
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1].strip()
             why = f"these weights are of other networks ({reason})"
-            raise UserError(f"{why}; set data and model as they were") from error
+            raise UserError(f"{why}; set data and model as they were, or use the version that wrote them") from error
 
     def _engines(self) -> dict[str, Engine]:
         """The engines by the prefix of their networks' names in a checkpoint."""

@@ -114,6 +114,7 @@ def train(config: Config) -> int:
                 telemetry.pictures(images, grid)
             if stop and images < stages[-1].end:
                 code = AGAIN
+    del networks
     dist.shutdown()
     return code
 

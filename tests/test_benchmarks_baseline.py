@@ -69,8 +69,10 @@ def test_the_eager_version_of_an_op_gives_its_result_and_gradients(name):
 def test_a_plain_step_moves_the_weights_as_a_step_of_training_does(ranks, stage, forwards):
     batch = step.random_batch(CONFIG, 4, ranks.device, 0)
     plain = baseline.PlainStep(CONFIG, stage, ranks.device, forwards=forwards)
-    plain(batch)
     networks = step.Networks(CONFIG, ranks.device, 4)
+    for name, weight in plain.D.state_dict().items():
+        assert torch.equal(*ordinary([networks.discriminators.state_dict()[name]]), weight), name
+    plain(batch)
     networks.enter(stage)
     start = {name: weight.clone() for name, weight in networks.generators.state_dict().items()}
     update = step_I if stage == "I" else step_adversarial

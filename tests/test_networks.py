@@ -192,7 +192,7 @@ def test_discriminators_take_pairs_padded_to_eight_channels():
     padded = [torch.cat([pair, torch.randn(3, 2, *pair.shape[2:])], 1) for pair in pairs]  # any content
     for a, b in zip(discriminators(pairs)[0], discriminators(padded)[0]):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
-    with pytest.raises(AssertionError, match="7 channels"):
+    with pytest.raises(AssertionError, match="7 channels; expected 6 or 8"):
         discriminators.D1(torch.zeros(1, 7, 64, 32))
 
 

@@ -129,8 +129,8 @@ def test_joint_training_with_three_discriminators_and_micro_batches_runs_in_bf16
         "train.images_I=0 train.images_II=0 train.images_joint=24 train.accumulate=2 train.precision=bf16 "
         "train.backend=ddp model.discriminators=3 model.pool=mean3 data.mask=pose-gan data.heatmap=disc"
     )
-    codes, error, pairs = start(1, run, shards, *overrides.split())
-    assert codes == [0], error
+    codes, error, pairs = start(2, run, shards, *overrides.split())
+    assert codes == [0, 0], error
     assert {"L1_1", "L1_2", "D3_real", "G_D3"} <= set(curve(run)[-1])
     assert sum(pairs.values()) == 24
 
@@ -175,6 +175,17 @@ def test_compiled_networks_train_as_the_others_do(undisturbed, shards, tmp_path)
     codes, error, _ = start(2, tmp_path / "run", shards, "train.compile=true")
     assert codes == [0, 0], error
     for line, expected in zip(curve(tmp_path / "run"), curve(undisturbed), strict=True):
+        assert losses(line) == pytest.approx(losses(expected), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_ZeRO_3_trains_and_goes_on_as_ZeRO_1_does(undisturbed, shards, tmp_path):
+    codes, error, _ = start(2, tmp_path / "run", shards, "train.zero=3", strike="all SIGTERM 48")
+    assert codes == [85, 85], error
+    codes, error, _ = start(2, tmp_path / "run", shards, "train.zero=3")
+    assert codes == [0, 0], error
+    for line in curve(tmp_path / "run"):
+        expected = next(other for other in curve(undisturbed) if other["images"] == line["images"])
         assert losses(line) == pytest.approx(losses(expected), rel=1e-4)
 
 

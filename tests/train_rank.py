@@ -4,9 +4,12 @@ Environment: SEEN, a folder for the notes; STRIKE, "RANK SIGNAL IMAGES": that ra
 has fetched the batch that ends at IMAGES pairs.
 """
 
+import gc
 import os
 import signal
 from pathlib import Path
+
+from torch.nn.parallel import DistributedDataParallel
 
 from mscgan import train
 from mscgan.data.loader import Loader
@@ -25,6 +28,14 @@ class NotingLoader(Loader):
         return batch
 
 
+def shutdown() -> None:
+    leave()
+    assert not any(isinstance(thing, DistributedDataParallel) for thing in gc.get_objects()), "DDP outlives its group"
+
+
+leave = train.dist.shutdown
+
 if __name__ == "__main__":
     train.Loader = NotingLoader
+    train.dist.shutdown = shutdown
     run(train.main)

@@ -89,6 +89,8 @@ class Loader(Iterator[Batch]):
             raise UserError(f"{shards.root} has no pairs to train on in this split; build it with two images a person")
         self.shards, self.batch, self.rank, self.world, self.flip = shards, batch, rank, world, flip
         self.device, self.threads, self.max_corrupt = torch.device(device), threads, max_corrupt
+        if self.device == torch.device("cuda"):
+            self.device = torch.device("cuda", torch.cuda.current_device())
         self.decode = dali.choose(decode, self.device, rank)
         self.position, self.corrupt = position, 0
         self._order = Order(len(shards.pairs), seed)
