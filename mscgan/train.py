@@ -114,7 +114,7 @@ def train(config: Config) -> int:
                 telemetry.pictures(images, grid)
             if stop and images < stages[-1].end:
                 code = AGAIN
-    del networks
+    del networks  # before the group that its engines talk through (dist.shutdown)
     dist.shutdown()
     return code
 
