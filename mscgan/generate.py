@@ -52,7 +52,7 @@ def load_generators(folder: Path) -> tuple[Generators, Config]:
     except RuntimeError as error:  # what load_state_dict raises for other names or shapes
         reason = str(error).strip().splitlines()[-1].strip()
         why = f"{folder / 'generator.safetensors'} does not fit config.yaml beside it: {reason}"
-        raise UserError(f"{why}; was it written by another version?") from error
+        raise UserError(f"{why}; use the two files of one run, and the version that wrote them") from error
     return generators.to(device).requires_grad_(False).eval(), config
 
 

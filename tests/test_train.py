@@ -184,6 +184,7 @@ def test_ZeRO_3_trains_and_goes_on_as_ZeRO_1_does(undisturbed, shards, tmp_path)
     assert codes == [85, 85], error
     codes, error, _ = start(2, tmp_path / "run", shards, "train.zero=3")
     assert codes == [0, 0], error
+    assert curve(tmp_path / "run")[-1]["images"] == 72
     for line in curve(tmp_path / "run"):
         expected = next(other for other in curve(undisturbed) if other["images"] == line["images"])
         assert losses(line) == pytest.approx(losses(expected), rel=1e-4)
