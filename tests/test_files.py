@@ -1,0 +1,33 @@
+import os
+
+import pytest
+
+from mscgan import files
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "a.json"
+    files.write(path, "old")
+    with files.whole(path) as temporary:
+        temporary.write_text("ne")
+        assert path.read_text() == "old"
+        temporary.write_text("new ä")
+    assert path.read_text(encoding="utf-8") == "new ä"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("failure", [OSError, KeyboardInterrupt])
+def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path, failure):
+    path = tmp_path / "a.bin"
+    files.write(path, b"\x00old")
+    with pytest.raises(failure), files.whole(path) as temporary:
+        temporary.write_bytes(b"ne")
+        raise failure
+    assert path.read_bytes() == b"\x00old"
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_two_processes_do_not_share_a_temporary_name(tmp_path):
+    with files.whole(tmp_path / "a") as temporary:
+        assert str(os.getpid()) in temporary.name and temporary.parent == tmp_path
+        temporary.touch()
