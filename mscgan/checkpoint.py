@@ -1,6 +1,6 @@
 """One checkpoint: named tensors and JSON facts in a folder that is either complete or not there.
 
-    RUN/checkpoints/images-000012345/{tensors.safetensors, state.json}
+    RUN/checkpoints/pairs-000012345/{tensors.safetensors, state.json}
 
 Rank 0 writes into a folder under another name, flushes files and folders to the disk, and renames it once all ranks
 have come that far. A kill at any moment leaves the earlier checkpoints as they were, and at most a folder under the
@@ -22,15 +22,16 @@ from torch import Tensor
 from mscgan import dist
 from mscgan.errors import UserError
 
-SCHEMA = 2  # 1 had the weights of convolutions in another order
-COMPLETE = re.compile(r"images-(\d{9,})")
+SCHEMA = 3  # 1 had the weights of convolutions in another order; 2 was called images-000012345
+COMPLETE = re.compile(r"pairs-(\d{9,})")
+OLDER = re.compile(r"images-\d{9,}")
 PARTIAL = "partial-"  # starts the names of folders that are being written or removed
 # Failures that the user can mend; others may pass by themselves, and the launcher tries again.
 MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
-def save(run: Path, images: int, tensors: dict[str, Tensor], state: dict, keep: int, ranks: dist.Ranks) -> None:
-    """Writes the checkpoint at position `images`, then removes all but the `keep` newest up to it. Every rank calls it.
+def save(run: Path, pairs: int, tensors: dict[str, Tensor], state: dict, keep: int, ranks: dist.Ranks) -> None:
+    """Writes the checkpoint at position `pairs`, then removes all but the `keep` newest up to it. Every rank calls it.
 
     On return the checkpoint is complete on every rank. One at the same position is replaced.
 
@@ -43,15 +44,26 @@ def save(run: Path, images: int, tensors: dict[str, Tensor], state: dict, keep: 
         RuntimeError: another failure of the disk.
     """
     folder = Path(run) / "checkpoints"
-    partial = folder / f"{PARTIAL}images-{images:09d}"
-    final = folder / f"images-{images:09d}"
-    _on_rank_0(lambda: _write(partial, images, tensors, state), final, ranks)
+    partial = folder / f"{PARTIAL}pairs-{pairs:09d}"
+    final = folder / f"pairs-{pairs:09d}"
+    _on_rank_0(lambda: _write(partial, pairs, tensors, state), final, ranks)
     _on_rank_0(lambda: _publish(partial, final, keep), final, ranks)
 
 
 def newest(run: Path) -> Path | None:
-    """The complete checkpoint of the run with the highest position."""
-    found = _complete(Path(run) / "checkpoints")
+    """The complete checkpoint of the run with the highest position.
+
+    Raises:
+        UserError: it has only such as an older version wrote.
+    """
+    folder = Path(run) / "checkpoints"
+    found = _complete(folder)
+    older = sorted(path for path in folder.glob("*") if OLDER.fullmatch(path.name))
+    if older and not found:
+        raise UserError(
+            f"checkpoint {older[-1]} is of an older version than this one, which writes schema {SCHEMA}; use the "
+            "version that wrote it, or another run=FOLDER"
+        )
     return found[-1] if found else None
 
 
@@ -81,19 +93,19 @@ def _complete(folder: Path) -> list[Path]:
         return []
     files = ("tensors.safetensors", "state.json")
     found = [path for path in folder.iterdir() if COMPLETE.fullmatch(path.name)]
-    return sorted((path for path in found if all((path / file).is_file() for file in files)), key=_images)
+    return sorted((path for path in found if all((path / file).is_file() for file in files)), key=_pairs)
 
 
-def _images(path: Path) -> int:
+def _pairs(path: Path) -> int:
     return int(COMPLETE.fullmatch(path.name)[1])
 
 
-def _write(partial: Path, images: int, tensors: dict[str, Tensor], state: dict) -> None:
+def _write(partial: Path, pairs: int, tensors: dict[str, Tensor], state: dict) -> None:
     partial.parent.mkdir(parents=True, exist_ok=True)
     for left_over in partial.parent.glob(f"{PARTIAL}*"):
         shutil.rmtree(left_over)
     partial.mkdir()
-    document = {"schema": SCHEMA, "images": images, "tensors": len(tensors), "state": state}
+    document = {"schema": SCHEMA, "pairs": pairs, "tensors": len(tensors), "state": state}
     try:
         save_file(_storable(tensors), partial / "tensors.safetensors")
         (partial / "state.json").write_text(json.dumps(document, indent=1) + "\n")
@@ -111,7 +123,7 @@ def _publish(partial: Path, final: Path, keep: int) -> None:
     _flush(final.parent)
     _flush(final.parents[1])
     # Only those up to this one: after going back to an older checkpoint, higher ones are not newer.
-    upto = [path for path in _complete(final.parent) if _images(path) <= _images(final)]
+    upto = [path for path in _complete(final.parent) if _pairs(path) <= _pairs(final)]
     for path in upto[:-keep]:
         _remove(path)
 

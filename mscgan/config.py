@@ -1,6 +1,11 @@
-"""The configuration: dataclasses with defaults, then a YAML preset, then key=value from the command line.
+"""The configuration: dataclasses with defaults, then YAML files, then key=value from the command line.
 
-Importing this file costs no torch, so that the submit path stays quick. Unknown keys are refused.
+    defaults  <  configs/family/FAMILY.yaml  <  the preset or file of --config  <  configs/variant/VARIANT.yaml  <
+    key=value
+
+A variant that the file itself names stands below the file, so that a run's saved config.yaml reads back as it was.
+Importing this file costs no torch, so that the submit path stays quick. Unknown keys are refused, and so are keys of
+another family than the chosen one; only the files in configs/ speak of several.
 """
 
 import math
@@ -8,12 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mscgan import files
 from mscgan.errors import UserError
 
 PRESETS = Path(__file__).parent / "configs"
+STAGES = {"mscgan": ("I", "II", "joint"), "pg2": ("I", "II")}  # of each family, in the order in which a run has them
+SCALES = (1, 2, 4)  # at which MsCGAN's D1, D2 and D3 judge: the full size, a half, a quarter
 
 
 @dataclass
@@ -34,14 +42,10 @@ class Data:
 
 
 @dataclass
-class Model:
+class MsCGAN:
     base: int = 128  # channels of the first layer; the paper's width
-    discriminators: int = 2  # 1, 2 (MsCGAN) or 3: scales 1, 1/2, 1/4 (section 4.3)
+    scales: list[int] = field(default_factory=lambda: [1, 2])  # of the discriminators: some of 1, 2 and 4 (section 4.3)
     pool: str = "mean2"  # downsampling for D: mean2 (2x2 mean) | mean3 (pix2pixHD's 3x3, stride 2)
-
-
-@dataclass
-class Loss:
     lambda_bg_1: float = 1.0  # equation 1; PG2's value
     lambda_L1_2: float = 10.0  # equation 4; PG2: 10 for Market-1501, 50 for DeepFashion
     lambda_bg_2: float = 10.0  # equation 4; PG2 weighs L1 and masked L1 alike
@@ -49,16 +53,23 @@ class Loss:
 
 
 @dataclass
+class PG2:
+    base: int = 128  # channels of the first layer
+    edition: str = "market1501"  # of the public code, market1501 | deepfashion: G2's skips, D's batch (models/pg2.py)
+    lambda_bg_1: float = 1.0  # of masked L1 in stage I
+    lambda_L1_2: float = 10.0  # of L1 in stage II; 50 for DeepFashion
+    lambda_bg_2: float = 10.0  # of masked L1 in stage II; 50 for DeepFashion
+
+
+@dataclass
 class Train:
-    images_I: int = 352_000  # pairs in stage I (G1 alone); PG2's 22k steps of 16
-    images_II: int = 224_000  # pairs in stage II (G2 and D, G1 frozen); PG2's 14k steps of 16
-    images_joint: int = 0  # pairs with G1, G2 and D trained together, after the two stages
+    pairs: dict[str, int] = field(default_factory=dict)  # of each of the family's stages; configs/family has defaults
     init: str = ""  # generator.safetensors to start from
     batch: int = 16  # pairs an optimiser step, over all ranks
     accumulate: int = 1  # micro-batches an optimiser step
     lr: float = 1e-4  # Adam (section 4.2)
     betas: list[float] = field(default_factory=lambda: [0.5, 0.9])  # Adam (section 4.2)
-    ema_halflife: int = 10_000  # pairs after which a weight counts half in the generators' average
+    ema_halflife: int = 10_000  # pairs after which a weight counts half in the generators' average; 0: no average
     seed: int = 0
     backend: str = "deepspeed"  # deepspeed | ddp
     zero: int = 1  # DeepSpeed's ZeRO stage
@@ -79,31 +90,37 @@ class Log:
 class Config:
     run: str = ""  # the run's folder: configuration, checkpoints, logs, pictures, scores
     resume: str = "auto"  # auto: go on from the newest complete checkpoint | never: refuse a folder that has one
+    family: str = "mscgan"  # the method: mscgan | pg2
+    variant: str = ""  # a named setting of it, one of configs/variant
     data: Data = field(default_factory=Data)
-    model: Model = field(default_factory=Model)
-    loss: Loss = field(default_factory=Loss)
+    mscgan: MsCGAN = field(default_factory=MsCGAN)
+    pg2: PG2 = field(default_factory=PG2)
     train: Train = field(default_factory=Train)
     log: Log = field(default_factory=Log)
+
+    def options(self) -> MsCGAN | PG2:
+        """What the family takes for its networks and losses."""
+        return getattr(self, self.family)
 
 
 CHOICES = {
     "resume": ("auto", "never"),
     "data.decode": ("auto", "cpu", "mixed"),
-    "data.heatmap": ("gaussian", "disc"),
+    "data.heatmap": ("gaussian", "disc", "disc_pg2"),
     "data.mask": ("pg2", "pose-gan"),
-    "model.discriminators": (1, 2, 3),
-    "model.pool": ("mean2", "mean3"),
+    "mscgan.pool": ("mean2", "mean3"),
+    "pg2.edition": ("market1501", "deepfashion"),
     "train.backend": ("deepspeed", "ddp"),
     "train.zero": (0, 1, 2, 3),
     "train.precision": ("bf16", "fp16", "fp32"),
 }
 POSITIVE = (
-    "data.height data.width data.threads data.sigma data.radius model.base train.batch train.accumulate train.lr "
-    "train.ema_halflife log.every log.samples log.checkpoint log.keep"
+    "data.height data.width data.threads data.sigma data.radius train.batch train.accumulate train.lr "
+    "log.every log.samples log.checkpoint log.keep"
 ).split()
 NOT_NEGATIVE = (
-    "train.images_I train.images_II train.images_joint train.seed data.max_corrupt data.flip loss.lambda_bg_1 "
-    "loss.lambda_L1_2 loss.lambda_bg_2"
+    "train.ema_halflife train.seed data.max_corrupt data.flip mscgan.lambda_bg_1 mscgan.lambda_L1_2 mscgan.lambda_bg_2 "
+    "pg2.lambda_bg_1 pg2.lambda_L1_2 pg2.lambda_bg_2"
 ).split()
 
 
@@ -111,22 +128,28 @@ def load(preset: str, overrides: list[str] = ()) -> Config:
     """The configuration of a preset's name or a YAML file's path, then `key=value` overrides, checked.
 
     Raises:
-        UserError: an unknown preset, key or value.
+        UserError: an unknown preset, family, variant, key or value.
     """
-    path = PRESETS / f"{preset}.yaml" if (PRESETS / f"{preset}.yaml").exists() else Path(preset)
+    shipped = PRESETS / f"{preset}.yaml"
+    path = shipped if shipped.exists() else Path(preset)
     if not path.is_file():
-        names = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
-        raise UserError(f"no configuration {preset!r}; give one of {names}, or the path of a YAML file")
+        raise UserError(f"no configuration {preset!r}; give one of {_names(PRESETS)}, or the path of a YAML file")
     for override in overrides:
         if "=" not in override or override.startswith("-"):
             raise UserError(f"{override!r} is not of the form key=value, for example train.batch=32")
     try:
-        merged = OmegaConf.merge(
-            OmegaConf.structured(Config),
-            OmegaConf.create(yaml.safe_load(path.read_text()) or {}),
-            OmegaConf.from_dotlist(list(overrides)),
-        )
-        config = OmegaConf.to_object(merged)
+        file, command = _read(path), OmegaConf.from_dotlist(list(overrides))
+        family = command.get("family") or file.get("family") or Config.family
+        layers = [_part_of(family, _read(_named("family", family)))]
+        for layer in (_part_of(family, file) if path == shipped else file, command):
+            _refuse_others(family, layer)
+            if layer.get("variant"):
+                variant = _read(_named("variant", layer.variant))
+                if variant.get("family", family) != family:
+                    raise UserError(f"variant={layer.variant} is one of {variant.family}, and family is {family}")
+                layers.append(_part_of(family, variant))
+            layers.append(layer)
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), *layers))
     # TypeError: a list where keys are expected, or keys where a list is.
     except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
         text = str(error).split("\n")[0] if isinstance(error, OmegaConfBaseException) else str(error)
@@ -138,11 +161,47 @@ def load(preset: str, overrides: list[str] = ()) -> Config:
     return config
 
 
+def _read(path: Path) -> DictConfig:
+    return OmegaConf.create(yaml.safe_load(path.read_text()) or {})
+
+
+def _names(folder: Path) -> str:
+    return ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+
+
+def _named(kind: str, name: str) -> Path:
+    """The file of a family or a variant."""
+    path = PRESETS / kind / f"{name}.yaml"
+    if path.parent != PRESETS / kind or not path.is_file():
+        raise UserError(f"no {kind} {name!r}; choose one of {_names(PRESETS / kind)}")
+    return path
+
+
+def _part_of(family: str, layer: DictConfig) -> DictConfig:
+    """What a file of configs/ says for this family."""
+    layer = OmegaConf.masked_copy(layer, [key for key in layer if key == family or key not in STAGES])
+    pairs = layer.get("train", {}).get("pairs", {})
+    for stage in set(pairs) - set(STAGES[family]):
+        del pairs[stage]
+    return layer
+
+
+def _refuse_others(family: str, layer: DictConfig) -> None:
+    for other in STAGES:
+        if other in layer and other != family:
+            keys = ", ".join(f"{other}.{key}" for key in layer[other])
+            raise UserError(f"{keys} is of the family {other}, and this run's is {family}; set family={other}")
+
+
+def text(config: Config) -> str:
+    """The resolved configuration as YAML that `load` reads back."""
+    values = OmegaConf.to_container(OmegaConf.structured(config))
+    return OmegaConf.to_yaml({key: value for key, value in values.items() if key == config.family or key not in STAGES})
+
+
 def save(config: Config, path: Path) -> None:
-    """Writes the resolved configuration as YAML that `load` reads back; a kill leaves the old file or the new one."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
-    partial.rename(path)
+    """Writes the resolved configuration."""
+    files.write(path, text(config))
 
 
 def micro_batch(batch: int, world: int, accumulate: int) -> int:
@@ -181,10 +240,25 @@ def _check(config: Config) -> None:
             f"images of {height}x{width} (height x width): the networks take a height that is a power of two, 32 or "
             "more, and a width of the height or half of it; set data.height and data.width"
         )
-    if config.model.base % 8:
-        raise UserError(f"model.base is {config.model.base}; it must be a multiple of 8 (the FC layers scale with it)")
-    if config.loss.lambda_D and len(config.loss.lambda_D) != config.model.discriminators:
-        raise UserError(
-            f"loss.lambda_D has {len(config.loss.lambda_D)} weights for model.discriminators="
-            f"{config.model.discriminators}; give one a discriminator, or none for equal shares"
-        )
+    _check_options(config)
+
+
+def _check_options(config: Config) -> None:
+    """What the family's own keys and its stages must be."""
+    family, options, stages = config.family, config.options(), STAGES[config.family]
+    for stage, pairs in config.train.pairs.items():
+        if stage not in stages:
+            raise UserError(f"train.pairs.{stage}: no stage of {family}, which has {', '.join(stages)}")
+        if pairs < 0:
+            raise UserError(f"train.pairs.{stage} is {pairs}; it must not be negative")
+    if options.base < 8 or options.base % 8:
+        raise UserError(f"{family}.base is {options.base}; it must be a multiple of 8 (the FC layers scale with it)")
+    if family == "mscgan":
+        scales, weights = options.scales, options.lambda_D
+        if not scales or scales != [scale for scale in SCALES if scale in scales]:
+            raise UserError(f"mscgan.scales is {scales}; give some of {', '.join(map(str, SCALES))}, rising")
+        if weights and len(weights) != len(scales):
+            raise UserError(
+                f"mscgan.lambda_D has {len(weights)} weights for the {len(scales)} discriminators of mscgan.scales="
+                f"{scales}; give one a discriminator, or none for equal shares"
+            )

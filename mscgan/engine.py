@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mscgan.errors import UserError
-from mscgan.layers import Convolution
+from mscgan.layers.convolution import Convolution
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Elements a bucket: small enough that G's reduction overlaps its backward, large enough for full bandwidth.

@@ -1,6 +1,6 @@
 """Scores a trained run: `python -m mscgan.evaluate --run RUN [--split test] [--pairs N] [--data DIR]`
 
-For stage I, stage II and, as the baseline, a copy of the source image: SSIM and mask-SSIM by protocols A and B
+For each image that the family shows (stage I, stage II) and, as the baseline, a copy of the source image: SSIM and mask-SSIM by protocols A and B
 (mscgan/metrics/ssim.py) and L1, over all pairs of the split or N spread evenly over them. All scores are of the 8-bit
 images that `generate` writes. Means with 95 % intervals, by a bootstrap over people: pairs of one person are alike.
 Prints a table and writes RUN/evaluation.json (evaluation-SPLIT.json for another split than test).
@@ -21,17 +21,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from mscgan.config import Config
+from mscgan import files, trained
+from mscgan.data.read import choose_pairs, open_shards, read_images
 from mscgan.data.shards import ShardSet
 from mscgan.errors import run
-from mscgan.generate import BATCH, choose_pairs, generate, load_generators, open_shards, read_images
 from mscgan.metrics.l1 import l1
 from mscgan.metrics.ssim import DESCRIPTIONS, mask_ssim, ssim
-from mscgan.networks import Generators
 from mscgan.ops.body_mask import body_mask
 from mscgan.pictures import to_uint8
+from mscgan.trained import BATCH, Trained
 
-METHODS = ("copy_source", "stage_I", "stage_II")
 SCORES = ("ssim_A", "ssim_B", "mask_ssim_A", "mask_ssim_B", "L1")
 RESAMPLES = 1000  # of the bootstrap
 WORTH_PROCESSES = 256  # pairs from which starting processes takes less time than it saves
@@ -47,19 +46,21 @@ def evaluate(folder: Path, split: str = "test", pairs: int | None = None, root: 
         root: shards to use instead of the run's data.root.
 
     Raises:
-        UserError: what load_generators, open_shards and choose_pairs raise.
+        UserError: what trained.load, open_shards and choose_pairs raise.
     """
-    generators, config = load_generators(folder)
-    shards = open_shards(config, split, root)
+    model = trained.load(folder)
+    data = model.config.data
+    shards = open_shards(data, split, root)
     rows = choose_pairs(shards, len(shards.pairs) if pairs is None else pairs)
     cores = len(os.sched_getaffinity(0))
-    batches = _batches(generators, shards, rows, config)
+    batches = _batches(model, shards, rows)
     scores = _in_processes(batches, cores) if cores > 1 and len(rows) >= WORTH_PROCESSES else map(_score, batches)
     bar = tqdm(total=len(rows), unit="pair", disable=not sys.stderr.isatty())
-    table = []
+    table = {}
     for batch in scores:
-        table.append(batch)
-        bar.update(len(batch))
+        for method, rows_of_batch in batch.items():
+            table.setdefault(method, []).append(rows_of_batch)
+        bar.update(len(rows_of_batch))
     bar.close()
     people = np.array(shards.persons)[shards.pairs[rows, 1]]
     return {
@@ -74,53 +75,54 @@ def evaluate(folder: Path, split: str = "test", pairs: int | None = None, root: 
         "protocols": {
             "ssim_A": DESCRIPTIONS["A"],
             "ssim_B": DESCRIPTIONS["B"],
-            "mask_ssim": f"both images black outside the target's body mask ({config.data.mask}, radius "
-            f"{config.data.radius:g}), then as above over the whole frame",
+            "mask_ssim": f"both images black outside the target's body mask ({data.mask}, radius "
+            f"{data.radius:g}), then as above over the whole frame",
             "L1": "mean absolute difference on [-1, 1]; lower is better",
             "interval": f"95 % percentile bootstrap over people, {RESAMPLES} resamples, seed 0",
         },
-        "scores": _summary(np.concatenate(table), people),
+        "scores": {method: _summary(np.concatenate(parts), people) for method, parts in table.items()},
     }
 
 
-def _batches(generators: Generators, shards: ShardSet, rows: np.ndarray, config: Config) -> Iterator[tuple]:
-    """(target images, their masks (N, H, W) uint8, one (N, H, W, 3) uint8 a method), a batch of rows at a time."""
-    data = config.data
+def _batches(model: Trained, shards: ShardSet, rows: np.ndarray) -> Iterator[tuple]:
+    """(target images, their masks (N, H, W) uint8, {method: (N, H, W, 3) uint8}), a batch of rows at a time."""
+    data = model.config.data
     for start in range(0, len(rows), BATCH):
         sources, targets = shards.pairs[rows[start : start + BATCH]].T
         x, y = read_images(shards, sources), read_images(shards, targets)
         keypoints = torch.from_numpy(shards.keypoints[targets])
-        y1, y_hat = generate(generators, torch.from_numpy(x), keypoints, data)
-        mask = body_mask(keypoints.to(y1.device), data.height, data.width, data.mask, radius=data.radius)
-        yield y, mask[:, 0].to(torch.uint8).cpu().numpy(), (x, to_uint8(y1), to_uint8(y_hat))
+        made = model.images(torch.from_numpy(x), keypoints)
+        mask = body_mask(keypoints, data.height, data.width, data.mask, radius=data.radius)
+        methods = {title.replace(" ", "_"): to_uint8(images) for title, images in made.items()}
+        yield y, mask[:, 0].to(torch.uint8).numpy(), {"copy_source": x} | methods
 
 
-def _score(batch: tuple) -> np.ndarray:
-    """(N, methods, scores) float64."""
+def _score(batch: tuple) -> dict[str, np.ndarray]:
+    """{method: (N, scores) float64}."""
     targets, masks, methods = batch
-    return np.array(
-        [
+    return {
+        method: np.array(
             [
                 (
-                    ssim(images[n], target, "A"),
-                    ssim(images[n], target, "B"),
-                    mask_ssim(images[n], target, mask, "A"),
-                    mask_ssim(images[n], target, mask, "B"),
-                    l1(images[n], target),
+                    ssim(image, target, "A"),
+                    ssim(image, target, "B"),
+                    mask_ssim(image, target, mask, "A"),
+                    mask_ssim(image, target, mask, "B"),
+                    l1(image, target),
                 )
-                for images in methods
+                for image, target, mask in zip(images, targets, masks, strict=True)
             ]
-            for n, (target, mask) in enumerate(zip(targets, masks, strict=True))
-        ]
-    )
+        )
+        for method, images in methods.items()
+    }
 
 
-def _in_processes(batches: Iterator[tuple], cores: int) -> Iterator[np.ndarray]:
+def _in_processes(batches: Iterator[tuple], cores: int) -> Iterator[dict]:
     """As map(_score, batches), in order, over processes; at most two batches a process wait in memory."""
     # From a fork server, since a fork of a process that has used CUDA or has threads may hang. It imports the slow
     # packages once for all.
     context = get_context("forkserver")
-    context.set_forkserver_preload(["mscgan.generate", "mscgan.metrics.ssim"])
+    context.set_forkserver_preload(["mscgan.evaluate"])
     with ProcessPoolExecutor(cores, mp_context=context) as pool:
         waiting = deque()
         for batch in batches:
@@ -132,24 +134,22 @@ def _in_processes(batches: Iterator[tuple], cores: int) -> Iterator[np.ndarray]:
 
 
 def _summary(table: np.ndarray, people: np.ndarray) -> dict:
-    """{method: {score: {"mean", "low", "high"}}} of (N, methods, scores) and the person of each pair; no interval
-    (null) where all pairs are of one person."""
+    """{score: {"mean", "low", "high"}} of (N, scores) and the person of each pair; no interval (null) where all pairs
+    are of one person."""
     _, person, counts = np.unique(people, return_inverse=True, return_counts=True)
-    sums = np.zeros((len(counts), *table.shape[1:]))
+    sums = np.zeros((len(counts), len(SCORES)))
     np.add.at(sums, person, table)
     draws = np.random.default_rng(0).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=RESAMPLES)
-    means = np.tensordot(draws, sums, axes=1) / (draws @ counts)[:, None, None]
+    means = draws @ sums / (draws @ counts)[:, None]
     low, high = np.percentile(means, [2.5, 97.5], axis=0)
+    several = len(counts) > 1
     return {
-        method: {
-            score: {
-                "mean": float(table[:, m, s].mean()),
-                "low": float(low[m, s]) if len(counts) > 1 else None,
-                "high": float(high[m, s]) if len(counts) > 1 else None,
-            }
-            for s, score in enumerate(SCORES)
+        score: {
+            "mean": float(table[:, s].mean()),
+            "low": float(low[s]) if several else None,
+            "high": float(high[s]) if several else None,
         }
-        for m, method in enumerate(METHODS)
+        for s, score in enumerate(SCORES)
     }
 
 
@@ -187,9 +187,7 @@ def main() -> None:
     result = evaluate(options.run, options.split, options.pairs, options.data)
     name = "evaluation.json" if options.split == "test" else f"evaluation-{options.split}.json"
     out = options.run / name
-    temporary = out.with_name(f".{out.name}.tmp")
-    temporary.write_text(json.dumps(result, indent=2) + "\n")
-    os.replace(temporary, out)
+    files.write(out, json.dumps(result, indent=2) + "\n")
     print(format_table(result))
     print(out)
 

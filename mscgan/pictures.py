@@ -7,13 +7,13 @@ import argparse
 import colorsys
 import json
 import math
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from mscgan import files
 from mscgan.errors import UserError, run
 
 # OpenPose's drawing, 0-based: neck-shoulders, arms, legs, then the head. (pose.LIMBS has more: they fill the body.)
@@ -92,11 +92,10 @@ def grid(columns: dict[str, np.ndarray]) -> Image.Image:
 
 
 def save_png(picture: Image.Image, path: Path) -> None:
-    """Writes a PNG under a temporary name and renames it, so that a picture that is there is whole."""
+    """Writes a PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    picture.save(temporary, format="PNG")
-    os.replace(temporary, path)
+    with files.whole(path) as temporary:
+        picture.save(temporary, format="PNG")
 
 
 def loss_plots(metrics: Path, out: Path) -> None:
@@ -122,23 +121,22 @@ def loss_plots(metrics: Path, out: Path) -> None:
             panels.append((title, names))
     panels.append(("pairs per second", ["pairs_per_second"]))
     figure = Figure(figsize=(8, 2.6 * len(panels)), layout="constrained")
-    changes = [a["images"] for a, b in zip(lines, lines[1:], strict=False) if a["stage"] != b["stage"]]
+    changes = [a["pairs"] for a, b in zip(lines, lines[1:], strict=False) if a["stage"] != b["stage"]]
     rows = figure.subplots(len(panels), squeeze=False, sharex=True)[:, 0]
     for axes, (title, names) in zip(rows, panels, strict=True):
         for name in names:
-            points = [(line["images"], line[name]) for line in lines if line.get(name) is not None]
+            points = [(line["pairs"], line[name]) for line in lines if line.get(name) is not None]
             axes.plot(*zip(*points, strict=True) if points else ([], []), label=name, linewidth=1.2)
-        for images in changes:
-            axes.axvline(images, color="grey", linestyle=":", linewidth=1)
+        for pairs in changes:
+            axes.axvline(pairs, color="grey", linestyle=":", linewidth=1)
         axes.set_title(title, fontsize=10)
         axes.grid(alpha=0.3)
         if len(names) > 1:
             axes.legend(fontsize=8, ncols=math.ceil(len(names) / 4))
     axes.set_xlabel("pairs seen")
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    figure.savefig(temporary, format="png", dpi=110)
-    os.replace(temporary, out)
+    with files.whole(out) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
 
 
 def _enlargement(height: int) -> int:

@@ -2,14 +2,13 @@
 
 Only rank 0 speaks; on other ranks every method returns at once. Values must be the mean over ranks already.
 Each line of metrics.jsonl is one JSON object:
-    images (pairs seen), epoch, stage, every loss term, pairs_per_second, data_wait (share of the time since the last
+    pairs (seen so far), epoch, stage, every loss term, pairs_per_second, data_wait (share of the time since the last
     line spent waiting for data, 0 to 1), seconds (of training so far, over all restarts), memory_bytes (peak of the
     process), and with an NVIDIA GPU power_watts, gpu_utilisation (0 to 1), gpu_memory_bytes (in use on the device).
 """
 
 import json
 import math
-import os
 import resource
 import sys
 import time
@@ -22,6 +21,7 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from mscgan import files
 from mscgan.pictures import save_png
 
 PLAIN_SECONDS = 10  # between two lines of progress where stderr is a file
@@ -31,25 +31,25 @@ class Telemetry:
     """Args:
         run: the run's folder.
         rank: this process's rank; all but 0 stay silent.
-        total_images: pairs that the whole run will see.
-        start_images: pairs seen before this start (0, or where the run goes on from). Lines of metrics.jsonl and
+        total_pairs: pairs that the whole run will see.
+        start_pairs: pairs seen before this start (0, or where the run goes on from). Lines of metrics.jsonl and
             TensorBoard's points beyond it came from a run that was killed and are dropped: the curve is one.
     """
 
-    def __init__(self, run: Path, rank: int, total_images: int, start_images: int):
+    def __init__(self, run: Path, rank: int, total_pairs: int, start_pairs: int):
         self.speaks = rank == 0
         if not self.speaks:
             return
-        self.run, self.total = Path(run), total_images
+        self.run, self.total = Path(run), total_pairs
         self.run.mkdir(parents=True, exist_ok=True)
         path = self.run / "metrics.jsonl"
-        self._seconds_before = _drop_beyond(path, start_images)
+        self._seconds_before = _drop_beyond(path, start_pairs)
         self._lines = path.open("a")
-        self._board = SummaryWriter(self.run / "tensorboard", purge_step=start_images + 1)
+        self._board = SummaryWriter(self.run / "tensorboard", purge_step=start_pairs + 1)
         self._gpu = _open_gpu()
         self._bar = None
         if sys.stderr.isatty():
-            self._bar = tqdm(total=total_images, initial=start_images, unit="pair", unit_scale=True, dynamic_ncols=True)
+            self._bar = tqdm(total=total_pairs, initial=start_pairs, unit="pair", unit_scale=True, dynamic_ncols=True)
         self._start = self._since = time.monotonic()
         self._pairs = self._wait = 0
         self._said, self._unsaid = -math.inf, ""
@@ -63,8 +63,8 @@ class Telemetry:
         if self._bar is not None:
             self._bar.update(pairs)
 
-    def log(self, images: int, epoch: int, stage: str, terms: dict[str, float]) -> None:
-        """Writes one line on the steps since the last call; `images` is the pairs seen so far. A term that is not
+    def log(self, pairs: int, epoch: int, stage: str, terms: dict[str, float]) -> None:
+        """Writes one line on the steps since the last call; `pairs` is those seen so far. A term that is not
         finite becomes null, since JSON has no NaN."""
         if not self.speaks:
             return
@@ -80,22 +80,22 @@ class Telemetry:
         self._since, self._pairs, self._wait = now, 0, 0
 
         finite = {name: value if math.isfinite(value) else None for name, value in terms.items()}
-        line = {"images": images, "epoch": epoch, "stage": stage} | finite | meters
+        line = {"pairs": pairs, "epoch": epoch, "stage": stage} | finite | meters
         self._lines.write(json.dumps(line, allow_nan=False) + "\n")
         self._lines.flush()
         for name, value in terms.items():
-            self._board.add_scalar(f"loss/{name}", value, images)
+            self._board.add_scalar(f"loss/{name}", value, pairs)
         for name, value in meters.items():
-            self._board.add_scalar(f"meters/{name}", value, images)
+            self._board.add_scalar(f"meters/{name}", value, pairs)
         self._board.flush()
-        self._progress(images, stage, terms, meters)
+        self._progress(pairs, stage, terms, meters)
 
-    def pictures(self, images: int, grid: Image.Image) -> None:
-        """Writes a grid to RUN/samples/images-000012345.png and to TensorBoard."""
+    def pictures(self, pairs: int, grid: Image.Image) -> None:
+        """Writes a grid to RUN/samples/pairs-000012345.png and to TensorBoard."""
         if not self.speaks:
             return
-        save_png(grid, self.run / "samples" / f"images-{images:09d}.png")
-        self._board.add_image("samples", np.asarray(grid), images, dataformats="HWC")
+        save_png(grid, self.run / "samples" / f"pairs-{pairs:09d}.png")
+        self._board.add_image("samples", np.asarray(grid), pairs, dataformats="HWC")
 
     def close(self) -> None:
         """Says the last line, if it was held back, and closes the files."""
@@ -108,7 +108,7 @@ class Telemetry:
         self._board.close()
         self._lines.close()
 
-    def _progress(self, images: int, stage: str, terms: dict[str, float], meters: dict[str, float]) -> None:
+    def _progress(self, pairs: int, stage: str, terms: dict[str, float], meters: dict[str, float]) -> None:
         losses = " ".join(f"{name} {value:.3g}" for name, value in terms.items())
         wait = f"data wait {meters['data_wait']:.0%}"
         if self._bar is not None:
@@ -116,16 +116,16 @@ class Telemetry:
             self._bar.set_postfix_str(f"{wait}, {losses}")
             return
         rate = meters["pairs_per_second"]
-        left = tqdm.format_interval((self.total - images) / rate) if rate > 0 else "?"
-        text = f"stage {stage}: {images}/{self.total} pairs, {rate:.1f} pairs/s, {left} left, {wait}, {losses}"
+        left = tqdm.format_interval((self.total - pairs) / rate) if rate > 0 else "?"
+        text = f"stage {stage}: {pairs}/{self.total} pairs, {rate:.1f} pairs/s, {left} left, {wait}, {losses}"
         self._unsaid = text
         if time.monotonic() - self._said >= PLAIN_SECONDS:
             print(text, file=sys.stderr, flush=True)
             self._said, self._unsaid = time.monotonic(), ""
 
 
-def _drop_beyond(path: Path, images: int) -> float:
-    """Keeps the whole lines up to `images` in metrics.jsonl; returns the `seconds` of the last, 0 without one."""
+def _drop_beyond(path: Path, pairs: int) -> float:
+    """Keeps the whole lines up to `pairs` in metrics.jsonl; returns the `seconds` of the last, 0 without one."""
     if not path.exists():
         return 0.0
     kept, seconds = [], 0.0
@@ -134,12 +134,10 @@ def _drop_beyond(path: Path, images: int) -> float:
             line = json.loads(text)
         except json.JSONDecodeError:  # the line that a killed run was writing
             continue
-        if line["images"] <= images:
+        if line["pairs"] <= pairs:
             kept.append(text + "\n")
             seconds = line["seconds"]
-    temporary = path.with_name(".metrics.jsonl.tmp")
-    temporary.write_text("".join(kept))
-    os.replace(temporary, path)
+    files.write(path, "".join(kept))
     return seconds
 
 

@@ -1,7 +1,7 @@
 """Batches of pairs on the training device, as a pure function of the position in the global order.
 
 Rank r of `world` takes positions p + r*batch ... p + (r+1)*batch of each global batch at p. A thread reads ahead of
-training and keeps one batch ready, DALI decodes more on its own threads (data/decode.py); since what is read depends on
+training and keeps one batch ready, DALI decodes more on its own threads (data/dali.py); since what is read depends on
 the position alone, nothing of it needs saving.
 
 An image that cannot be decoded is replaced by this rule: a position whose pair holds such an image shows what the next
@@ -18,23 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mscgan.data import decode as dali
-from mscgan.data import jpeg
+from mscgan.data import dali, jpeg
+from mscgan.data.batch import Batch
 from mscgan.data.order import Order, slice_of
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError
-
-
-@dataclass(frozen=True)
-class Batch:
-    """N pairs; images and keypoints are as stored, to be mirrored by the consumer where `flip` says so."""
-
-    x: torch.Tensor  # (N, H, W, 3) uint8, source images
-    y: torch.Tensor  # (N, H, W, 3) uint8, target images
-    x_keypoints: torch.Tensor  # (N, 18, 2) float32, (x, y) pixels, missing (-1, -1)
-    y_keypoints: torch.Tensor  # (N, 18, 2) float32
-    flip: torch.Tensor  # (N,) bool
-    pair: torch.Tensor  # (N,) int64 on the CPU, rows of the pair table
 
 
 @dataclass(frozen=True)
@@ -58,7 +46,7 @@ class Loader(Iterator[Batch]):
         seed: of the order and the flips.
         flip: probability of mirroring a pair.
         device: where the tensors go.
-        decode: cpu | mixed | auto (data/decode.py, `choose`).
+        decode: cpu | mixed | auto (data/dali.py, `choose`).
         threads: DALI's CPU threads.
         max_corrupt: undecodable images that this rank works around; one more is an error.
         position: global pairs consumed before the first batch.

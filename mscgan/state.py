@@ -1,0 +1,191 @@
+"""What of a run changes while it trains, and so all that a checkpoint holds: networks, their average, engines.
+
+Which networks there are and which a stage trains is the family's to say (mscgan/models). Each stage starts with fresh
+optimisers; the position, in pairs, fixes the stage.
+"""
+
+import contextlib
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mscgan.config import STAGES, Config
+from mscgan.engine import MOMENTS, Engine, make_engine
+from mscgan.errors import UserError
+from mscgan.layers.batch_norm import sync_batch_norm
+from mscgan.losses import Terms
+from mscgan.models import FAMILIES
+from mscgan.prepare import Inputs
+
+SCALARS = ("step", "loss_scale")  # Adam's, and fp16's where it is used
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    end: int  # pairs consumed when the stage is over
+
+
+def schedule(family: str, pairs: dict[str, int]) -> list[Stage]:
+    """The stages of a run in the family's order, those without pairs left out.
+
+    Raises:
+        UserError: no stage has pairs.
+    """
+    stages, end = [], 0
+    for name in STAGES[family]:
+        end += pairs.get(name, 0)
+        if pairs.get(name, 0):
+            stages.append(Stage(name, end))
+    if not stages:
+        raise UserError("train.pairs gives no stage any pairs: there is nothing to train")
+    return stages
+
+
+class State:
+    """The networks of a family in training.
+
+    Attributes:
+        networks: all of them, by the names that the family gives them.
+        average: the average of those that make images.
+        engines: those of what the stage trains.
+        stage: its name; empty before the first.
+
+    Raises:
+        UserError: CUDA graphs without CUDA.
+    """
+
+    def __init__(self, config: Config, device: torch.device, micro_batch: int):
+        if config.train.cuda_graphs and device.type != "cuda":
+            raise UserError("train.cuda_graphs needs a CUDA GPU; leave it out on this machine")
+        self.config, self.device, self.micro_batch = config, device, micro_batch
+        self.family = FAMILIES[config.family]
+        self.networks = self._build()
+        made = nn.ModuleDict({name: self.networks[name] for name in self.family.MAKES})
+        self.average = copy.deepcopy(made).requires_grad_(False).eval()
+        self.stage = ""
+        self.engines: dict[str, Engine] = {}
+
+    def _build(self) -> nn.ModuleDict:
+        data = self.config.data
+        torch.manual_seed(self.config.train.seed)
+        networks = self.family.build(self.config.options(), data.height, data.width)
+        return sync_batch_norm(networks.to(self.device))
+
+    def enter(self, stage: str) -> None:
+        """Starts a stage: its networks trainable in new engines with fresh optimisers, the others frozen."""
+        if self.engines:  # an engine leaves its hooks on the parameters: go on with networks that have none
+            tensors, _ = self.state()
+            self.networks = self._build()
+            self.networks.load_state_dict({name: tensors[name] for name in self.networks.state_dict()})
+        if self.stage:
+            self.family.hand_over(self.stage, self.networks, self.average)
+        self.stage = stage
+        self.networks.requires_grad_(False).eval()
+        self.engines = {name: self._engine(part) for name, part in self.family.trains(stage, self.networks).items()}
+
+    def _engine(self, module: nn.Module) -> Engine:
+        train = self.config.train
+        module.requires_grad_(True).train()
+        if train.compile or train.cuda_graphs:
+            module.compile(mode="reduce-overhead" if train.cuda_graphs else None)
+        return make_engine(
+            module,
+            backend=train.backend,
+            zero=train.zero,
+            precision=train.precision,
+            lr=train.lr,
+            betas=tuple(train.betas),
+            accumulate=train.accumulate,
+            micro_batch=self.micro_batch,
+        )
+
+    def step(self, inputs: list[Inputs]) -> Terms:
+        """One optimiser step of the stage, a micro-batch an element of `inputs`. Returns the mean loss terms."""
+        if self.config.train.cuda_graphs:  # what the networks return may now overwrite what they returned last time
+            torch.compiler.cudagraph_mark_step_begin()
+        return self.family.step(self.stage, self.engines, self.networks, inputs, self.config.options())
+
+    @torch.no_grad()
+    def follow(self, pairs: int) -> None:
+        """Moves the average after a step over `pairs` pairs: after train.ema_halflife pairs a weight counts half."""
+        halflife = self.config.train.ema_halflife
+        decay = 0.5 ** (pairs / halflife) if halflife else 0.0
+        with contextlib.ExitStack() as stack:
+            for prefix, engine in self._prefixes().items():
+                if prefix.startswith(tuple(f"{name}." for name in self.family.MAKES)):
+                    stack.enter_context(engine.gathered())
+            weights = [weight for name in self.family.MAKES for weight in self.networks[name].parameters()]
+            torch._foreach_lerp_(list(self.average.parameters()), weights, 1.0 - decay)
+
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        """Takes the weights of the networks that make images, and so their average, from another run's `export`.
+
+        Raises:
+            UserError: they are of other networks.
+        """
+        self._load(self.average, weights)
+        self._load(self.networks, self.networks.state_dict() | weights)
+
+    def export(self) -> dict[str, Tensor]:
+        """The average's weights on the CPU, by the names that the networks' have."""
+        return _cpu(self.average.state_dict())
+
+    def state(self) -> tuple[dict[str, Tensor], dict]:
+        """Named tensors on the CPU and JSON facts from which `restore` goes on. Called by every rank."""
+        prefixes = self._prefixes()
+        frozen = {name: tensor for name, tensor in self.networks.state_dict().items()
+                  if not name.startswith(tuple(prefixes))}  # fmt: skip
+        tensors = _cpu(frozen) | {f"average.{name}": tensor for name, tensor in self.export().items()}
+        facts = {"stage": self.stage, "engines": {}}
+        for prefix, engine in prefixes.items():
+            state = engine.state()
+            tensors |= {prefix + name: tensor for name, tensor in (state["weights"] | state["buffers"]).items()}
+            for moment in MOMENTS:
+                tensors |= {f"{moment}.{prefix}{name}": tensor for name, tensor in state[moment].items()}
+            facts["engines"][prefix] = {name: state[name] for name in SCALARS if name in state}
+        return tensors, facts
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict) -> None:
+        """Goes back to what `state` gave, at any number of ranks and any ZeRO stage.
+
+        Raises:
+            UserError: the tensors are of other networks.
+        """
+        moments = tuple(f"{moment}." for moment in MOMENTS)
+        average = _strip(tensors, "average.")
+        self._load(self.average, average)
+        weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(("average.", *moments))}
+        self._load(self.networks, weights)
+        self.enter(facts["stage"])
+        for prefix, engine in self._prefixes().items():
+            state = {moment: _strip(tensors, f"{moment}.{prefix}") for moment in MOMENTS}
+            buffers = {name: tensors[prefix + name] for name, _ in engine.module.named_buffers()}
+            weights = {name: tensors[prefix + name] for name, _ in engine.module.named_parameters()}
+            engine.load(state | {"weights": weights, "buffers": buffers} | facts["engines"][prefix])
+
+    def _load(self, module: nn.Module, tensors: dict[str, Tensor]) -> None:
+        try:
+            module.load_state_dict(tensors)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1].strip()
+            why = f"these weights are of other networks ({reason})"
+            raise UserError(
+                f"{why}; set family, data and {self.config.family} as they were, or use the version that wrote them"
+            ) from error
+
+    def _prefixes(self) -> dict[str, Engine]:
+        """The engines by how the names of what they train begin, in the networks and so in a checkpoint: "G.G1."."""
+        places = {module: f"{name}." for name, module in self.networks.named_modules()}
+        return {places[engine.module]: engine for engine in self.engines.values()}
+
+
+def _cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+
+
+def _strip(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names start with the prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

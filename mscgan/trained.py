@@ -1,0 +1,94 @@
+"""A trained run, ready to make images, whatever its family."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from mscgan import config as configuration
+from mscgan.config import Config
+from mscgan.data.read import choose_pairs, read_images
+from mscgan.data.shards import ShardSet
+from mscgan.errors import UserError
+from mscgan.models import FAMILIES
+from mscgan.pictures import grid, pose_column, to_uint8
+from mscgan.prepare import Inputs
+
+BATCH = 16  # pairs that go through the networks at once
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The networks of a family that make images (its MAKES), in eval mode on their device, and the run's configuration."""
+
+    family: ModuleType
+    networks: nn.ModuleDict
+    config: Config
+
+    @torch.inference_mode()
+    def images(self, x: Tensor, keypoints: Tensor) -> dict[str, Tensor]:
+        """What is shown and scored, by title, the answer last: (N, 3, H, W) float32, near [-1, 1] but not clipped to it.
+
+        Args:
+            x: source images (N, H, W, 3) uint8; moved to the networks' device.
+            keypoints: target poses (N, 18, 2), (x, y) in pixels, missing (-1, -1).
+
+        Raises:
+            UserError: images of another size than the model's.
+        """
+        data = self.config.data
+        if tuple(x.shape[1:]) != (data.height, data.width, 3):
+            raise UserError(f"images are {tuple(x.shape[1:])}; the model takes ({data.height}, {data.width}, 3)")
+        device = next(self.networks.parameters()).device
+        flip = torch.zeros(len(x), dtype=torch.bool, device=device)
+        inputs = Inputs(x.to(device), None, None, keypoints.to(device, torch.float32), flip, data)
+        return {title: images.float() for title, images in self.family.images(self.networks, inputs).items()}
+
+
+def load(folder: Path) -> Trained:
+    """The networks of a run, on the CUDA device or else the CPU.
+
+    Reads RUN/config.yaml and RUN/generator.safetensors (the averages of the weights).
+
+    Raises:
+        UserError: a file is missing or broken, or the weights are of other networks than the configuration's.
+    """
+    for name in ("config.yaml", "generator.safetensors"):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} has no {name}; give the folder of a run whose training has finished or saved")
+    config = configuration.load(str(folder / "config.yaml"))
+    family = FAMILIES[config.family]
+    networks = family.build(config.options(), config.data.height, config.data.width)
+    networks = nn.ModuleDict({name: networks[name] for name in family.MAKES})
+    try:
+        networks.load_state_dict(load_file(folder / "generator.safetensors"))
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{folder / 'generator.safetensors'} cannot be read ({error}); copy it again") from error
+    except RuntimeError as error:  # what load_state_dict raises for other names or shapes
+        reason = str(error).strip().splitlines()[-1].strip()
+        why = f"{folder / 'generator.safetensors'} does not fit config.yaml beside it: {reason}"
+        raise UserError(f"{why}; use the two files of one run, and the version that wrote them") from error
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Trained(family, networks.to(device).requires_grad_(False).eval(), config)
+
+
+def sample_grid(trained: Trained, shards: ShardSet, count: int) -> Image.Image:
+    """source | target pose | what the family makes | target, a row a pair, for `count` pairs spread over the table."""
+    data = trained.config.data
+    sources, targets = shards.pairs[choose_pairs(shards, count)].T
+    keypoints = shards.keypoints[targets]
+    x = read_images(shards, sources)
+    made: dict[str, list[np.ndarray]] = {}
+    for start in range(0, count, BATCH):
+        part = slice(start, start + BATCH)
+        for title, images in trained.images(torch.from_numpy(x[part]), torch.from_numpy(keypoints[part])).items():
+            made.setdefault(title, []).append(to_uint8(images))
+    columns = {"source": x, "target pose": pose_column(keypoints, data.height, data.width)}
+    columns |= {title: np.concatenate(parts) for title, parts in made.items()}
+    return grid(columns | {"target": read_images(shards, targets)})
