@@ -19,7 +19,9 @@ _ROWS = 32  # a program; even
 
 
 @triton.jit
-def _value(pixel, shade, row, across, y, sharpness, squared_radius, CHANNELS: tl.constexpr, DISC: tl.constexpr):
+def _value(
+    pixel, shade, row, across, y, beyond, sharpness, squared_radius, CHANNELS: tl.constexpr, DISC: tl.constexpr
+):  # fmt: skip
     """What stands in a row: shade * (pixel - 127.5), plus the map of the joint `y` high and `across` (squared) away."""
     # 2^22 + pixel as a float32, put together from bits: a conversion would share its unit with the exponential.
     value = ((pixel.to(tl.int32) * 2 + 0x4A800000).to(tl.float32, bitcast=True) - (4194304 + 127.5)) * shade
@@ -27,7 +29,7 @@ def _value(pixel, shade, row, across, y, sharpness, squared_radius, CHANNELS: tl
         down = row - y
         squared_distance = across + down * down
         if DISC:
-            value += tl.where(squared_distance <= squared_radius, 1.0, 0.0)
+            value += tl.where(squared_distance <= squared_radius, 1.0, beyond)
         else:
             value += tl.exp2(squared_distance * sharpness)
     return value
@@ -36,7 +38,8 @@ def _value(pixel, shade, row, across, y, sharpness, squared_radius, CHANNELS: tl
 @triton.jit
 def _kernel(
     images, flip, keypoints, out, height, width, sharpness, squared_radius,
-    CHANNELS: tl.constexpr, JOINTS: tl.constexpr, DISC: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    CHANNELS: tl.constexpr, JOINTS: tl.constexpr, DISC: tl.constexpr, BEYOND: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     bands = tl.cdiv(height, ROWS)
     n = (tl.program_id(0) // bands).to(tl.int64)
@@ -62,19 +65,21 @@ def _kernel(
             y = y.to(tl.int32).to(tl.float32)
         across = column - x
         across = tl.where(missing, float("inf"), across * across)  # so the image's channels too have an empty map
+        beyond = tl.where(is_map, BEYOND, 0.0)
         shade = tl.where(channel < 3, shade, 0.0)  # and the maps have no image: both are summed, less than a choice
     else:
         across = tl.zeros((BLOCK,), tl.float32)  # not used
         y = across
+        beyond = across
 
     source = source.to(tl.uint32)
     for row in range(top, tl.minimum(top + ROWS, height), 2):
         below = tl.minimum(row + 1, height - 1)
         pixel = tl.load(images + row * (width * 3) + source)  # both loads before the first store: they wait together
         pixel_below = tl.load(images + below * (width * 3) + source)
-        value = _value(pixel, shade, row, across, y, sharpness, squared_radius, CHANNELS, DISC)
+        value = _value(pixel, shade, row, across, y, beyond, sharpness, squared_radius, CHANNELS, DISC)
         tl.store(out + row * (width * CHANNELS) + element, value.to(out.dtype.element_ty), mask=in_row)
-        value = _value(pixel_below, shade, below, across, y, sharpness, squared_radius, CHANNELS, DISC)
+        value = _value(pixel_below, shade, below, across, y, beyond, sharpness, squared_radius, CHANNELS, DISC)
         tl.store(out + below * (width * CHANNELS) + element, value.to(out.dtype.element_ty), mask=in_row)
 
 
@@ -91,6 +96,7 @@ def draw(
             images.contiguous(), flip.contiguous().view(torch.uint8),
             images if keypoints is None else keypoints.float().contiguous(), out,
             height, width, -1 / (2 * sigma**2 * math.log(2)), radius**2,
-            CHANNELS=channels, JOINTS=0 if keypoints is None else keypoints.shape[1], DISC=kind == "disc",
+            CHANNELS=channels, JOINTS=0 if keypoints is None else keypoints.shape[1],
+            DISC=kind != "gaussian", BEYOND=-1.0 if kind == "disc_pg2" else 0.0,
             ROWS=_ROWS, BLOCK=block, num_warps=max(1, block // 256),
         )  # fmt: skip
