@@ -10,7 +10,9 @@ from mscgan.config import load
 from mscgan.networks import Discriminators, Generators
 from mscgan.train import prepare, step_adversarial, step_I
 
-CONFIG = load("demo", ["model.base=8", "train.backend=ddp", "data.height=32", "data.width=16"])
+CONFIG = load(
+    "demo", "model.base=8 train.backend=ddp data.height=32 data.width=16 loss.lambda_D=[0.7,0.3]".split()
+)
 
 
 @pytest.fixture(scope="module")

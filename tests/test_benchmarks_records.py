@@ -217,7 +217,7 @@ def test_a_run_leaves_a_record_a_report_and_plots(tmp_path):
     (path,) = tmp_path.glob("*/record.json")
     found = record.read(path)
     ours, plain = found["sections"]["step"]["rows"]
-    assert found["status"] == "ok" and found["system"]["cpu_only"] is not None
+    assert found["status"] == "ok" and found["system"]["cpu_only"] == (not found["system"]["gpus"])
     assert (ours["way"], plain["way"]) == ("ddp", "plain")
     assert ours["finite"] and plain["finite"]
     assert set(ours["phases_ms"]) >= {"D", "G forward", "G backward", "optimizer"}
