@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# "right" is the person's right. Eyes and ears: the public files hold the right one first, whatever their readers say.
+# "right" is the person's right. The public files hold right eye and ear before left, whatever programs for them say.
 JOINTS = (
     "nose", "neck",
     "right shoulder", "right elbow", "right wrist", "left shoulder", "left elbow", "left wrist",
     "right hip", "right knee", "right ankle", "left hip", "left knee", "left ankle",
     "right eye", "left eye", "right ear", "left ear",
 )  # fmt: skip
-FLIP = (0, 1, 5, 6, 7, 2, 3, 4, 11, 12, 13, 8, 9, 10, 15, 14, 17, 16)  # the joint that takes each place in a mirror
+FLIP = (0, 1, 5, 6, 7, 2, 3, 4, 11, 12, 13, 8, 9, 10, 15, 14, 17, 16)  # in the mirrored image joint FLIP[i] is joint i
 
 # PG2's limbs (shared by pose-gan): OpenPose's without shoulder-ear, and the edges that fill head and trunk.
 LIMBS = (
@@ -106,8 +106,8 @@ def _pg2_limbs(keypoints: Tensor, height: int, width: int, radius: float) -> Ten
     start, end = points[:, ends[:, 0], None], points[:, ends[:, 1], None]  # (N, 23, 1, 2)
     drawn = present(keypoints)[:, ends].all(-1)[..., None]  # (N, 23, 1)
     length = (end - start).double().square().sum(-1).sqrt()
-    n = (length / radius).long().clamp(min=1)  # (N, 23, 1); 1: the two ends alone
-    most = int(math.hypot(height, width) / radius) + 1  # the image's diagonal: no wait for the device's data
+    n = (length / radius).long().clamp(min=1)  # (N, 23, 1); 1: only the two ends
+    most = int(math.hypot(height, width) / radius) + 1  # n's limit, not its maximum: that would wait for the device
     i = torch.arange(most + 1, device=keypoints.device)
     centres = start + torch.div((end - start) * i[:, None], n[..., None], rounding_mode="floor")  # (N, 23, most+1, 2)
     x, y = centres.unbind(-1)

@@ -39,7 +39,7 @@ def condition(
 
     images: (N, H, W, 3) uint8. keypoints: (N, 18, 2) float32, (x, y) in pixels, missing (-1, -1), drawn as they come:
     `pose.flip` them first where `flip` (N,) bool mirrors the image. kind, sigma, radius: see `pose.heatmaps`. channels:
-    21, or 24 to add three of zeros (a pixel of whole 16-byte words for the first convolution).
+    21, or 24 to add three of zeros: then a pixel of 16-bit numbers is whole 16-byte words, as convolutions like it.
     """
     if kind not in pose.HEATMAPS:
         raise ValueError(f"heatmaps of kind {kind!r}; choose {', '.join(pose.HEATMAPS)}")
