@@ -53,7 +53,7 @@ class PlainLayer(nn.Module):
 
 
 def plain(network: nn.Module) -> nn.Module:
-    """A copy of one of mscgan.networks' with a PlainLayer for every Layer: same weights, same result."""
+    """A copy of a network of mscgan.networks with a PlainLayer for every Layer: same weights, same result."""
     network = copy.deepcopy(network)
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
@@ -123,7 +123,7 @@ class PlainStep:
         torch.manual_seed(train.seed)
         G = Generators(data.height, data.width, model.base)
         D = Discriminators(data.height, data.width, model.base, model.discriminators)
-        G1, G2, D = (plain(network) for network in (G.G1, G.G2, D))  # which draws numbers of its own
+        G1, G2, D = (plain(network) for network in (G.G1, G.G2, D))  # last, as it draws random numbers
         self.G1, self.G2, self.D = (network.to(device, memory_format=self.layout) for network in (G1, G2, D))
         trained = {"I": [self.G1], "II": [self.G2, self.D], "joint": [self.G1, self.G2, self.D]}[stage]
         if stage == "II":

@@ -87,6 +87,6 @@ def _best(call, device: torch.device) -> float:
 
 
 def peak(device: torch.device) -> float | None:
-    """The data sheet's dense bf16 FLOP/s, for the GPUs that the issue of this benchmark is about."""
+    """The data sheet's dense bf16 FLOP/s, of the GPUs that this project has bars for."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     return H200_BF16 if "H200" in name or "H100" in name else None

@@ -1,7 +1,7 @@
 """Decoded images a second: this project's loader beside what people use instead, on the same shards.
 
-Every way makes uint8 batches (N, H, W, 3) and yields how many images one holds; the loader's, DALI's and the ceiling's
-are on the device. A window of a way begins with batches that are not counted: they were decoded while the others ran.
+Every way makes uint8 batches (N, H, W, 3) and yields how many images each holds; the loader's, DALI's and the ceiling's
+are on the device. A window first takes batches that are not counted: they were decoded while other ways were measured.
 """
 
 import io
@@ -18,7 +18,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.shards_cache import shards as cached_shards
-from benchmarks.timing import interleave, percentile, summary, synchronize, together
+from benchmarks.timing import interleave, summary, synchronize, together
 from mscgan import dist
 from mscgan.data.loader import Loader
 from mscgan.data.shards import ShardSet
@@ -30,8 +30,8 @@ SETTLE = 8  # batches of a window that are not counted; more than any way decode
 def loader(shards: ShardSet, batch: int, threads: int, ranks: Ranks, decode: str) -> Iterator[int]:
     """mscgan.data.loader: pairs in the global order, decoded by DALI."""
     source = Loader(shards, batch // 2, ranks.rank, ranks.world, 0, 0.5, ranks.device, decode, threads)
-    for one in source:
-        yield 2 * len(one.x)
+    for pairs in source:
+        yield 2 * len(pairs.x)
 
 
 def webdataset_pillow(shards: ShardSet, batch: int) -> Iterator[int]:
@@ -107,7 +107,7 @@ def in_memory(shards: ShardSet, batch: int, ranks: Ranks) -> Iterator[int]:
 
 
 def ways(shards: ShardSet, batch: int, threads: int, ranks: Ranks) -> dict[str, Iterator[int]]:
-    """Every way that this machine can run. The one that forks stands first, before others have started threads."""
+    """Every way that this machine can run. The DataLoader comes first: it forks, and the others start threads."""
     decoders = ["cpu", "mixed"] if ranks.device.type == "cuda" else ["cpu"]
     found = {"DataLoader + Pillow": dataloader_pillow(shards, batch, threads)}
     found["webdataset + Pillow"] = webdataset_pillow(shards, batch)
@@ -161,7 +161,8 @@ def measure(
         interleave(windows, rounds)
         base = summary(windows["webdataset + Pillow"].rates)["median"]
         for name, window in windows.items():
-            rates, batches = summary(window.rates), sorted(window.batch_seconds)
+            rates = summary(window.rates)
+            batch_ms = 1000 * np.percentile(window.batch_seconds, (50, 95, 99))
             rows.append(
                 {
                     "key": f"{height}x{width} {name}",
@@ -169,7 +170,7 @@ def measure(
                     "way": name,
                     "metrics": {
                         "images_per_second": rates,
-                        "batch_ms": {f"p{p}": 1000 * percentile(batches, p) for p in (50, 95, 99)},
+                        "batch_ms": dict(zip(("p50", "p95", "p99"), batch_ms.tolist(), strict=True)),
                         "times_webdataset": rates["median"] / base,
                     },
                 }

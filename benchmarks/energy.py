@@ -1,7 +1,7 @@
 """Energy of this process's GPU by NVML's counter, with the integral of sampled power beside it.
 
-The counter moves every 20-100 ms, so windows should last 10 s. Where there is no counter the values are None and a
-warning says why; never a part of the sum.
+The counter moves every 20-100 ms, so windows should last 10 s. Where the counter is missing or fails, the result is
+None and a warning says why.
 """
 
 import sys

@@ -42,8 +42,8 @@ class Bar:
 def bars(records: list[dict]) -> list[Bar]:
     """Every bar, from the sections `ops` and `step` of the records. Ratios are taken within one record."""
     ops = {}
-    for one in records:
-        ops |= {row["key"]: row["metrics"] for row in one["sections"].get("ops", {}).get("rows", [])}
+    for document in records:
+        ops |= {row["key"]: row["metrics"] for row in document["sections"].get("ops", {}).get("rows", [])}
     found = []
     for op, passes in OPS.items():
         for which in passes:
@@ -83,7 +83,8 @@ def _ratio(records: list[dict], above: str, below: str) -> float | None:
 def _steps(records: list[dict]) -> list[list[dict]]:
     """The joint steps of each record that has any."""
     found = [
-        [row for row in one["sections"].get("step", {}).get("rows", []) if row["stage"] == "joint"] for one in records
+        [row for row in document["sections"].get("step", {}).get("rows", []) if row["stage"] == "joint"]
+        for document in records
     ]
     return [rows for rows in found if rows]
 
@@ -107,7 +108,8 @@ def main() -> int:
     records = [record.read(path) for path in sorted(out.glob("*/record.json"))]
     found = bars(records)
     device = next(
-        (gpu["name"] for one in records for gpu in one["system"]["gpus"]), "no GPU: not what these bars are about"
+        (gpu["name"] for document in records for gpu in document["system"]["gpus"]),
+        "no GPU: not what these bars are about",
     )
     text = f"Bars on a GPU ({device})\n\n{table(found)}\n\n{sum(bar.met for bar in found)} of {len(found)} met"
     (out / "bars.md").write_text(text + "\n")

@@ -194,9 +194,9 @@ def _rows(
     seconds: float,
 ) -> list[dict]:
     """One op: `wanted` bytes a forward pass, inputs that together are twice the cache."""
-    one = op.inputs(1, *size, dtype, device)
-    count = max(1, round(wanted / op.forward_bytes(one, op.plain(*one))))
-    needed = op.forward_bytes(one, op.plain(*one)) * count
+    pair = op.inputs(1, *size, dtype, device)
+    count = max(1, round(wanted / op.forward_bytes(pair, op.plain(*pair))))
+    needed = op.forward_bytes(pair, op.plain(*pair)) * count
     sets = [op.inputs(count, *size, dtype, device) for _ in range(max(2, math.ceil(2 * cache / needed)))]
     for inputs in sets:
         for number in op.differentiated:
@@ -208,7 +208,7 @@ def _rows(
     if op.differentiated:
         passes["forward+backward"] = passes["forward"] + op.backward_bytes(sets[0], outputs)
     facts = {"op": name, "pairs": count, "sets": len(sets), "flops": op.flops(sets[0], outputs)}
-    grads = {}  # by shape and layout; made once, as they come from elsewhere in training
+    grads = {}  # by shape and layout; made beforehand, as in training they come from elsewhere
     rows = []
     for which, moved in passes.items():
         differentiated = op.differentiated if which != "forward" else ()

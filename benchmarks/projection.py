@@ -16,7 +16,7 @@ class Exchange(NamedTuple):
 
 
 def all_reduce_seconds(size: float, ranks: int, bandwidth: float) -> float:
-    """Of `size` bytes over `ranks` ranks with `bandwidth` bytes/s of bus bandwidth."""
+    """Seconds for `size` bytes over `ranks` ranks with `bandwidth` bytes/s of bus bandwidth."""
     return 2 * (ranks - 1) / ranks * size / bandwidth
 
 
@@ -29,8 +29,8 @@ def project(
         {"ranks", "all_reduce_ms", "hidden": {"step_ms", "pairs_per_second", "efficiency"}, "exposed": {...}}
     """
     ranks = nodes * ranks_a_node
-    each = [all_reduce_seconds(one.gradient_bytes, ranks, bandwidth) for one in exchanges]
-    left = [max(0.0, seconds - one.backward_seconds) for seconds, one in zip(each, exchanges, strict=True)]
+    each = [all_reduce_seconds(exchange.gradient_bytes, ranks, bandwidth) for exchange in exchanges]
+    left = [max(0.0, seconds - exchange.backward_seconds) for seconds, exchange in zip(each, exchanges, strict=True)]
     found = {"ranks": ranks, "nodes": nodes, "all_reduce_ms": 1000 * sum(each)}
     for name, extra in (("hidden", sum(left)), ("exposed", sum(each))):
         seconds = step_seconds + extra
@@ -44,9 +44,9 @@ def project(
 
 def of_section(scaling: dict, trained: dict[str, int], gradient_bytes: int, nodes: list[int], ranks_a_node: int,
                gigabytes: float) -> dict:  # fmt: skip
-    """The projection from a measured section `scaling`, of its row of one rank.
+    """The projection from the row of 1 rank in a measured section `scaling`.
 
-    trained: parameters of the engines "G" and "D". gradient_bytes: of one gradient as it travels, 2 or 4.
+    trained: parameters of the engines "G" and "D". gradient_bytes: of each number of a gradient as it travels, 2 or 4.
     gigabytes: the network's bus bandwidth, GB/s.
     """
     row = next(row for row in scaling["rows"] if row["kind"] == "weak" and row["ranks"] == 1)

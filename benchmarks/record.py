@@ -47,7 +47,7 @@ def new(arguments: dict, seed: int) -> dict:
 def add(record: dict, name: str, measure: Callable[[], dict], alone: bool) -> None:
     """Runs measure() and notes what it returns, or that it failed.
 
-    alone: one process; of several, a failure is raised, since the others would wait for this one for ever.
+    alone: whether this is the only process; among several a failure is raised, as the others would wait for ever.
     """
     began = time.monotonic()
     try:
@@ -73,7 +73,7 @@ def finish(record: dict) -> bool:
 
 
 def write(record: dict, folder: Path) -> Path:
-    """Writes record.json at once: a reader finds the old one or the new one."""
+    """Writes record.json in a single move: a reader finds the old record or the new."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "record.json"
     temporary = folder / ".record.json.tmp"

@@ -76,7 +76,7 @@ def _step(a, ranks) -> dict:
             for stage in a.stages:
                 batch = a.batch or _batch(config, on_gpu)
                 seconds = a.energy_seconds if on_gpu else 0.0
-                # The others have a precision of their own: once is enough.
+                # The plain ways have a precision of their own: they are measured once.
                 ways = [way for way in a.ways if precision == a.precisions[0] or way not in step.PLAIN]
                 found = step.measure(
                     ranks, a.out, config, stage, ways, batch, a.rounds or rounds, a.steps or steps,

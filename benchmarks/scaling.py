@@ -34,12 +34,12 @@ def counts(world: int) -> list[int]:
 
 
 def efficiency(rate: float, ranks: int, rate_of_1: float) -> float:
-    """Of a rate on `ranks` ranks, against `ranks` times the rate of one; for weak and strong scaling alike."""
+    """A rate on `ranks` ranks over `ranks` times the rate on 1 rank; for weak and strong scaling alike."""
     return rate / (ranks * rate_of_1)
 
 
 def global_batch(batch: int, world: int) -> int:
-    """Strong scaling's: the batch of one rank, rounded up so that all ranks get equal shares at every count."""
+    """Strong scaling's global batch: `batch`, rounded up so that at every count all ranks get equal shares."""
     share = math.lcm(*counts(world))
     return -(-batch // share) * share
 
@@ -69,7 +69,7 @@ def measure(
             rates[count, a_rank] = _children(ranks, launched, count, threads, task, port, out)
     rows = []
     for kind in ("weak", "strong"):
-        one = rates[1, batch if kind == "weak" else total]
+        alone = rates[1, batch if kind == "weak" else total]
         for count in counts(world):
             a_rank = batch if kind == "weak" else total // count
             row = rates[count, a_rank]
@@ -80,7 +80,9 @@ def measure(
                     "kind": kind, "ranks": count, "batch": a_rank, "global_batch": a_rank * count,
                     "metrics": {
                         "pairs_per_second": speed,
-                        "efficiency": efficiency(speed["median"], count, one["metrics"]["pairs_per_second"]["median"]),
+                        "efficiency": efficiency(
+                            speed["median"], count, alone["metrics"]["pairs_per_second"]["median"]
+                        ),
                         "step_ms": row["metrics"]["step_ms"],
                     },
                     "phases_ms": row["phases_ms"],
@@ -110,7 +112,7 @@ def _children(ranks: Ranks, launched: bool, count: int, threads: int, task: dict
                 local = {"LOCAL_RANK": ranks.local_rank, "LOCAL_WORLD_SIZE": min(ranks.local_world, count - first)}
             own = local | {"RANK": rank, "WORLD_SIZE": count, "MASTER_PORT": port, "OMP_NUM_THREADS": threads}
             command = [sys.executable, "-P", str(Path(__file__).resolve()), json.dumps(task), str(out), str(result)]
-            # torchrun's store serves its own ranks: a child would wait for ever for an answer at another port.
+            # With torchrun's variables a child would wait for torchrun's store, which does not listen at its port.
             inherited = {key: value for key, value in os.environ.items() if not key.startswith("TORCHELASTIC_")}
             children.append(subprocess.Popen(command, env=inherited | {key: str(value) for key, value in own.items()}))
         codes = []
@@ -127,9 +129,9 @@ def _children(ranks: Ranks, launched: bool, count: int, threads: int, task: dict
 
 
 def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def main() -> None:

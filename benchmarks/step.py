@@ -47,7 +47,7 @@ PHASES = ("data wait", "prepare", "G forward", "D", "G backward", "optimizer", "
 
 
 class Timed:
-    """An engine whose calls leave their phase in `laps`; everything else is the engine's own."""
+    """An engine whose calls note in `laps` the phase that they end; everything else is the engine's own."""
 
     def __init__(self, engine, name: str, laps: Laps):
         self._engine, self._name, self._laps = engine, name, laps
@@ -62,7 +62,7 @@ class Timed:
 
     def backward(self, loss) -> None:
         self._engine.backward(loss)
-        # What came before it since the last lap, the losses and in G's case D's forward, belongs to it.
+        # This lap includes what came since the last: the losses, and in G's case D's forward.
         self._laps.lap("G backward" if self._name == "G" else "D")
 
     def step(self) -> None:
@@ -115,7 +115,7 @@ def our_step(
 def build(
     way: str, config: Config, stage: str, batch: int, ranks: Ranks, laps: Laps, out: Path, people: int
 ) -> Callable:
-    """The step of one way."""
+    """The step of the named way."""
     given = random_batch(config, batch, ranks.device, ranks.rank)
     if way in PLAIN:
         options = dict(PLAIN[way])
@@ -174,7 +174,7 @@ class Run:
             self.terms = self.step()
         synchronize(ranks.device)
         self.laps.seconds()
-        # Other ways hold their weights meanwhile: only what came with this one counts.
+        # Ways made before hold their weights meanwhile: only the memory that came with this way counts.
         self.peak_memory = torch.cuda.max_memory_allocated() - before if on_gpu else None
 
     def window(self, steps: int) -> None:
@@ -213,9 +213,10 @@ def measure(
     people: int = 40,
     matrix_rate: float | None = None,
 ) -> dict:
-    """Rows for one configuration and stage, one a way. Where memory does not suffice for all, with half the batch.
+    """A row for each way, of a configuration and stage. The batch is halved for all where memory does not suffice.
 
-    With one rank a way that fails is noted, and the others are measured; of several, all would wait for the one.
+    With a single rank a way that fails is noted, and the others are measured. Among several ranks it raises, as the
+    others would wait for the rank that failed.
     """
 
     def at(batch: int) -> dict:

@@ -34,7 +34,7 @@ class Data:
     decode: str = "auto"  # JPEG decoding: auto | cpu | mixed (DALI's GPU decoder)
     threads: int = 2  # DALI's CPU threads a rank
     flip: float = 0.5  # probability of mirroring a pair (left and right joints swapped)
-    heatmap: str = "gaussian"  # gaussian exp(-d^2 / 2 sigma^2) | disc (PG2's, 1 within the radius)
+    heatmap: str = "gaussian"  # gaussian exp(-d^2 / 2 sigma^2) | disc (1 within the radius) | disc_pg2 (-1 beyond)
     sigma: float = 6.0  # pixels, of the gaussian
     radius: float = 4.0  # pixels, of the disc and of the body mask's limbs
     mask: str = "pg2"  # construction of the body mask M_p: pg2 | pose-gan

@@ -1,8 +1,8 @@
 """One network's training engine: DeepSpeed (ZeRO 0-3) or plain DDP behind the same few methods.
 
-A GAN step holds two engines, G's and D's. DeepSpeed reduces gradients from hooks on its engine's outputs, so the one
-order that is right at every stage is: D's engine for D's own forward and backward alone; in G's loss the raw
-`engine.module` of D with requires_grad off; one backward an engine a step. `state()` and `load()` speak of named
+A GAN step uses two engines, G's and D's. DeepSpeed reduces gradients from hooks on its engine's outputs, so three rules
+hold at every ZeRO stage: D's engine runs D's own forward and backward and nothing else; G's loss goes through D's raw
+`engine.module` with requires_grad off; each engine has one backward in a step. `state()` and `load()` speak of named
 tensors, so that a checkpoint fits any number of ranks, any ZeRO stage and either backend.
 """
 
@@ -21,7 +21,8 @@ from mscgan.errors import UserError
 from mscgan.layers.convolution import Convolution
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-# Elements a bucket: small enough that G's reduction overlaps its backward, large enough for full bandwidth.
+# Gradients are reduced in buckets of so many elements: small enough that G's reduction overlaps its backward, large
+# enough for full bandwidth.
 BUCKET = 25_000_000
 # DeepSpeed sends gradients in 16 bits for parameters of exactly these classes.
 SENT_IN_16_BITS = (Convolution, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -29,10 +30,10 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Engine:
-    """What `make_engine` returns: `.module` is the raw network, the rest moves it.
+    """What `make_engine` returns: `.module` is the raw network, the methods train it.
 
-    For every micro-batch: one `engine(...)`, one `backward(loss)`, one `step()`; the optimiser moves at each
-    `accumulate`-th, by the mean gradient over micro-batches and ranks.
+    Each micro-batch takes one `engine(...)`, one `backward(loss)` and one `step()`. Every `accumulate`-th step changes
+    the weights, by the mean gradient over micro-batches and ranks.
     """
 
     def __init__(self, module: nn.Module, precision: str, accumulate: int):
@@ -49,11 +50,11 @@ class Engine:
         return torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None)
 
     def gathered(self) -> contextlib.AbstractContextManager:
-        """Inside it `.module`'s weights are whole, to be read; ZeRO 3 spreads them over the ranks. All enter it."""
+        """A context to read `.module`'s weights in: ZeRO 3 spreads them over the ranks. All ranks must enter it."""
         return contextlib.nullcontext()
 
     def state(self) -> dict:
-        """Everything to go on from, on the CPU, the same for any number of ranks. All ranks must call it.
+        """All that is needed to go on, on the CPU, the same for any number of ranks. All ranks must call it.
 
         Returns:
             {"weights", "exp_avg", "exp_avg_sq": {parameter's name: float32 tensor}, "buffers": {name: tensor},
@@ -71,7 +72,7 @@ class Engine:
         return state
 
     def load(self, state: dict) -> None:
-        """Takes over what `state()` gave; without the optimiser's keys weights and buffers alone. All ranks call it.
+        """Restores what `state()` gave, or weights and buffers alone if that is all there is. All ranks must call it.
 
         Raises:
             UserError: names or shapes are not this network's.
@@ -96,7 +97,7 @@ class Engine:
 
 
 class _DDP(Engine):
-    """torch's DistributedDataParallel, and for one rank the bare network."""
+    """torch's DistributedDataParallel; with a single rank the bare network."""
 
     def __init__(self, module, precision, lr, betas, accumulate):
         super().__init__(module, precision, accumulate)
@@ -107,7 +108,7 @@ class _DDP(Engine):
                 self._ddp = DistributedDataParallel(
                     module,
                     device_ids=[self._device.index] if self._device.type == "cuda" else None,
-                    broadcast_buffers=False,  # or D's second forward in a step would overwrite what the first saved
+                    broadcast_buffers=False,  # else D's second forward would overwrite what the first's backward needs
                     gradient_as_bucket_view=True,
                 )
         self._optimizer = _adam(self._trained.values(), lr, betas)
@@ -116,7 +117,7 @@ class _DDP(Engine):
 
     def __call__(self, *args):
         last = (self._micro_batch + 1) % self._accumulate == 0
-        # no_sync is read in forward: the micro-batches before the last keep their gradients to themselves.
+        # Only the last micro-batch's backward adds gradients up over the ranks; DDP looks at no_sync in forward.
         alone = self._ddp is not None and not last
         with self._ddp.no_sync() if alone else contextlib.nullcontext(), self.autocast():
             return (self._ddp or self.module)(*args)
@@ -160,18 +161,18 @@ class _DeepSpeed(Engine):
         super().__init__(module, precision, accumulate)
         self._deepspeed = _import_deepspeed(self._device)
         self._zero = zero
-        # Given ready made: DeepSpeed's "Adam" with torch_adam is AdamW, whose weight decay is 0.01 unless set.
+        # Not named in the config: DeepSpeed's "Adam" with torch_adam is AdamW, whose weight decay is 0.01 by default.
         optimizer = _adam(self._trained.values(), lr, betas)
         fp16 = self._dtype is torch.float16
         config = {
             "train_micro_batch_size_per_gpu": micro_batch,
             "gradient_accumulation_steps": accumulate,
-            "gradient_clipping": 0.0,  # 1.0 unless set
+            "gradient_clipping": 0.0,  # the default is 1.0
             "zero_optimization": {
                 "stage": zero,
                 "reduce_bucket_size": BUCKET,
                 "allgather_bucket_size": BUCKET,
-                "overlap_comm": torch_dist.get_world_size() > 1,  # costs a wait for the GPU at each backward's end
+                "overlap_comm": torch_dist.get_world_size() > 1,  # it costs a wait for the GPU at each backward's end
                 "contiguous_gradients": True,
                 # Computing the norm waits for the GPU at every step; only fp16 needs it, to see an overflow.
                 "compute_grad_norm": fp16 or zero not in (1, 2),
@@ -188,7 +189,7 @@ class _DeepSpeed(Engine):
         self._optimizer = self._engine.optimizer.optimizer if zero else self._engine.optimizer
         self._scaler = self._engine.torch_autocast_z0_gradscaler
         if zero:
-            # A rank's GradScaler sees its own share of the gradients only, and is passed over at a skipped step.
+            # DeepSpeed's GradScaler sees this rank's share of the gradients only, and is not told of skipped steps.
             self._engine.optimizer.torch_autocast_gradscaler = None
             if fp16:
                 self._scaler = _LossScale(self._engine.optimizer)
@@ -212,7 +213,7 @@ class _DeepSpeed(Engine):
             yield
 
     def _link_moments(self) -> None:
-        """Creates Adam's state now and not at the first step, so that it can be read and set before one."""
+        """Creates Adam's state now, not at the first step, so that it can be read and set before that."""
         for parameter in self._optimized():
             _adam_state(self._optimizer, parameter)
         if self._zero in (1, 2):
@@ -333,7 +334,7 @@ def make_engine(
 
 
 def _import_deepspeed(device: torch.device):
-    """DeepSpeed, quiet, in the process group of dist.init(). Importing it takes seconds that DDP need not spend."""
+    """DeepSpeed, quiet, in the process group of dist.init(). Imported here, as it takes seconds that DDP saves."""
     if device.type == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
     os.environ.setdefault("LOCAL_RANK", str(device.index or 0))  # DeepSpeed insists on it, for one process too

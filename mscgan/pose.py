@@ -11,20 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# "right" is the person's right. Eyes and ears: the public files hold the right one first, whatever their readers say.
+# "right" is the person's right. The public files hold right eye and ear before left, whatever programs for them say.
 JOINTS = (
     "nose", "neck",
     "right shoulder", "right elbow", "right wrist", "left shoulder", "left elbow", "left wrist",
     "right hip", "right knee", "right ankle", "left hip", "left knee", "left ankle",
     "right eye", "left eye", "right ear", "left ear",
 )  # fmt: skip
-FLIP = (0, 1, 5, 6, 7, 2, 3, 4, 11, 12, 13, 8, 9, 10, 15, 14, 17, 16)  # the joint that takes each place in a mirror
+FLIP = (0, 1, 5, 6, 7, 2, 3, 4, 11, 12, 13, 8, 9, 10, 15, 14, 17, 16)  # in the mirrored image joint FLIP[i] is joint i
 
 # PG2's limbs (shared by pose-gan): OpenPose's without shoulder-ear, and the edges that fill head and trunk.
 LIMBS = (
     (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13),
     (1, 0), (0, 14), (14, 16), (0, 15), (15, 17), (1, 16), (1, 17), (8, 11), (11, 5), (8, 2), (16, 17),
 )  # fmt: skip
+HEATMAPS = ("gaussian", "disc", "disc_pg2")  # the kinds that `heatmaps` draws
 
 
 @functools.cache
@@ -49,20 +50,24 @@ def flip(keypoints: Tensor, width: int) -> Tensor:
 def heatmaps(
     keypoints: Tensor, height: int, width: int, kind: str = "gaussian", sigma: float = 6.0, radius: float = 4.0
 ) -> Tensor:
-    """One picture a joint: (N, 18, 2) -> (N, 18, H, W) float32 in [0, 1]; a missing joint's is all zeros.
+    """One picture a joint: (N, 18, 2) -> (N, 18, H, W) float32.
 
-    kind: "gaussian", exp(-d^2 / 2 sigma^2) with no cut-off (pose-gan and its successors; sigma 6 px), or "disc", 1 at
-    whole-pixel distances up to `radius` from the truncated coordinates (PG2; radius 4 px).
+    kind:
+        "gaussian": exp(-d^2 / 2 sigma^2), no cut-off, in [0, 1] (pose-gan and its successors; sigma 6 px).
+        "disc": 1 up to `radius` from the coordinates, which are truncated to whole pixels, and 0 beyond.
+        "disc_pg2": the disc * 2 - 1, so 1 and -1 (as PG2's trainer feeds it; radius 4 px).
+    A missing joint's picture has no disc: all zeros, or in "disc_pg2" all -1.
     """
     there = present(keypoints)[..., None, None]
     if kind == "gaussian":
         dx, dy = _offsets(keypoints.float(), height, width)
         columns, rows = (torch.exp(d.square() / (-2 * sigma**2)) for d in (dx, dy))
         return columns * (rows * there)
-    if kind == "disc":
+    if kind in ("disc", "disc_pg2"):
         dx, dy = _offsets(keypoints.float().trunc(), height, width)
-        return ((dx.square() + dy.square() <= radius**2) & there).float()
-    raise ValueError(f"heatmaps of kind {kind!r}; choose gaussian or disc")
+        discs = ((dx.square() + dy.square() <= radius**2) & there).float()
+        return discs * 2 - 1 if kind == "disc_pg2" else discs
+    raise ValueError(f"heatmaps of kind {kind!r}; choose {', '.join(HEATMAPS)}")
 
 
 def body_mask(keypoints: Tensor, height: int, width: int, kind: str = "pg2", radius: float = 4.0) -> Tensor:
@@ -101,8 +106,8 @@ def _pg2_limbs(keypoints: Tensor, height: int, width: int, radius: float) -> Ten
     start, end = points[:, ends[:, 0], None], points[:, ends[:, 1], None]  # (N, 23, 1, 2)
     drawn = present(keypoints)[:, ends].all(-1)[..., None]  # (N, 23, 1)
     length = (end - start).double().square().sum(-1).sqrt()
-    n = (length / radius).long().clamp(min=1)  # (N, 23, 1); 1: the two ends alone
-    most = int(math.hypot(height, width) / radius) + 1  # the image's diagonal: no wait for the device's data
+    n = (length / radius).long().clamp(min=1)  # (N, 23, 1); 1: only the two ends
+    most = int(math.hypot(height, width) / radius) + 1  # n's limit, not its maximum: that would wait for the device
     i = torch.arange(most + 1, device=keypoints.device)
     centres = start + torch.div((end - start) * i[:, None], n[..., None], rounding_mode="floor")  # (N, 23, most+1, 2)
     x, y = centres.unbind(-1)

@@ -10,12 +10,12 @@ from mscgan.errors import UserError
 NAME = "deepfashion"
 HEIGHT, WIDTH = 256, 256
 TREE = re.compile(r"(?:.*/)?(MEN|WOMEN)/([^/]+)/id_(\d{8})/(\d{2})_(\d+)_(\w+\.jpg)")
-# category, item and colour: one person in one outfit. Not the last "id": that would be found in "2side.jpg".
+# category, item and colour: a person in an outfit. Ten digits must follow "id", which is also found in "2side.jpg".
 OUTFIT = re.compile(r"(.*id\d{10})_")
 
 
 def flat(name: str) -> str:
-    """The name under which an annotation, a pair list and a file meet: the flat one."""
+    """The flat name, by which annotation, pair list and file are matched."""
     found = TREE.fullmatch(name)
     if not found:
         return name

@@ -10,7 +10,7 @@ HEIGHT, WIDTH = 128, 64
 
 
 def flat(name: str) -> str:
-    """The name under which an annotation, a pair list and a file meet."""
+    """The name by which annotation, pair list and file are matched."""
     return name
 
 

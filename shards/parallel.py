@@ -11,7 +11,7 @@ def mapper(workers: int, chunk: int = 1) -> Iterator[Callable[[Callable, list], 
     """Gives map(function, items): results in order, worked out by that many processes, `chunk` items at a time.
 
     function and items must be picklable. An exception ends the work that has not begun, and is raised here. Processes
-    are spawned, not forked, since this one has threads (the progress bar's).
+    are spawned, not forked, since this process has threads (the progress bar's).
     """
     if workers <= 1:
         yield map

@@ -39,8 +39,8 @@ def plan(
     """The plan and a report of what it takes and leaves, a line each.
 
     dataset: a module of pairs.DATASETS. annotations: keypoint file of each split ("train", "test"), one at least.
-    lists: from,to files, each for the split whose annotation names its images; a split without one takes all ordered
-    pairs. draw: that many of the test pairs (of the train pairs, if there is no test annotation), drawn with `seed`.
+    lists: from,to files, each for the split whose annotation names its images; a split without a file takes all
+    ordered pairs. draw: that many of the test pairs (of the train pairs, if there is no test annotation), by `seed`.
 
     Raises:
         UserError: a missing or broken file, a list that does not fit, a person in both splits, nothing to build.
@@ -216,7 +216,7 @@ def _provenance(path: Path) -> dict[str, str]:
 
 
 def _digest(splits: Iterable[Split]) -> str:
-    """Of all that the images are made from but the place where they lie."""
+    """A hash of all that the images are made from, except the folder that they lie in."""
     digest = hashlib.sha256()
     for split in splits:
         for image in split.images:

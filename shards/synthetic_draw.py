@@ -85,7 +85,7 @@ def draw(
     return canvas.image.resize(size, Image.Resampling.BOX)
 
 
-# Each function below returns (depth, part): depth towards the camera, part the arguments of _Canvas.part or a function.
+# Parts below are (depth, part): depth towards the camera, part the arguments of _Canvas.part or a function to call.
 
 
 def _legs(look: Look, view: np.ndarray) -> list:

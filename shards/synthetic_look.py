@@ -105,7 +105,7 @@ def _cloth(rng: np.random.Generator, plain: float = 0.0) -> Material:
     else:
         first = _colour(rng, (0.45, 0.95), (0.3, 0.95))
     second = _colour(rng, (0.0, 0.9), (0.15, 1.0))
-    while np.abs(np.subtract(first, second)).sum() < 150:  # a pattern that one can see
+    while np.abs(np.subtract(first, second)).sum() < 150:  # else the pattern could hardly be seen
         second = _colour(rng, (0.0, 0.9), (0.1, 1.0))
     return Material(pattern, first, second, rng.uniform(0.055, 0.1))
 

@@ -49,10 +49,10 @@ class TinyD(nn.Module):
 
     def __init__(self, norm: bool):
         super().__init__()
-        self.D1, self.D2 = self._one(16, norm), self._one(4, norm)
+        self.D1, self.D2 = self._discriminator(16, norm), self._discriminator(4, norm)
 
     @staticmethod
-    def _one(features: int, norm: bool) -> nn.Sequential:
+    def _discriminator(features: int, norm: bool) -> nn.Sequential:
         middle = [nn.Conv2d(8, 5, 4, 2, 1, bias=not norm)] + [nn.BatchNorm2d(5)] * norm
         last = [nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(5 * features, 1)]
         return nn.Sequential(nn.Conv2d(3, 8, 4, 2, 1), nn.LeakyReLU(0.2), *middle, *last)
@@ -132,8 +132,8 @@ class Run:
     def state(self) -> tuple[dict[str, Tensor], dict]:
         """Flat tensors and scalars, as a checkpoint would hold them."""
         tensors, scalars = {}, {}
-        for prefix, one in (("G", self.G), ("D", self.D)):
-            for key, value in one.state().items():
+        for prefix, trainer in (("G", self.G), ("D", self.D)):
+            for key, value in trainer.state().items():
                 if isinstance(value, dict):
                     tensors |= {f"{prefix}/{key}/{name}": tensor for name, tensor in value.items()}
                 else:
@@ -141,13 +141,13 @@ class Run:
         return tensors, scalars
 
     def load(self, tensors: dict[str, Tensor], scalars: dict) -> "Run":
-        for prefix, one in (("G", self.G), ("D", self.D)):
+        for prefix, trainer in (("G", self.G), ("D", self.D)):
             state: dict = {"weights": {}, "buffers": {}}
             for path, tensor in tensors.items():
                 network, key, name = path.split("/")
                 if network == prefix:
                     state.setdefault(key, {})[name] = tensor
-            one.load(state | {path[2:]: value for path, value in scalars.items() if path[0] == prefix})
+            trainer.load(state | {path[2:]: value for path, value in scalars.items() if path[0] == prefix})
         return self
 
 
@@ -165,13 +165,13 @@ def skips_overflow(ranks: dist.Ranks, mode: str) -> dict:
             return engine._DDP(module, "fp16", LR, BETAS, 1)
         return engine._DeepSpeed(module, zero, "fp16", LR, BETAS, 1, BATCH)
 
-    one, moved, scales_after = start(), [], []
-    before = one.state()["weights"]
+    trainer, moved, scales_after = start(), [], []
+    before = trainer.state()["weights"]
     for step in range(3):
-        loss = one(images(step, ranks.rank)).square().mean()
-        one.backward(loss * (float("inf") if step == 1 and ranks.rank == 1 else 1.0))
-        one.step()
-        state = one.state()
+        loss = trainer(images(step, ranks.rank)).square().mean()
+        trainer.backward(loss * (float("inf") if step == 1 and ranks.rank == 1 else 1.0))
+        trainer.step()
+        state = trainer.state()
         moved.append(not same(before, state["weights"]))
         scales_after.append(state["loss_scale"])
         before = state["weights"]

@@ -10,7 +10,9 @@ from mscgan.config import load
 from mscgan.networks import Discriminators, Generators
 from mscgan.train import prepare, step_adversarial, step_I
 
-CONFIG = load("demo", ["model.base=8", "train.backend=ddp", "data.height=32", "data.width=16"])
+CONFIG = load(
+    "demo", "model.base=8 train.backend=ddp data.height=32 data.width=16 loss.lambda_D=[0.7,0.3]".split()
+)
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +105,9 @@ def test_a_way_that_fails_leaves_the_others_measured(ranks, tmp_path, monkeypatc
 def test_the_laps_of_a_step_add_up_to_it_and_have_its_phases(ranks):
     laps = Laps(ranks.device)
     batch = step.random_batch(CONFIG, 2, ranks.device, 0)
-    one = step.our_step(CONFIG, "joint", 2, ranks, laps, lambda: batch)
-    one()
-    one()
+    run_step = step.our_step(CONFIG, "joint", 2, ranks, laps, lambda: batch)
+    run_step()
+    run_step()
     found = laps.seconds()
     assert len(found) == 2
     for phases in found:

@@ -44,11 +44,11 @@ def test_seeds_and_epochs_give_different_orders_and_even_uniforms():
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 def test_the_batches_of_all_ranks_together_are_the_same_stream(world):
     pairs, epochs = 30, 4
-    one, many = Order(pairs, seed=5), Order(pairs, seed=5)
-    rows, draws = one.at(np.arange(pairs * epochs))
+    whole, shared = Order(pairs, seed=5), Order(pairs, seed=5)
+    rows, draws = whole.at(np.arange(pairs * epochs))
     batch = 12 // world
     for position in range(0, pairs * epochs, 12):
-        parts = [many.at(slice_of(position, batch, rank, world)) for rank in range(world)]
+        parts = [shared.at(slice_of(position, batch, rank, world)) for rank in range(world)]
         assert np.array_equal(np.concatenate([part[0] for part in parts]), rows[position : position + 12])
         assert np.array_equal(np.concatenate([part[1] for part in parts]), draws[position : position + 12])
 

@@ -1,9 +1,6 @@
 """Ranks, collectives and BatchNorm over them, on two processes and on one; this file is what each of the two runs."""
 
 import json
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,8 +12,8 @@ from torch import Tensor, nn
 from mscgan import checkpoint, dist
 from mscgan.batch_norm import sync_batch_norm
 from mscgan.errors import UserError
+from tests.ranks import exit_codes, logged, start_ranks
 
-ROOT = Path(__file__).resolve().parents[1]
 SIZES = (3, 2)  # images of each rank: unequal on purpose
 NORMS = {"usual": {}, "average": {"momentum": None}, "plain": {"affine": False, "track_running_stats": False}}
 
@@ -81,17 +78,8 @@ def rank_of_two(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def left(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = []
-    for rank in range(2):
-        environment = os.environ | {
-            "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-            "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2",
-        }  # fmt: skip
-        processes.append(subprocess.Popen([sys.executable, __file__, folder], env=environment, cwd=ROOT))
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    processes = start_ranks([[sys.executable, __file__, folder]] * 2, folder / "logs")
+    assert exit_codes(processes, seconds=120) == [0, 0], logged(folder / "logs")
     return folder
 
 

@@ -5,11 +5,7 @@ in the middle of the run that changes its ranks.
 """
 
 import json
-import os
-import socket
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,40 +15,20 @@ from mscgan import dist
 from mscgan.engine import make_engine
 from mscgan.errors import UserError
 from tests.engine_rank import BACKENDS, BETAS, LR, MIXED, MODES, STEPS, images, loss_D, loss_G, networks, scales
+from tests.ranks import ROOT, exit_codes, logged, start_ranks
 
-ROOT = Path(__file__).resolve().parents[1]
 MODE_NAMES = [f"{mode}/{variant}" for mode, variant in MODES]
 # float32 sums in another order: measured up to 1.2e-7, where one update moves a weight by about lr = 1e-3.
 WEIGHTS = 1e-6
-
-
-def start(world: int, folder: Path) -> list[subprocess.Popen]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = []
-    for rank in range(world):
-        environment = os.environ | {
-            "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-            "RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(world),
-        }  # fmt: skip
-        with (folder / f"{world}-{rank}.log").open("w") as log:
-            command = [sys.executable, ROOT / "tests/engine_rank.py", folder]
-            processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=ROOT))
-    return processes
 
 
 @pytest.fixture(scope="module")
 def left(tmp_path_factory) -> dict:
     """The ranks' reports, and "weights": name -> tensor."""
     folder = tmp_path_factory.mktemp("engines")
-    processes = start(2, folder) + start(1, folder)
-    try:
-        codes = [process.wait(timeout=600) for process in processes[:2]] + [processes[2].wait(timeout=60)]
-    finally:
-        for process in processes:
-            process.kill()
-    assert codes == [0, 0, 0], "\n".join(path.read_text()[-3000:] for path in folder.glob("*.log"))
+    command = [sys.executable, ROOT / "tests/engine_rank.py", folder]
+    processes = start_ranks([command] * 2, folder / "two") + start_ranks([command], folder / "alone")
+    assert exit_codes(processes, seconds=600) == [0, 0, 0], logged(folder / "two") + logged(folder / "alone")
     report = json.loads((folder / "report-2.json").read_text())
     report["middle"] = json.loads((folder / "report-1.json").read_text())["changed_ranks"]
     return report | {"weights": load_file(folder / "weights.safetensors")}

@@ -88,6 +88,7 @@ def test_condition_and_normalise_store_whole_words(compiled):
         ("gaussian", keypoints, 21),
         ("gaussian", keypoints, 24),
         ("disc", keypoints, 24),
+        ("disc_pg2", keypoints, 24),
         ("", None, 3),
     ):
         out = condition._empty(images, channels, torch.bfloat16)

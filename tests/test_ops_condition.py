@@ -27,7 +27,7 @@ def check_kernel(device: str, sizes: list[tuple[int, int]]) -> None:
     for height, width in sizes:
         images, keypoints, flip = example(height, width, device)
         for dtype in DTYPES:
-            for kind in ("gaussian", "disc"):
+            for kind in pose.HEATMAPS:
                 for channels in (21, 24):
                     out = nan_filled(ops._empty(images, channels, dtype))
                     condition_triton.draw(images, flip, keypoints, kind, 6.0, 4.0, out)
@@ -49,7 +49,7 @@ def test_pixels_become_minus_one_to_one_mirrored_where_asked():
     assert out.min() == -1 and out.max() == 1
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "disc"])
+@pytest.mark.parametrize("kind", pose.HEATMAPS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_condition_is_the_image_then_the_heatmaps(kind, dtype):
     images, keypoints, flip = example(9, 6)
@@ -69,11 +69,12 @@ def test_a_mirrored_pose_is_drawn_on_the_mirrored_image():
 
 def test_24_channels_end_in_zeros():
     given = example(4, 6)
-    assert torch.equal(condition(*given, channels=24), F.pad(condition(*given), (0, 0, 0, 0, 0, 3)))
+    for kind in pose.HEATMAPS:
+        assert torch.equal(condition(*given, kind, channels=24), F.pad(condition(*given, kind), (0, 0, 0, 0, 0, 3)))
 
 
 def test_an_unknown_kind_or_width_is_refused():
-    with pytest.raises(ValueError, match="choose gaussian or disc"):
+    with pytest.raises(ValueError, match="choose gaussian, disc, disc_pg2"):
         condition(*example(4, 4), kind="square")
     with pytest.raises(ValueError, match="choose 21 or 24"):
         condition(*example(4, 4), channels=22)

@@ -63,21 +63,22 @@ def test_a_missing_joint_leaves_no_trace():
 
 def test_grid_has_a_titled_column_an_entry_and_shows_the_images():
     red = np.zeros((2, 64, 32, 3), np.uint8)
-    red[..., 0] = 200
+    red[0, ..., 0], red[1, ..., 0] = 200, 100
     blue = np.roll(red, 2, axis=3)
-    poses = pose_column(np.stack([pose(), pose()]), 64, 32)
+    poses = pose_column(np.stack([pose(), np.full((18, 2), -1.0)]), 64, 32)
     picture = np.array(grid({"source": red, "target pose": poses, "target": blue}))
     cell_height, cell_width = poses.shape[1:3]
     assert (cell_height, cell_width) == (256, 128)
     assert picture.shape == (24 + 2 * (256 + 4), 4 + 3 * (128 + 4), 3)
-    for column, colour in ((0, (200, 0, 0)), (2, (0, 0, 200))):
+    for column, images in ((0, red), (2, blue)):
         for row in (0, 1):
             top, left = 24 + row * 260, 4 + column * 132
-            assert (picture[top : top + 256, left : left + 128] == colour).all()
+            assert (picture[top : top + 256, left : left + 128] == images[row, 0, 0]).all()
             assert (picture[top - 4 : top, left : left + 128] == 255).all() or row == 0
         title = picture[:24, left : left + 128]
         assert (title < 100).any() and (title == 255).any()
     assert (picture[24 : 24 + 256, 136 : 136 + 128] == poses[0]).all()
+    assert (picture[24 + 260 : 24 + 260 + 256, 136 : 136 + 128] == poses[1]).all()
 
 
 def test_grid_leaves_large_images_at_their_size():

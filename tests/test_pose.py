@@ -166,6 +166,21 @@ def test_disc_heatmap_is_skimages_disc_with_its_edge():
         np.testing.assert_array_equal(maps[n, j], expected)
 
 
+def test_pg2s_discs_are_1_on_minus_1_and_a_missing_joint_is_all_minus_1():
+    """As PG2's trainer makes them: a joint's pixels are set in zeros, and the whole becomes pose * 2 - 1."""
+    keypoints = random_keypoints(5, 40, 24)
+    maps = pose.heatmaps(torch.tensor(keypoints).float(), 40, 24, "disc_pg2", radius=4.0)
+    assert maps.shape == (5, 18, 40, 24) and maps.dtype == torch.float32
+    expected = np.zeros((5, 18, 40, 24), np.float32)
+    for n, j in np.argwhere((keypoints != -1).all(-1)):
+        x, y = keypoints[n, j].astype(int)
+        for dy, dx in np.argwhere(np.add.outer(np.arange(-4, 5) ** 2, np.arange(-4, 5) ** 2) <= 16) - 4:
+            if 0 <= y + dy < 40 and 0 <= x + dx < 24:
+                expected[n, j, y + dy, x + dx] = 1
+    assert (keypoints == -1).any()
+    np.testing.assert_array_equal(maps.numpy(), expected * 2 - 1)
+
+
 def test_flip_mirrors_every_joint_onto_its_counterpart():
     keypoints = torch.arange(36.0).view(1, 18, 2)
     keypoints[0, 4] = -1  # right wrist
@@ -185,7 +200,7 @@ def test_flip_twice_is_nothing():
 def test_pictures_of_flipped_keypoints_are_mirrored_pictures():
     keypoints = torch.tensor(random_keypoints(8, 64, 32)).float()
     flipped = pose.flip(keypoints, 32)
-    for kind in ("gaussian", "disc"):
+    for kind in pose.HEATMAPS:
         mirrored = pose.heatmaps(keypoints, 64, 32, kind).flip(-1)[:, pose.FLIP]
         torch.testing.assert_close(pose.heatmaps(flipped, 64, 32, kind), mirrored)
     assert pose.body_mask(flipped, 64, 32, "pose-gan").equal(pose.body_mask(keypoints, 64, 32, "pose-gan").flip(-1))
@@ -203,7 +218,7 @@ def test_joint_order_has_the_right_side_first():
 
 def test_unknown_kinds_are_refused_by_name():
     keypoints = torch.zeros(1, 18, 2)
-    with pytest.raises(ValueError, match="choose gaussian or disc"):
+    with pytest.raises(ValueError, match="choose gaussian, disc, disc_pg2"):
         pose.heatmaps(keypoints, 32, 32, "square")
     with pytest.raises(ValueError, match="choose pg2 or pose-gan"):
         pose.body_mask(keypoints, 32, 32, "none")

@@ -1,8 +1,5 @@
 import hashlib
 import json
-import os
-import socket
-import subprocess
 import sys
 import threading
 from collections import namedtuple
@@ -13,6 +10,7 @@ import pytest
 from launch import preflight
 from launch.preflight import BAD_NODE, FINE, UNCLEAR, USER, Fault, Findings
 from mscgan.errors import UserError
+from tests.ranks import exit_codes, free_port, logged, start_ranks
 
 DISK = Fault("run folder", "cannot write")
 ECC = Fault("gpu", "GPU 1: 3 uncorrected ECC errors")
@@ -66,7 +64,7 @@ def test_node_names_need_no_scontrol(monkeypatch):
 def test_a_rank_waits_for_rank_0_which_waits_for_a_missing_one():
     from launch.meeting import Meeting
 
-    port, told = _free_port(), []
+    port, told = free_port(), []
     zero = Meeting(0, 3, "127.0.0.1", port, seconds=5)
     one = Meeting(1, 3, "127.0.0.1", port, seconds=0.5)  # its time to reach the store, which is there
     waiting = threading.Thread(target=lambda: told.append(one.announce("verdict")))
@@ -128,44 +126,31 @@ def test_a_run_folder_that_is_gone_is_said_in_one_line(tmp_path):
         preflight.check_run_folder(tmp_path / "gone")
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
-def start(run: Path, nodes: list[str], *arguments: str, **of_node: list[str]) -> list[subprocess.Popen]:
-    """One rank a node; `of_node` adds arguments on one of them."""
-    port = _free_port()
-    started = []
-    for rank, node in enumerate(nodes):
-        environment = os.environ | {
-            "RANK": str(rank), "WORLD_SIZE": str(len(nodes)), "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1",
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "SLURMD_NODENAME": node, "OMP_NUM_THREADS": "1",
-        }  # fmt: skip
-        command = [sys.executable, preflight.__file__, "--run", str(run), *arguments, *of_node.get(node, [])]
-        started.append(subprocess.Popen(command, env=environment, text=True, stdout=-1, stderr=-1))
-    return started
+def codes_of_two_nodes(run: Path, *arguments: str, n2: tuple[str, ...] = ()) -> list[int]:
+    """Runs the preflight of a rank on node n1 and a rank on n2; `n2` are arguments on the second alone."""
+    commands = []
+    for node, own in (("n1", ()), ("n2", n2)):
+        place = ["env", "LOCAL_RANK=0", "LOCAL_WORLD_SIZE=1", f"SLURMD_NODENAME={node}"]
+        commands.append([*place, sys.executable, preflight.__file__, "--run", run, *arguments, *own])
+    return exit_codes(start_ranks(commands, run / "logs"))
 
 
 def test_ranks_that_are_fine_all_exit_with_0(tmp_path):
-    ranks = start(tmp_path, ["n1", "n2"])
-    outputs = [rank.communicate() for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [FINE, FINE], outputs
-    assert "2 ranks on 2 nodes are fine" in outputs[0][0]
+    assert codes_of_two_nodes(tmp_path) == [FINE, FINE], logged(tmp_path / "logs")
+    assert "2 ranks on 2 nodes are fine" in (tmp_path / "logs" / "0.out").read_text()
     assert not (tmp_path / "bad_nodes").exists()
 
 
 def test_the_bad_node_is_written_down_with_its_reason_and_all_ranks_exit_with_87(tmp_path):
-    ranks = start(tmp_path, ["n1", "n2"], n2=["--shards", str(tmp_path / "nowhere")])
-    outputs = [rank.communicate() for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [BAD_NODE, BAD_NODE], outputs
+    codes = codes_of_two_nodes(tmp_path, n2=("--shards", str(tmp_path / "nowhere")))
+    assert codes == [BAD_NODE, BAD_NODE], logged(tmp_path / "logs")
     assert [file.name for file in (tmp_path / "bad_nodes").iterdir()] == ["n2.json"]
     found = json.loads((tmp_path / "bad_nodes" / "n2.json").read_text())
     assert found["node"] == "n2" and "cannot read" in found["reasons"][0]
 
 
 def test_a_manifest_that_no_node_finds_is_one_line_of_rank_0_and_exit_code_2(tmp_path):
-    ranks = start(tmp_path, ["n1", "n2"], "--shards", str(tmp_path / "nowhere"), "--stage-to", str(tmp_path))
-    errors = [rank.communicate()[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [USER, USER]
+    codes = codes_of_two_nodes(tmp_path, "--shards", str(tmp_path / "nowhere"), "--stage-to", str(tmp_path))
+    errors = [(tmp_path / "logs" / f"{rank}.err").read_text() for rank in range(2)]
+    assert codes == [USER, USER]
     assert errors[0].startswith("error: [rank 0] cannot read") and errors[0].count("cannot") == 1 and errors[1] == ""

@@ -29,11 +29,16 @@ YS = list(range(21, 39))
 NO_HIP = [x if joint != 8 else -1 for joint, x in enumerate(XS)]
 
 
-def jpeg(height=128, width=64, mode="RGB", **options):
-    noise = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+def jpeg(height=128, width=64, mode="RGB", seed=0, **options):
+    noise = np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(noise).convert(mode).save(file, "JPEG", **options)
     return file.getvalue()
+
+
+def picture(name):
+    """A picture that no other name has."""
+    return jpeg(seed=zlib.crc32(name.encode()))
 
 
 def annotate(path, rows):
@@ -47,9 +52,9 @@ def market(tmp_path):
     images = tmp_path / "bounding_box_train"
     images.mkdir()
     for name in ("0007_c1.jpg", "0007_c2.jpg", "0007_c3.jpg", "0002_c1.jpg", "-1_c1.jpg", "0009_c1.jpg"):
-        (images / name).write_bytes(jpeg())
+        (images / name).write_bytes(picture(name))
     names = ["0007_c1.jpg", "0002_c1.jpg", "-1_c1.jpg", "0007_c2.jpg", "0002_c2.jpg", "0007_c4.jpg"]
-    rows = [(name, YS, XS) for name in names] + [
+    rows = [(name, YS, [x + line for x in XS]) for line, name in enumerate(names)] + [
         ("0007_c3.jpg", [-1 if x == -1 else y for x, y in zip(NO_HIP, YS, strict=True)], NO_HIP)
     ]
     return images, annotate(tmp_path / "train.csv", rows)
@@ -74,13 +79,13 @@ def test_the_tar_holds_the_files_own_bytes_and_keypoints_as_x_y(market, tmp_path
     assert verify(tmp_path / "out", workers=1)[0] == []
     assert (tmp_path / "out" / MISSING).read_text() == "0002_c2.jpg\n0007_c4.jpg\n"
     with tarfile.open(tmp_path / "out/train-00000.tar") as tar:
-        assert tar.extractfile("0007_c2.jpg").read() == jpeg()
+        assert tar.extractfile("0007_c2.jpg").read() == picture("0007_c2.jpg")
         about = json.load(tar.extractfile("0007_c2.json"))
     assert about == {
         "name": "0007_c2.jpg",
         "person": "0007",
         "split": "train",
-        "keypoints": [list(p) for p in zip(XS, YS, strict=True)],
+        "keypoints": [[x + 3, y] for x, y in zip(XS, YS, strict=True)],  # of the annotation's fourth row
     }
 
 
@@ -149,11 +154,11 @@ def test_deepfashion_flat_and_tree_make_the_same_shards(tmp_path):
         "WOMEN/Dresses/id_00000002/02_2_side.jpg": "fashionWOMENDressesid0000000202_2side.jpg",
         "WOMEN/Dresses/id_00000002/03_1_front.jpg": "fashionWOMENDressesid0000000203_1front.jpg",  # another colour
     }
-    for path, name in tree.items():
+    for number, (path, name) in enumerate(tree.items()):
         (tmp_path / "tree/img" / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "flat").mkdir(exist_ok=True)
         for file in (tmp_path / "tree/img" / path, tmp_path / "flat" / name):
-            file.write_bytes(jpeg(256, 256))
+            file.write_bytes(jpeg(256, 256, seed=number))
     csv = annotate(tmp_path / "test.csv", [(name, YS, XS) for name in tree.values()])
     for kind in ("tree", "flat"):
         made, _ = plan(deepfashion, tmp_path / kind, {"test": csv}, [], None, 0)

@@ -4,10 +4,7 @@ Each run is real processes over gloo, as a launcher would start them (tests/trai
 """
 
 import json
-import os
 import re
-import socket
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -22,9 +19,9 @@ from mscgan.data.loader import Batch
 from mscgan.errors import UserError
 from mscgan.stages import Networks
 from mscgan.train import prepare, step_adversarial, train
+from tests.ranks import ROOT, exit_codes, start_ranks
 from tests.shard_factory import write_shards
 
-ROOT = Path(__file__).resolve().parents[1]
 TINY = (
     "data.height=32 data.width=32 data.threads=1 data.sigma=2 data.radius=2 model.base=8 train.batch=12 "
     "train.images_I=36 train.images_II=36 train.precision=fp32 train.ema_halflife=24 log.every=12 log.samples=36 "
@@ -43,23 +40,13 @@ def start(ranks: int, run: Path, shards: Path, *overrides: str, strike: str = ""
     seen = run.parent / f"{run.name}-seen"
     seen.mkdir(parents=True, exist_ok=True)
     before = _count(seen)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     command = [sys.executable, ROOT / "tests/train_rank.py", "--config", "demo", f"data.root={shards}", f"run={run}"]
-    processes = []
-    for rank in range(ranks):
-        environment = os.environ | {
-            "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "SEEN": str(seen), "CUDA_VISIBLE_DEVICES": "",
-            "RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(ranks),
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        }  # fmt: skip
-        if strike:
-            environment["STRIKE"] = strike
-        error = (run.parent / f"{run.name}-{rank}.err").open("w")
-        processes.append(subprocess.Popen([*command, *TINY, *overrides], env=environment, stderr=error, cwd=ROOT))
-    codes = [process.wait(timeout=300) for process in processes]
-    return codes, (run.parent / f"{run.name}-0.err").read_text(), _count(seen) - before
+    command += [*TINY, *overrides]
+    logs, environment = run.parent / f"{run.name}-logs", {"SEEN": str(seen), "CUDA_VISIBLE_DEVICES": ""}
+    if strike:
+        environment["STRIKE"] = strike
+    codes = exit_codes(start_ranks([command] * ranks, logs, **environment))
+    return codes, (logs / "0.err").read_text(), _count(seen) - before
 
 
 def _count(seen: Path) -> Counter:

@@ -16,7 +16,7 @@ from nvidia.dali.pipeline import Pipeline
 
 from mscgan.errors import UserError
 
-AHEAD = 2  # batches in work in DALI, beside the one that the loader holds ready
+AHEAD = 2  # batches that DALI works on, beside the batch that the loader holds ready
 
 
 def build(
@@ -56,8 +56,8 @@ def refused(jpegs: list[bytes], device: torch.device, decode: str) -> list[int]:
 def choose(decode: str, device: torch.device, rank: int) -> str:
     """The decoder for the configured cpu | mixed | auto: "cpu", or "mixed" which is DALI's on the GPU.
 
-    Auto is cpu: one thread decodes several times what a training GPU takes at these sizes, and GPU decoding takes time
-    from training. With fewer than two cores a GPU there is no thread to spare, and the GPU decodes.
+    Auto is cpu: at these sizes one thread decodes several times as many images as a GPU can train on, and decoding on
+    the GPU takes time from training. With fewer than two cores a GPU there is no thread to spare, and the GPU decodes.
 
     Raises:
         UserError: mixed on a CPU.
@@ -69,7 +69,7 @@ def choose(decode: str, device: torch.device, rank: int) -> str:
     if decode != "auto":
         return decode
     cores, machine = len(os.sched_getaffinity(0)), os.cpu_count()
-    if cores == machine:  # bound to no part of the machine, so shared with the other ranks on it
+    if cores == machine:  # this rank is not bound to some of them, so all ranks here share them
         cores //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     chosen = "mixed" if cores < 2 else "cpu"
     if rank == 0:

@@ -1,12 +1,12 @@
 """Batches of pairs on the training device, as a pure function of the position in the global order.
 
 Rank r of `world` takes positions p + r*batch ... p + (r+1)*batch of each global batch at p. A thread reads ahead of
-training and keeps one batch ready, DALI decodes more on its own threads (data/dali.py); since what is read depends on
-the position alone, nothing of it needs saving.
+training and keeps a batch ready, DALI decodes more on its own threads (data/dali.py). What is read depends on the
+position alone, so a checkpoint holds nothing else of the loader.
 
-An image that cannot be decoded is replaced by this rule: a position whose pair holds such an image shows what the next
-position shows whose pair holds none. That depends on the order and on which images are bad, not on when a rank met
-them, on the number of ranks or on where a run was resumed; every other position keeps its pair.
+Images that cannot be decoded are replaced by this rule: a position whose pair holds such an image gets the pair and the
+flip of the next position whose pair holds none. That depends on the order and on which images are bad, not on when a
+rank met them, on the number of ranks or on where a run was resumed; every other position keeps its pair.
 """
 
 import sys
@@ -27,7 +27,7 @@ from mscgan.errors import UserError
 
 @dataclass(frozen=True)
 class _Fed:
-    """What was handed to DALI for one batch: N rows of the pair table, flips, 2N images (sources, then targets)."""
+    """A batch as DALI was given it: N rows of the pair table, N flips, 2N numbers of images (sources, then targets)."""
 
     position: int
     rows: np.ndarray
@@ -107,14 +107,14 @@ class Loader(Iterator[Batch]):
 
     def _enter_thread(self) -> None:
         if self.device.type == "cuda":
-            torch.cuda.set_device(self.device)  # a new thread's is the first of the machine, whatever the rank's is
+            torch.cuda.set_device(self.device)  # else this thread would use the machine's first GPU
 
     def _stream(self) -> torch.cuda.Stream | None:
-        """Where the batch will be used: DALI then neither waits for the GPU nor frees memory before its use is over."""
+        """The stream that will use the batch: DALI then need not wait for the GPU, and keeps memory while in use."""
         return torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
 
     def _start(self, position: int) -> None:
-        """A pipeline whose first batch is the one at `position`."""
+        """Makes a pipeline whose first batch begins at `position`."""
         self._ahead = position  # where the next batch to feed begins
         self._fed: deque[_Fed] = deque()  # fed and not yet handed out, oldest first
         self._pipeline = dali.build(self._feed, 2 * self.batch, self.threads, self.device, self.decode)
@@ -142,7 +142,7 @@ class Loader(Iterator[Batch]):
         return [np.frombuffer(self.shards.read(i), np.uint8) for i in images.tolist()]
 
     def _next_good(self, position: int) -> tuple[int, float]:
-        """Row and draw at the first position after this one whose pair holds no bad image."""
+        """Row and draw (uniform) at the first position after `position` whose pair holds no bad image."""
         for after in range(position + 1, position + 2 * len(self.shards.pairs)):  # all of the next epoch, at least
             row, draw = self._order.at(np.array([after]))
             if not self._holds_bad(row).any():

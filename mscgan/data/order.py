@@ -8,7 +8,7 @@ one permutation of all pairs. Both the permutation and the uniforms come from th
 
 import numpy as np
 
-_PERMUTATION, _UNIFORMS = 0, 1  # purposes; disjoint counter ranges, far above any number of pairs
+_PERMUTATION, _UNIFORMS = 0, 1  # purposes: the counter's highest word, so that their numbers never overlap
 
 
 def permutation(seed: int, epoch: int, pairs: int) -> np.ndarray:
@@ -17,7 +17,7 @@ def permutation(seed: int, epoch: int, pairs: int) -> np.ndarray:
 
 
 def uniforms(seed: int, epoch: int, pairs: int) -> np.ndarray:
-    """(pairs,) float64 in [0, 1): one number a place in this epoch, for the flip."""
+    """(pairs,) float64 in [0, 1): a number for each place in this epoch, which decides on its flip."""
     return (_raw(seed, epoch, _UNIFORMS, pairs) >> np.uint64(11)) * 2.0**-53
 
 

@@ -4,8 +4,8 @@
            = max(v, 0)              "relu"
            = v if v > 0, slope * v  "leaky_relu"
 
-The sum is taken in float32 (float64 for float64) and rounded once, to x's dtype. Backward needs the sign of x + bias
-alone, so that is what is kept: one bit an element.
+The sum is taken in float32 (float64 for float64) and rounded once, to x's dtype. Backward needs to know only
+where x + bias is above 0, so that is what is kept: one bit for each element.
 """
 
 import torch
@@ -23,7 +23,7 @@ def bias_act(
     """
     if act not in ("relu", "leaky_relu", "linear"):
         raise ValueError(f"activation {act!r}; choose relu, leaky_relu or linear")
-    if not x.is_cuda or x.dtype == torch.float64:  # the kernel's sums are float32
+    if not x.is_cuda or x.dtype == torch.float64:  # the kernel sums in float32
         return _reference(x, bias, residual, act, slope)
     given = [tensor for tensor in (x, bias, residual) if tensor is not None]
     differentiated = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
@@ -46,6 +46,7 @@ def _reference(x: Tensor, bias: Tensor | None, residual: Tensor | None, act: str
 
 
 def _is_last(x: Tensor) -> bool:
+    """Whether x lies channels_last in memory."""
     return x.dim() == 4 and x.stride(1) == 1
 
 
@@ -54,7 +55,7 @@ def _layout(last: bool) -> torch.memory_format:
 
 
 def _matrix(x: Tensor, last: bool) -> tuple[int, int, bool]:
-    """x as it lies in memory when dense: rows, columns, and whether the channel goes by row."""
+    """A dense x as the matrix that it is in memory: rows, columns, and whether a row (else a column) is a channel's."""
     channels = x.shape[1]
     if last or x.dim() == 2:
         return x.numel() // channels, channels, False
@@ -186,7 +187,7 @@ _op.register_autograd(_backward, setup_context=_setup_context)
 
 
 class _Eager(torch.autograd.Function):
-    """The custom op without its dispatch, which takes the CPU five times as long: a step calls this a hundred times."""
+    """The custom op without its dispatch, with which a call takes the CPU five times as long; a step has a hundred."""
 
     @staticmethod
     def forward(ctx, x, bias, residual, act, slope, signs):

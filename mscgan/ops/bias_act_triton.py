@@ -11,13 +11,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_TILE = 8192  # elements a step, 32 a thread
-_PROGRAMS = 4096  # about as many as backward starts, so that the strips' sums stay small beside the data
+_TILE = 8192  # elements that a program takes at a time, 32 a thread
+_PROGRAMS = 4096  # about how many backward starts: each writes sums, which so are few beside the data
 
 
 @triton.jit
 def _place(row_tile, column_tile, rows, columns, R: tl.constexpr, C: tl.constexpr):
-    """A tile (R, C) of the matrix: its first row, where its elements lie from there on, and what is inside."""
+    """A tile (R, C) of the matrix: its first row; its elements' places from there on; which are inside; columns."""
     first = row_tile.to(tl.int64) * R
     row = tl.arange(0, R)[:, None]
     column = column_tile * C + tl.arange(0, C)[None, :]
@@ -90,7 +90,8 @@ def _backward(
 
 def _tile(columns: int) -> tuple[int, int]:
     """Rows and columns of a tile."""
-    # Fewer columns than threads: else the compiler lays the tile out after the bias, and shuffles it to pack the signs.
+    # At most 128 columns for 256 threads: with more, the compiler spreads the tile over the threads as suits the bias,
+    # and has to exchange elements between them before it can pack signs.
     c = max(8, min(128, triton.next_power_of_2(columns)))
     return _TILE // c, c
 
@@ -101,7 +102,7 @@ def forward(
 ) -> None:  # fmt: skip
     """Fills out (x's shape and layout) and, where it has elements, signs (rows, columns / 8 rounded up) uint8.
 
-    matrix: rows, columns, and whether the bias goes by row. x and residual are dense in out's layout.
+    matrix: rows, columns, and whether a row (else a column) has one bias. x and residual are dense in out's layout.
     """
     rows, columns, by_row = matrix
     r, c = _tile(columns)
@@ -118,7 +119,9 @@ def backward(
     grad: Tensor, signs: Tensor, slope: float, matrix: tuple[int, int, bool], grad_x: Tensor, steps: int,
     strips: Tensor | None,
 ) -> None:  # fmt: skip
-    """Fills grad_x and, where given, strips: sums of grad_x, (strips, columns) or by row (strips, rows), float32."""
+    """Fills grad_x and, where given, strips: (strips, columns) float32, each strip's sums of grad_x for the bias; where
+    a row has one bias, (strips, rows).
+    """
     rows, columns, by_row = matrix
     r, c = _tile(columns)
     row_steps, column_steps = (1, steps) if by_row else (steps, 1)

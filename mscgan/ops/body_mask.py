@@ -1,6 +1,7 @@
 """The body mask M_p from keypoints (section 3.1.3); gradients do not pass.
 
-`mscgan.pose.body_mask` defines it. On CUDA two launches do what there takes thirty, or three hundred for "pose-gan".
+`mscgan.pose.body_mask` defines it. On CUDA two kernels do its work, which as PyTorch operations takes thirty launches
+("pg2") or three hundred ("pose-gan").
 """
 
 import torch

@@ -1,8 +1,9 @@
 """The Triton kernels of `body_mask`.
 
-The first draws limbs and joints and leaves a bit a pixel, 32 to a word; a program takes a tile of one image and passes
-over the limbs that do not reach it. The second closes gaps with a 5x5 square on whole words, a word's neighbours at
-hand in 64 bits, and writes the mask. Between them go 1/32 of the mask's bytes.
+The first draws limbs and joints, a bit for each pixel, 32 bits to a word. A program draws a tile of one image and skips
+the limbs that do not reach it. The second closes gaps with a 5x5 square (dilation, then erosion) by shifting whole
+words, each in 64 bits with 16 pixels of either neighbour, and writes the mask. The words between the two kernels have
+1/32 of the mask's bytes.
 """
 
 import torch
@@ -10,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_ROWS = 16  # a program
+_ROWS = 16  # of a program's tile
 
 
 @triton.jit
@@ -21,7 +22,8 @@ def _in_discs(drawn, row, column, top, bottom, x_0, y_0, x_1, y_1, height, width
     length = tl.sqrt((along_x * along_x + along_y * along_y).to(tl.float64))
     n = tl.maximum((length / RADIUS).to(tl.int32), 1)
     for i in range(n + 1):
-        # Rounded down: the dividend is lifted above 0, where all divisions agree.
+        # The reference rounds down, // here rounds towards 0: |along| is added, which makes the dividend positive, and
+        # taken away again.
         x = start_x - tl.abs(along_x) + (along_x * i + tl.abs(along_x) * n) // n
         y = start_y - tl.abs(along_y) + (along_y * i + tl.abs(along_y) * n) // n
         near = (y >= top - RADIUS) & (y <= bottom + RADIUS)
@@ -119,8 +121,8 @@ def _close(words, mask, height, width, words_a_row, ROWS: tl.constexpr, WORDS: t
         outside = (row + down < 0) | (row + down >= height)
         closed &= tl.where(outside, ~tl.zeros((ROWS * WORDS,), tl.uint64), dilated)
     ones = ~tl.zeros((ROWS * WORDS,), tl.uint64)
-    left = tl.maximum(16 - 32 * word, 0)  # bits left of the image, and how many are not right of it
-    right = tl.minimum(width - 32 * word + 16, 63)
+    left = tl.maximum(16 - 32 * word, 0)  # how many bits lie left of the image
+    right = tl.minimum(width - 32 * word + 16, 63)  # the first bit right of it, or the last bit, which is not used
     closed |= ~(ones << left.to(tl.uint64)) | tl.where(
         right < 63, ones << tl.maximum(right, 0).to(tl.uint64), ones << 63
     )
@@ -146,6 +148,6 @@ def draw(keypoints: Tensor, limbs: Tensor, kind: str, radius: float, mask: Tenso
             keypoints, limbs, words, height, width, words_a_row,
             JOINTS=keypoints.shape[1], LIMBS=len(limbs), PG2=kind == "pg2", RADIUS=radius,
             ROWS=_ROWS, COLUMNS=32 * wide, num_warps=wide,
-            enable_fp_fusion=False,  # pose-gan's comparisons are exact, as the reference's are
+            enable_fp_fusion=False,  # a fused multiply-add rounds differently from the reference
         )  # fmt: skip
         _close[grid](words, mask, height, width, words_a_row, ROWS=_ROWS, WORDS=wide, num_warps=wide)

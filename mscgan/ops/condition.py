@@ -3,8 +3,9 @@
     out[n, c, i, j] = image[n, i, j', c] / 127.5 - 1                                for the first 3 channels,
     out[n, 3 + k, i, j] = exp(-((j - x_k)^2 + (i - y_k)^2) / 2 sigma^2)             for joint k = (x_k, y_k), "gaussian"
                         = 1 if (j - [x_k])^2 + (i - [y_k])^2 <= radius^2 else 0     "disc", [] truncates to whole pixels
-    j' = j, or W - 1 - j where the image is to be mirrored; a missing joint's map is all zeros, and so are channels that
-    fill a pixel up.
+                        = 1 if (j - [x_k])^2 + (i - [y_k])^2 <= radius^2 else -1    "disc_pg2"
+    j' = j, or W - 1 - j where the image is to be mirrored. A missing joint's map is all zeros, in "disc_pg2" all -1;
+    channels that fill a pixel up are zeros.
 
 Everything is computed in float32 and rounded once, to `dtype`.
 """
@@ -38,10 +39,10 @@ def condition(
 
     images: (N, H, W, 3) uint8. keypoints: (N, 18, 2) float32, (x, y) in pixels, missing (-1, -1), drawn as they come:
     `pose.flip` them first where `flip` (N,) bool mirrors the image. kind, sigma, radius: see `pose.heatmaps`. channels:
-    21, or 24 to add three of zeros (a pixel of whole 16-byte words for the first convolution).
+    21, or 24 to add three of zeros: then a pixel of 16-bit numbers is whole 16-byte words, as convolutions like it.
     """
-    if kind not in ("gaussian", "disc"):
-        raise ValueError(f"heatmaps of kind {kind!r}; choose gaussian or disc")
+    if kind not in pose.HEATMAPS:
+        raise ValueError(f"heatmaps of kind {kind!r}; choose {', '.join(pose.HEATMAPS)}")
     if channels not in (CHANNELS, 24):
         raise ValueError(f"{channels} channels; choose {CHANNELS} or 24")
     function = _condition_op if images.is_cuda else _condition_reference

@@ -1,11 +1,11 @@
 """The Triton kernel of `condition` and `normalise`.
 
 Memory is written in its own order: a row of the output is W * CHANNELS elements side by side, of which each thread
-takes a few whole 16-byte words. What depends on the column and the channel alone (which joint, how far away across,
-where the pixel lies in the image) is worked out once and serves a band of rows. All tensors have one dimension and
-one shape: with rows as a second one, the compiler lays keypoints and pixels out differently and sends each tile
-through shared memory. The loop over rows is counted in instructions (12 an element on sm_90), since 18 exponentials a
-pixel are as near to the limit as the memory is.
+takes a few whole 16-byte words. A program draws a band of rows: what depends on column and channel alone (which joint,
+its distance in x, where the pixel lies in the image) it works out once. All tensors have one dimension and one shape:
+with the rows as a second dimension, the compiler spreads keypoints and pixels differently over the threads and sends
+each tile through shared memory. In the loop over rows every instruction counts (12 an element on sm_90): with 18
+exponentials a pixel, arithmetic limits the speed about as much as memory does.
 """
 
 import math
@@ -15,19 +15,25 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_ROWS = 32  # a program; even
+_ROWS = 32  # of a program's band; even, as the loop takes two rows at a time
 
 
 @triton.jit
-def _value(pixel, shade, row, across, y, sharpness, squared_radius, CHANNELS: tl.constexpr, DISC: tl.constexpr):
-    """What stands in a row: shade * (pixel - 127.5), plus the map of the joint `y` high and `across` (squared) away."""
-    # 2^22 + pixel as a float32, put together from bits: a conversion would share its unit with the exponential.
+def _value(
+    pixel, shade, row, across, y, beyond, sharpness, squared_radius, CHANNELS: tl.constexpr, DISC: tl.constexpr
+):  # fmt: skip
+    """A row's elements: shade * (pixel - 127.5), plus the joint's heatmap.
+
+    across: the squared distance from the joint in x. beyond: what the map holds outside of the disc.
+    """
+    # A conversion of pixel to float32 would run on the unit of the exponential. So we make the bits of 2^22 + pixel:
+    # 0x4A800000 is 2^22 (4194304) as a float32, and at that size the lowest bit is worth 1/2.
     value = ((pixel.to(tl.int32) * 2 + 0x4A800000).to(tl.float32, bitcast=True) - (4194304 + 127.5)) * shade
     if CHANNELS > 3:
         down = row - y
         squared_distance = across + down * down
         if DISC:
-            value += tl.where(squared_distance <= squared_radius, 1.0, 0.0)
+            value += tl.where(squared_distance <= squared_radius, 1.0, beyond)
         else:
             value += tl.exp2(squared_distance * sharpness)
     return value
@@ -36,7 +42,8 @@ def _value(pixel, shade, row, across, y, sharpness, squared_radius, CHANNELS: tl
 @triton.jit
 def _kernel(
     images, flip, keypoints, out, height, width, sharpness, squared_radius,
-    CHANNELS: tl.constexpr, JOINTS: tl.constexpr, DISC: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    CHANNELS: tl.constexpr, JOINTS: tl.constexpr, DISC: tl.constexpr, BEYOND: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     bands = tl.cdiv(height, ROWS)
     n = (tl.program_id(0) // bands).to(tl.int64)
@@ -61,27 +68,29 @@ def _kernel(
             x = x.to(tl.int32).to(tl.float32)
             y = y.to(tl.int32).to(tl.float32)
         across = column - x
-        across = tl.where(missing, float("inf"), across * across)  # so the image's channels too have an empty map
-        shade = tl.where(channel < 3, shade, 0.0)  # and the maps have no image: both are summed, less than a choice
+        across = tl.where(missing, float("inf"), across * across)  # channels that are no map are missing too
+        beyond = tl.where(is_map, BEYOND, 0.0)
+        shade = tl.where(channel < 3, shade, 0.0)  # 0 in maps: adding image and map is faster than a choice
     else:
         across = tl.zeros((BLOCK,), tl.float32)  # not used
         y = across
+        beyond = across
 
     source = source.to(tl.uint32)
     for row in range(top, tl.minimum(top + ROWS, height), 2):
         below = tl.minimum(row + 1, height - 1)
-        pixel = tl.load(images + row * (width * 3) + source)  # both loads before the first store: they wait together
+        pixel = tl.load(images + row * (width * 3) + source)  # before the first store, so that the loads overlap
         pixel_below = tl.load(images + below * (width * 3) + source)
-        value = _value(pixel, shade, row, across, y, sharpness, squared_radius, CHANNELS, DISC)
+        value = _value(pixel, shade, row, across, y, beyond, sharpness, squared_radius, CHANNELS, DISC)
         tl.store(out + row * (width * CHANNELS) + element, value.to(out.dtype.element_ty), mask=in_row)
-        value = _value(pixel_below, shade, below, across, y, sharpness, squared_radius, CHANNELS, DISC)
+        value = _value(pixel_below, shade, below, across, y, beyond, sharpness, squared_radius, CHANNELS, DISC)
         tl.store(out + below * (width * CHANNELS) + element, value.to(out.dtype.element_ty), mask=in_row)
 
 
 def draw(
     images: Tensor, flip: Tensor, keypoints: Tensor | None, kind: str, sigma: float, radius: float, out: Tensor
 ) -> None:
-    """Fills out (N, 3, 21 or 24, H, W), channels_last; without keypoints it holds the image alone."""
+    """Fills out (N, C, H, W), channels_last: C is 21 or 24, or without keypoints 3, the image alone."""
     count, height, width, _ = images.shape
     channels = out.shape[1]
     block = min(512, triton.next_power_of_2(width * channels))
@@ -91,6 +100,7 @@ def draw(
             images.contiguous(), flip.contiguous().view(torch.uint8),
             images if keypoints is None else keypoints.float().contiguous(), out,
             height, width, -1 / (2 * sigma**2 * math.log(2)), radius**2,
-            CHANNELS=channels, JOINTS=0 if keypoints is None else keypoints.shape[1], DISC=kind == "disc",
+            CHANNELS=channels, JOINTS=0 if keypoints is None else keypoints.shape[1],
+            DISC=kind != "gaussian", BEYOND=-1.0 if kind == "disc_pg2" else 0.0,
             ROWS=_ROWS, BLOCK=block, num_warps=max(1, block // 256),
         )  # fmt: skip

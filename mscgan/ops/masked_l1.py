@@ -1,6 +1,6 @@
 """The L1 distance and its part on the person, in one pass (the two terms of equations 1 and 4).
 
-    d = y_hat - y,   (mean |d|, mean |d| * M), both means over all N * C * H * W elements, as PG2 takes them.
+    d = y_hat - y;   mean(|d|) and mean(|d| * M), both over all N * C * H * W elements, as PG2 takes them.
 
 Sums are taken in float32 (float64 for float64). The gradient is y_hat's alone: y and M are data.
 """
@@ -10,8 +10,8 @@ from torch import Tensor
 
 
 def masked_l1(y_hat: Tensor, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """y_hat, y (N, C, H, W) and mask (N, 1, H, W) -> (mean |y_hat - y|, mean |y_hat - y| * mask), float32 scalars."""
-    if y_hat.is_cuda and y_hat.dtype != torch.float64:  # the kernel's sums are float32
+    """y_hat, y (N, C, H, W) and mask (N, 1, H, W) -> mean(|y_hat - y|), mean(|y_hat - y| * mask): float32 scalars."""
+    if y_hat.is_cuda and y_hat.dtype != torch.float64:  # the kernel sums in float32
         return _op(y_hat, y, mask).unbind()
     return _reference(y_hat, y, mask)
 

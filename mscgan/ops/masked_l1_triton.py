@@ -1,7 +1,7 @@
 """The Triton kernels of `masked_l1`.
 
-Elements are taken in memory order, a block of one image a program; the pixel that an element belongs to gives its mask.
-Forward writes two sums a program, which one small sum joins: no atomics, so equal inputs give equal bits. Backward
+A program takes a block of one image's elements in memory order, and for each element the mask of its pixel. Forward
+writes two sums for each program, which are added up afterwards: no atomics, so equal inputs give equal bits. Backward
 reads y_hat and y again rather than a stored sign.
 """
 
@@ -15,7 +15,7 @@ _BLOCK = 4096
 
 @triton.jit
 def _load(y_hat, y, mask, n, start, area, CHANNELS: tl.constexpr, LAST: tl.constexpr, BLOCK: tl.constexpr):
-    """A block of image n: the distance d and the mask, float32, and where the block lies inside the image."""
+    """A block of image n: d and the mask, float32; the elements' places; which are inside the image."""
     element = start + tl.arange(0, BLOCK)
     inside = element < area * CHANNELS
     pixel = element // CHANNELS if LAST else element % area

@@ -2,7 +2,8 @@
 
     real[s] = [pool_s(x), pool_s(y), 0],  fake[s] = [pool_s(x), pool_s(y_hat), 0]      [] joins channels
     "mean2": pool_s is the mean over blocks of 2^s x 2^s pixels; a part block at the edge is dropped.
-    "mean3": pool_s is s times the mean over 3x3 pixels, every second pixel, over those inside the image (pix2pixHD).
+    "mean3": pool_s halves the image s times in a row, each time by the mean over the 3x3 pixels around every second
+    pixel, of which those outside the image do not count (pix2pixHD).
 
 Means are taken in float32 (float64 for float64) and rounded once, to y_hat's dtype. The gradient is y_hat's alone:
 x and y are data.
@@ -21,13 +22,13 @@ def pyramid(
     """The pairs at `scales` sizes: x, y, y_hat (N, 3, H, W) -> (reals, fakes), two lists of (N, channels, H_s, W_s).
 
     scales: 1, 2 or 3. pool: "mean2" (H_s = H // 2^s) or "mean3" (H_s = H_(s-1) / 2 rounded up). channels: 6, or 8 to
-    add two channels of zeros (an aligned pixel for the first convolution; the kernel's fast case). Pairs have y_hat's
-    dtype and memory format.
+    add two channels of zeros: then a pixel of 16-bit numbers is a whole 16-byte word, as convolutions like it and as
+    the kernel is fastest. Pairs have y_hat's dtype and memory format.
     """
     if pool not in ("mean2", "mean3") or channels not in (6, 8) or scales not in (1, 2, 3):
         given = f"pool {pool!r}, {channels} channels, {scales} scales"
         raise ValueError(f"{given}; choose mean2 or mean3, 6 or 8, and 1 to 3")
-    if y_hat.is_cuda and y_hat.dtype != torch.float64:  # the kernel's means are float32
+    if y_hat.is_cuda and y_hat.dtype != torch.float64:  # the kernel takes means in float32
         pairs = _op(x, y, y_hat, scales, pool, channels)
     else:
         pairs = _reference(x, y, y_hat, scales, pool, channels)
@@ -86,6 +87,7 @@ def _reference_backward(
 
 
 def _spread(grad: Tensor, shape: tuple[int, ...], kernel: int, stride: int, padding: int) -> Tensor:
+    """A pool's backward: each mean's gradient shared out over the pixels of its window."""
     image = grad.new_empty(shape)
     return torch.ops.aten.avg_pool2d_backward(
         grad.contiguous(), image, [kernel] * 2, [stride] * 2, [padding] * 2, False, False, None

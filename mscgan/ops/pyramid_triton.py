@@ -1,14 +1,14 @@
 """The Triton kernels of `pyramid`.
 
-Forward: a program holds 4 rows of a band of pixels, a thread whole pixels of both pairs in registers, so that a pair of
-8 channels leaves as 16-byte words. 2x2 means are sums inside that tile. The windows of the 3x3 means reach over its
-edges: their taps are loaded again, which the cache answers.
+Forward: a program takes a tile of 4 rows, and a thread holds whole pixels of both pairs in registers, so that 8
+channels are stored as 16-byte words. 2x2 means are sums inside that tile. The windows of the 3x3 means reach over its
+edges: their pixels ("taps") are loaded again, from the cache.
 
 Backward: each thread takes neighbouring elements of y_hat's gradient and gathers, from all scales, what falls on them.
 Incoming gradients are read through their strides: expanded or cut out of another tensor, they need no copy.
 
-All tensors have one dimension, for which there is but one way to share it out among threads: of a tile with more, some
-versions of the compiler (Triton 3.6) give neighbouring threads different rows.
+All tensors have one dimension, which leaves the compiler one way to spread them over the threads. With more dimensions
+some versions (Triton 3.6) give neighbouring threads different rows, and memory is no longer read in whole words.
 """
 
 import torch
@@ -55,14 +55,14 @@ def _mean_2x2(value, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 @triton.jit
 def _one_tap(i, count, size):
-    """What each tap weighs in the mean, number i of `count`, over the taps 2i-1, 2i, 2i+1 inside [0, size)."""
+    """The weight of a tap in mean i of `count` (else 0), which is over the taps 2i-1, 2i, 2i+1 inside [0, size)."""
     taps = 3 - (i == 0).to(tl.int32) - (2 * i + 1 >= size).to(tl.int32)
     return tl.where((i >= 0) & (i < count), 1.0 / taps.to(tl.float32), 0.0)
 
 
 @triton.jit
 def _mean_of_means(i, quarter, half, size):
-    """What each tap of the three means inside mean i of the quarter scale weighs: around 4i-2, 4i and 4i+2."""
+    """Mean i of the quarter scale is over three means, around 4i-2, 4i and 4i+2: a tap's weight in each of them."""
     outer = _one_tap(i, quarter, half)
     before = outer * _one_tap(2 * i - 1, half, size)
     middle = outer * _one_tap(2 * i, half, size)
@@ -71,7 +71,7 @@ def _mean_of_means(i, quarter, half, size):
 
 @triton.jit
 def _tap_of_7(k, before, middle, after):
-    """The weight of 4i-3+k, k in [0, 7): the three means overlap at k = 2 and k = 4."""
+    """The weight of pixel 4i-3+k in mean i of the quarter scale, k in [0, 7): two of its means meet at k = 2 and 4."""
     return tl.where(k <= 2, before, 0.0) + tl.where((k >= 2) & (k <= 4), middle, 0.0) + tl.where(k >= 4, after, 0.0)
 
 
@@ -175,7 +175,7 @@ def _backward(
         channel = tl.program_id(2)
         length = width
         place = channel * (height * width) + row * width + element
-    inside = (row < height) & (element < length)  # not column < width: the store is wide where the bound is aligned
+    inside = (row < height) & (element < length)  # not column < width, which hides that whole words fit
     # y_hat is channels 3 to 5 of a fake pair.
     grad_1 += n * g1_n + 3 * g1_c
     grad_2 += n * g2_n + 3 * g2_c
@@ -190,7 +190,7 @@ def _backward(
         quarter_height = (half_height + 1) // 2
         quarter_width = (half_width + 1) // 2
         if HAS_2:
-            for tap in range(4):  # 2i is the middle of window i; an odd row or column is in the next one too
+            for tap in range(4):  # window i is around 2i; an odd row or column is in window i + 1 too
                 i = row // 2 + tap // 2
                 j = column // 2 + tap % 2
                 weight = _one_tap(i, half_height, height) * _one_tap(j, half_width, width)

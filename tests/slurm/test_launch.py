@@ -71,10 +71,6 @@ def test_submitting_needs_no_torch(cluster, shards, tmp_path):
     done = subprocess.run([sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "set()", done.stderr
     cluster.run("scancel", done.stdout.split()[1].rstrip(":"))
-    began = time.monotonic()
-    job = submit(cluster, *arguments)
-    print(f"from the shell to the job id: {time.monotonic() - began:.2f} s")
-    cluster.run("scancel", job)
 
 
 def hostile(mark) -> list[str]:
