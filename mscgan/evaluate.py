@@ -122,7 +122,7 @@ def _in_processes(batches: Iterator[tuple], cores: int) -> Iterator[dict]:
     # From a fork server, since a fork of a process that has used CUDA or has threads may hang. It imports the slow
     # packages once for all.
     context = get_context("forkserver")
-    context.set_forkserver_preload(["mscgan.evaluate"])
+    context.set_forkserver_preload(["mscgan.trained", "mscgan.metrics.ssim"])
     with ProcessPoolExecutor(cores, mp_context=context) as pool:
         waiting = deque()
         for batch in batches:
