@@ -34,5 +34,6 @@ def test_certain_logits_in_low_precision_give_finite_losses(term):
 
 
 def test_micro_batches_count_alike():
-    found = mean([{"L1": torch.tensor(1.0), "bg": torch.tensor(5.0)}, {"L1": torch.tensor(2.0), "bg": torch.tensor(8.0)}])
-    assert {name: value.item() for name, value in found.items()} == {"L1": 1.5, "bg": 6.5}
+    first = {"L1": torch.tensor(1.0), "bg": torch.tensor(5.0)}
+    second = {"L1": torch.tensor(2.0), "bg": torch.tensor(8.0)}
+    assert {name: value.item() for name, value in mean([first, second]).items()} == {"L1": 1.5, "bg": 6.5}
