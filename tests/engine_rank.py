@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mscgan import dist, engine
-from mscgan.batch_norm import sync_batch_norm
+from mscgan.layers.batch_norm import sync_batch_norm
 
 STEPS, BATCH, LR, BETAS = 4, 3, 1e-3, (0.5, 0.9)
 engine.BUCKET = 200  # some tensors share a bucket, others are larger than one, as the real networks' are

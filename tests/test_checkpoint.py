@@ -18,8 +18,8 @@ from mscgan.errors import UserError
 ALONE = dist.Ranks(0, 1, 0, 1, torch.device("cpu"))
 
 
-def save(run: Path, images: int, keep: int = 2, tensors=None) -> None:
-    checkpoint.save(run, images, tensors or {"w": torch.full((3,), float(images))}, {"images": images}, keep, ALONE)
+def save(run: Path, pairs: int, keep: int = 2, tensors=None) -> None:
+    checkpoint.save(run, pairs, tensors or {"w": torch.full((3,), float(pairs))}, {"pairs": pairs}, keep, ALONE)
 
 
 def names(run: Path) -> list[str]:
@@ -50,7 +50,7 @@ def test_tensors_and_state_come_back_bit_for_bit(tmp_path):
     }  # fmt: skip
     state = {"stage": "II", "engines": {"D.": {"step": 3, "loss_scale": 0.1}}, "list": [1, None, True]}
     checkpoint.save(tmp_path, 12_345, tensors, state, 2, ALONE)
-    assert names(tmp_path) == ["images-000012345"]
+    assert names(tmp_path) == ["pairs-000012345"]
     loaded, facts = checkpoint.load(checkpoint.newest(tmp_path))
     assert facts == state and loaded.keys() == tensors.keys()
     for name, tensor in tensors.items():
@@ -61,23 +61,32 @@ def test_a_run_without_checkpoints_has_no_newest(tmp_path):
     assert checkpoint.newest(tmp_path / "nowhere") is None
 
 
+def test_a_run_of_an_older_version_is_refused_and_not_taken_for_a_new_one(tmp_path):
+    for name in ("images-000000016", "images-000000032"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    with pytest.raises(UserError, match="/images-000000032 is of an older version than this one, .*run=FOLDER"):
+        checkpoint.newest(tmp_path)
+    save(tmp_path, 8)
+    assert checkpoint.newest(tmp_path).name == "pairs-000000008"
+
+
 def test_the_last_k_are_kept_and_the_newest_is_the_furthest(tmp_path):
-    for images in (900, 1_000, 2_000_000_000, 20_000_000_000):
-        save(tmp_path, images, keep=3)
-    assert names(tmp_path) == ["images-000001000", "images-2000000000", "images-20000000000"]
-    assert checkpoint.newest(tmp_path).name == "images-20000000000"
+    for pairs in (900, 1_000, 2_000_000_000, 20_000_000_000):
+        save(tmp_path, pairs, keep=3)
+    assert names(tmp_path) == ["pairs-000001000", "pairs-2000000000", "pairs-20000000000"]
+    assert checkpoint.newest(tmp_path).name == "pairs-20000000000"
 
 
 def test_after_going_back_the_new_ones_are_not_removed_in_favour_of_higher_old_ones(tmp_path):
-    for images in (100, 200, 300, 150):
-        save(tmp_path, images, keep=2 if images == 150 else 9)
-    assert names(tmp_path) == ["images-000000100", "images-000000150", "images-000000200", "images-000000300"]
+    for pairs in (100, 200, 300, 150):
+        save(tmp_path, pairs, keep=2 if pairs == 150 else 9)
+    assert names(tmp_path) == ["pairs-000000100", "pairs-000000150", "pairs-000000200", "pairs-000000300"]
 
 
 def test_a_second_save_at_one_position_replaces_the_first(tmp_path):
     save(tmp_path, 64)
     save(tmp_path, 64, tensors={"w": torch.ones(1)})
-    assert names(tmp_path) == ["images-000000064"]
+    assert names(tmp_path) == ["pairs-000000064"]
     assert checkpoint.load(checkpoint.newest(tmp_path))[0]["w"].tolist() == [1]
 
 
@@ -111,12 +120,12 @@ def test_a_kill_leaves_complete_checkpoints_only(tmp_path, monkeypatch, moment):
         patched.setattr(checkpoint, *KILLED_AT[moment])
         assert in_a_process(lambda: save(run, 48), tmp_path / "log") == -signal.SIGKILL
     newest = 48 if moment == "while an old one is removed" else 32
-    assert checkpoint.load(checkpoint.newest(run))[1] == {"images": newest}
-    left_over = [name for name in names(run) if not name.startswith("images-")]
+    assert checkpoint.load(checkpoint.newest(run))[1] == {"pairs": newest}
+    left_over = [name for name in names(run) if not name.startswith("pairs-")]
     assert len(left_over) == 1 and len(names(run)) == 3
     # The next save clears up.
     save(run, 64)
-    assert names(run) == [f"images-{newest:09d}", "images-000000064"]
+    assert names(run) == [f"pairs-{newest:09d}", "pairs-000000064"]
 
 
 def test_a_full_disk_is_said_clearly_and_the_last_good_checkpoint_stays(tmp_path):
@@ -130,10 +139,10 @@ def test_a_full_disk_is_said_clearly_and_the_last_good_checkpoint_stays(tmp_path
     assert in_a_process(fills_the_disk, tmp_path / "log") == 2
     message = (tmp_path / "log").read_text()
     assert message.count("\n") == 1 and message.startswith("error: checkpoint ")
-    assert "images-000000032 could not be written" in message and "File too large" in message
-    assert f"the newest complete one is {run}/checkpoints/images-000000016" in message
-    assert names(run) == ["images-000000016"]
-    assert checkpoint.load(checkpoint.newest(run))[1] == {"images": 16}
+    assert "pairs-000000032 could not be written" in message and "File too large" in message
+    assert f"the newest complete one is {run}/checkpoints/pairs-000000016" in message
+    assert names(run) == ["pairs-000000016"]
+    assert checkpoint.load(checkpoint.newest(run))[1] == {"pairs": 16}
 
 
 def test_a_failure_that_may_pass_is_no_mistake_of_the_users(tmp_path, monkeypatch):
@@ -150,11 +159,11 @@ def test_a_failure_that_may_pass_is_no_mistake_of_the_users(tmp_path, monkeypatc
 def test_a_folder_with_a_file_missing_is_not_complete(tmp_path):
     save(tmp_path, 16)
     save(tmp_path, 32)
-    (tmp_path / "checkpoints/images-000000032/state.json").unlink()
-    assert checkpoint.newest(tmp_path).name == "images-000000016"
+    (tmp_path / "checkpoints/pairs-000000032/state.json").unlink()
+    assert checkpoint.newest(tmp_path).name == "pairs-000000016"
 
 
-DAMAGES = ["cut tensors", "garbage tensors", "cut state", "another schema", "a tensor too few", "gone"]
+DAMAGES = ["cut tensors", "garbage tensors", "cut state", "an older schema", "a tensor too few", "gone"]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -168,8 +177,8 @@ def test_a_damaged_checkpoint_is_refused_with_its_path(tmp_path, damage):
         tensors.write_bytes(b"\x80\x04garbage" * 100)
     elif damage == "cut state":
         state.write_text(state.read_text()[:20])
-    elif damage == "another schema":
-        state.write_text(json.dumps(json.loads(state.read_text()) | {"schema": 99}))
+    elif damage == "an older schema":
+        state.write_text(json.dumps(json.loads(state.read_text()) | {"schema": 2}))
     elif damage == "a tensor too few":
         checkpoint.save_file({"w": torch.zeros(100)}, tensors)
     else:

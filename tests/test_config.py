@@ -1,4 +1,4 @@
-"""Presets, key=value changes, and what is said to values that cannot be."""
+"""Presets, families, variants, key=value changes, and what is said to values that cannot be."""
 
 import subprocess
 import sys
@@ -8,22 +8,111 @@ import pytest
 from mscgan import config
 from mscgan.errors import UserError
 
+VARIANTS = {
+    "mscgan": [1, 2],
+    "one-discriminator": [1],
+    "single-scale-1": [1],
+    "single-scale-2": [2],
+    "three-discriminators": [1, 2, 4],
+}
+
 
 def test_the_presets_have_the_papers_sizes_and_pg2s_weights():
     market, fashion = config.load("market1501"), config.load("deepfashion")
-    assert (market.data.height, market.data.width, market.loss.lambda_L1_2) == (128, 64, 10)
-    assert (fashion.data.height, fashion.data.width, fashion.loss.lambda_L1_2) == (256, 256, 50)
+    assert (market.data.height, market.data.width, market.mscgan.lambda_L1_2) == (128, 64, 10)
+    assert (fashion.data.height, fashion.data.width, fashion.mscgan.lambda_L1_2) == (256, 256, 50)
     for preset in (market, fashion):
         assert (preset.train.lr, preset.train.betas, preset.train.batch) == (1e-4, [0.5, 0.9], 16)
-        assert (preset.train.images_I, preset.train.images_II) == (22_000 * 16, 14_000 * 16)
-        assert (preset.model.base, preset.model.discriminators) == (128, 2)
+        assert preset.train.pairs == {"I": 22_000 * 16, "II": 14_000 * 16, "joint": 0}
+        assert (preset.family, preset.mscgan.base, preset.mscgan.scales) == ("mscgan", 128, [1, 2])
 
 
-def test_changes_win_over_the_preset_and_come_back_from_the_saved_file(tmp_path):
-    resolved = config.load("market1501", ["train.lr=2e-4", "loss.lambda_D=[0.7,0.3]", "data.root=/data/market"])
-    assert (resolved.train.lr, resolved.loss.lambda_D, resolved.data.root) == (2e-4, [0.7, 0.3], "/data/market")
+def test_another_family_brings_its_own_heatmaps_rates_and_edition():
+    market, fashion = config.load("market1501", ["family=pg2"]), config.load("deepfashion", ["family=pg2"])
+    assert (market.pg2.edition, market.pg2.lambda_L1_2, market.pg2.lambda_bg_2) == ("market1501", 10, 10)
+    assert (fashion.pg2.edition, fashion.pg2.lambda_L1_2, fashion.pg2.lambda_bg_2) == ("deepfashion", 50, 50)
+    for preset in (market, fashion):
+        assert preset.options() is preset.pg2
+        assert preset.train.pairs == {"I": 22_000 * 16, "II": 14_000 * 16}
+        assert (preset.data.heatmap, preset.train.lr, preset.train.betas) == ("disc_pg2", 2e-5, [0.5, 0.999])
+        assert preset.train.ema_halflife == 0
+
+
+def test_a_preset_wins_over_its_family_and_a_change_over_both():
+    """The demo has a rate of its own for either family; its family's heatmaps stay."""
+    demo = config.load("demo", ["family=pg2"])
+    assert (demo.train.lr, demo.pg2.base, demo.data.heatmap) == (1e-3, 16, "disc_pg2")
+    assert demo.train.pairs == {"I": 20_000, "II": 3_200}
+    assert config.load("demo", ["train.pairs.II=0"]).train.pairs == {"I": 20_000, "II": 0, "joint": 0}
+
+
+@pytest.mark.parametrize("preset", ["market1501", "deepfashion", "demo"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_variant_sets_its_scales_and_nothing_else(preset, variant):
+    found, plain = config.load(preset, [f"variant={variant}"]), config.load(preset)
+    assert (found.variant, found.mscgan.scales) == (variant, VARIANTS[variant])
+    found.variant, found.mscgan.scales = "", plain.mscgan.scales
+    assert found == plain
+
+
+@pytest.mark.parametrize("preset", ["market1501", "deepfashion", "demo"])
+@pytest.mark.parametrize("family", ["mscgan", "pg2"])
+def test_stage_I_alone_is_a_variant_of_every_family(preset, family):
+    found, plain = (config.load(preset, [f"family={family}", *more]) for more in (["variant=stage-I"], []))
+    assert found.train.pairs == {stage: plain.train.pairs[stage] * (stage == "I") for stage in config.STAGES[family]}
+    found.variant, found.train.pairs = "", plain.train.pairs
+    assert found == plain
+
+
+def test_every_variant_that_is_shipped_is_among_the_tested():
+    assert {path.stem for path in config.PRESETS.glob("variant/*")} == {*VARIANTS, "stage-I"}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["train.lr=2e-4", "mscgan.lambda_D=[0.7,0.3]", "data.root=/data/market"],
+        ["variant=single-scale-2"],
+        ["variant=one-discriminator", "mscgan.scales=[1,4]"],  # the variant must not come back over the change
+        ["variant=stage-I", "train.pairs.joint=64"],
+        ["family=pg2", "variant=stage-I", "pg2.edition=deepfashion", "train.lr=1e-3", "train.pairs.II=32"],
+    ],
+    ids=" ".join,
+)
+def test_a_saved_configuration_reads_back_as_it_was(overrides, tmp_path):
+    resolved = config.load("market1501", overrides)
+    assert resolved != config.load("market1501", overrides[:-1])
     config.save(resolved, tmp_path / "config.yaml")
     assert config.load(str(tmp_path / "config.yaml")) == resolved
+
+
+def test_a_change_wins_over_the_variant_and_a_variant_over_the_users_file(tmp_path):
+    assert config.load("market1501", ["mscgan.scales=[1,4]", "variant=one-discriminator"]).mscgan.scales == [1, 4]
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("mscgan: {scales: [2, 4]}")
+    assert config.load(str(mine)).mscgan.scales == [2, 4]
+    assert config.load(str(mine), ["variant=three-discriminators"]).mscgan.scales == [1, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("written", "overrides", "said"),
+    [
+        ("", ["pg2.base=64"], "pg2.base is of the family pg2, and this run's is mscgan; set family=pg2"),
+        ("", ["family=pg2", "mscgan.scales=[1]", "mscgan.pool=mean3"], "mscgan.scales, mscgan.pool is of the family"),
+        ("pg2: {base: 64}", [], "pg2.base is of the family pg2, and this run's is mscgan; set family=pg2"),
+        ("family: pg2\nmscgan: {base: 64}", [], "mscgan.base is of the family mscgan, and this run's is pg2"),
+        ("mscgan: {base: 64}", ["family=pg2"], "mscgan.base is of the family mscgan"),
+        ("", ["family=pg2", "variant=single-scale-2"], "variant=single-scale-2 is one of mscgan, and family is pg2"),
+        ("family: pg2\nvariant: mscgan", [], "variant=mscgan is one of mscgan, and family is pg2"),
+        ("", ["family=pg2", "train.pairs.joint=16"], "train.pairs.joint: no stage of pg2, which has I, II"),
+        ("train: {pairs: {III: 16}}", [], "train.pairs.III: no stage of mscgan, which has I, II, joint"),
+    ],
+)
+def test_what_is_another_familys_is_refused(written, overrides, said, tmp_path):
+    (tmp_path / "mine.yaml").write_text(written)
+    with pytest.raises(UserError) as refused:
+        config.load(str(tmp_path / "mine.yaml"), overrides)
+    assert said in str(refused.value) and "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -33,14 +122,23 @@ def test_changes_win_over_the_preset_and_come_back_from_the_saved_file(tmp_path)
         ("train.batch=many", "train.batch"),
         ("train.batch", "not of the form key=value"),
         ("train.batch=0", "train.batch is 0; it must be above 0"),
-        ("train.images_I=-1", "must not be negative"),
+        ("train.pairs.I=-1", "train.pairs.I is -1; it must not be negative"),
+        ("train.pairs=16", "train.pairs"),
         ("train.precision=fp8", "choose one of bf16, fp16, fp32"),
-        ("model.discriminators=4", "choose one of 1, 2, 3"),
+        ("family=gan", "no family 'gan'; choose one of mscgan, pg2"),
+        ("family=../demo", "no family '../demo'"),
+        ("variant=half", "no variant 'half'; choose one of mscgan, one-discriminator"),
+        ("mscgan.scales=[1,3]", "mscgan.scales is [1, 3]; give some of 1, 2, 4, rising"),
+        ("mscgan.scales=[2,1]", "rising"),
+        ("mscgan.scales=[1,1]", "rising"),
+        ("mscgan.scales=[]", "rising"),
+        ("mscgan.base=12", "mscgan.base is 12; it must be a multiple of 8"),
         ("data.height=96", "power of two"),
+        ("data.height=16", "32 or more"),
         ("data.width=32", "a width of the height or half of it"),
-        ("loss.lambda_D=[1]", "1 weights for model.discriminators=2"),
+        ("mscgan.lambda_D=[1]", "1 weights for the 2 discriminators of mscgan.scales=[1, 2]"),
         ("train.lr=nan", "train.lr is nan; it must be above 0"),
-        ("loss.lambda_bg_1=-1", "must not be negative"),
+        ("mscgan.lambda_bg_1=-1", "must not be negative"),
         ("data.flip=1.5", "a probability"),
         ("train.betas=[0.5]", "give two numbers"),
         ("train.betas=[0.5,1]", "below 1"),
@@ -60,7 +158,7 @@ def test_an_unknown_preset_is_answered_with_the_known_ones():
 
 
 @pytest.mark.parametrize(
-    ("written", "said"), [(b"- a\n", "incompatible"), (b"\xff", "decode"), (b"run: [\n", "line 2, column 1")]
+    ("written", "said"), [(b"- a\n", "ListConfig"), (b"\xff", "decode"), (b"run: [\n", "line 2, column 1")]
 )
 def test_a_file_that_is_no_configuration_is_refused_in_one_line(written, said, tmp_path):
     (tmp_path / "mine.yaml").write_bytes(written)

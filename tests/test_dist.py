@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mscgan import checkpoint, dist
-from mscgan.batch_norm import sync_batch_norm
 from mscgan.errors import UserError
+from mscgan.layers.batch_norm import sync_batch_norm
 from tests.ranks import exit_codes, logged, start_ranks
 
 SIZES = (3, 2)  # images of each rank: unequal on purpose
@@ -122,7 +122,7 @@ def test_all_ranks_learn_the_same(reports):
 def test_a_checkpoint_holds_what_rank_0_gave_and_is_there_for_all(left, reports):
     tensors, state = checkpoint.load(checkpoint.newest(left / "run"))
     assert tensors["w"].tolist() == [0, 0] and state == {"rank": 0}
-    assert [report["complete"] for report in reports] == ["images-000000016"] * 2
+    assert [report["complete"] for report in reports] == ["pairs-000000016"] * 2
 
 
 def test_a_save_that_fails_on_rank_0_fails_alike_on_all(reports):

@@ -11,31 +11,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from skimage.metrics import structural_similarity
 
-from mscgan import config as configuration
 from mscgan import evaluate as module
+from mscgan import trained
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError, run
 from mscgan.evaluate import evaluate, format_table
-from mscgan.generate import generate, load_generators
-from mscgan.networks import Generators
 from mscgan.pose import body_mask
-from tests.shard_factory import write_shards
+from tests.run_factory import write_run
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """The folder of an untrained run of the demo's size; its shards lie beside it."""
-    folder = tmp_path_factory.mktemp("evaluate") / "run"
-    folder.mkdir()
-    shards = write_shards(folder.parent / "shards", persons=4, views=3)
-    config = configuration.load("demo", [f"data.root={shards}", "model.base=8", f"run={folder}"])
-    configuration.save(config, folder / "config.yaml")
-    torch.manual_seed(3)
-    save_file(Generators(64, 32, 8).state_dict(), folder / "generator.safetensors")
-    return folder
+    return write_run(tmp_path_factory.mktemp("evaluate"), persons=4, views=3)
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +35,8 @@ def result(made) -> dict:
 
 def plain_scores(made: Path) -> dict[str, list[dict[str, float]]]:
     """The scores of each pair, one at a time, by the words of the protocols."""
-    generators, config = load_generators(made)
-    shards = ShardSet(config.data.root, "test")
+    model = trained.load(made)
+    shards = ShardSet(model.config.data.root, "test")
     scores = {"copy_source": [], "stage_I": [], "stage_II": []}
     for i, j in shards.pairs:
         x, y = (np.array(Image.open(io.BytesIO(shards.read(k)))) for k in (i, j))
@@ -54,7 +44,7 @@ def plain_scores(made: Path) -> dict[str, list[dict[str, float]]]:
         mask = body_mask(keypoints, 64, 32, "pg2", radius=2.0)[0, 0].numpy().astype(np.uint8)[..., None]
         y1, y_hat = (
             np.clip(np.rint((t[0].cpu().double().numpy() + 1) * 127.5), 0, 255).astype(np.uint8).transpose(1, 2, 0)
-            for t in generate(generators, torch.from_numpy(x)[None], keypoints, config.data)
+            for t in model.images(torch.from_numpy(x)[None], keypoints).values()
         )
         for method, made_image in (("copy_source", x), ("stage_I", y1), ("stage_II", y_hat)):
             row = {"L1": np.abs(made_image / 127.5 - y / 127.5).mean()}
@@ -110,19 +100,19 @@ def test_intervals_are_those_of_means_over_people():
     # 200 people of 5 pairs each; a person's pairs score alike, so the mean has the error of 200 values, not of 1000.
     rng = np.random.default_rng(0)
     people = np.repeat(np.arange(200), 5)
-    table = np.tile(rng.normal(0.5, 0.1, 200)[people][:, None, None], (1, 3, 5))
-    cell = module._summary(table, people)["stage_I"]["L1"]
-    error = table[::5, 0, 0].std(ddof=1) / np.sqrt(200)
-    assert cell["mean"] == pytest.approx(table[:, 0, 0].mean())
+    table = np.tile(rng.normal(0.5, 0.1, 200)[people][:, None], (1, 5))
+    cell = module._summary(table, people)["L1"]
+    error = table[::5, 0].std(ddof=1) / np.sqrt(200)
+    assert cell["mean"] == pytest.approx(table[:, 0].mean())
     assert cell["high"] - cell["low"] == pytest.approx(2 * 1.96 * error, rel=0.1)
     assert cell["low"] < cell["mean"] < cell["high"]
 
 
 def test_one_person_has_no_interval():
-    summary = module._summary(np.full((4, 3, 5), 0.25), np.array(["a"] * 4))
-    assert summary["stage_II"]["ssim_A"] == {"mean": 0.25, "low": None, "high": None}
-    texts = {"dataset": "toy", "split": "test", "pairs": 4, "pairs_in_split": 4, "people": 1, "scores": summary}
-    assert "[" not in format_table(texts).splitlines()[-1]
+    summary = module._summary(np.full((4, 5), 0.25), np.array(["a"] * 4))
+    assert summary["ssim_A"] == {"mean": 0.25, "low": None, "high": None}
+    texts = {"dataset": "toy", "split": "test", "pairs": 4, "pairs_in_split": 4, "people": 1}
+    assert "[" not in format_table(texts | {"scores": {"stage_II": summary}}).splitlines()[-1]
 
 
 def test_the_command_prints_the_table_and_writes_the_json(made):

@@ -1,15 +1,12 @@
-import sys
+"""MsCGAN: the paper's networks, written out by hand once more, and the paper's equations, in numpy."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
-from mscgan import networks
-from mscgan.errors import UserError
-from mscgan.layers import SLOPE, Layer
-from mscgan.networks import G1, G2, Discriminators, Generators, costs
-from mscgan.ops.bias_act import bias_act
+from mscgan.config import MsCGAN
+from mscgan.models.mscgan import G1, G2, Discriminators, Generators, build, loss_D, loss_I, loss_II, pairs
 
 SIZES = [(32, 32, 8), (64, 32, 8), (128, 64, 128), (256, 256, 128), (512, 256, 16)]  # height, width, base
 
@@ -27,77 +24,14 @@ def channels_last(*shape):
     return torch.randn(*shape).contiguous(memory_format=torch.channels_last)
 
 
-def paper_networks(height, width):
-    """Each network of the paper's width with an input, on the meta device."""
-
-    def build():
-        image = torch.empty(1, 3, height, width)
-        discriminators = Discriminators(height, width)
-        return {
-            "G1": (G1(height, width), [torch.empty(1, 21, height, width)]),
-            "G2": (G2(height, width), [image, image]),
-            "D1": (discriminators.D1, [torch.empty(1, 6, height, width)]),
-            "D2": (discriminators.D2, [torch.empty(1, 6, height // 2, width // 2)]),
-        }
-
-    return on_meta(build)
-
-
-# Parameters, GFLOP of one image's forward; in comments the totals the design names.
-TOTALS = {
-    (128, 64): {
-        "G1": (74_605_891, 53.696),  # 74.6 M, 53.7
-        "G2": (18_381_699, 42.583),  # 18.4 M, 42.6
-        "D1": (11_058_817, 1.661),  # 11.06 M, 1.66
-        "D2": (11_034_241, 0.415),  # 11.04 M with the 1,792 biases that BatchNorm makes idle and we leave out, 0.42
-    },
-    (256, 256): {
-        "G1": (297_963_843, 545.008),  # 298.0 M, 545
-        "G2": (75_272_579, 471.658),  # 75.3 M, 472
-        "D1": (44_715_649, 17.583),  # 44.7 M, 17.6
-        "D2": (44_617_345, 4.396),  # 44.6 M, 4.4
-    },
-}
-
-
-@pytest.mark.parametrize("size", TOTALS, ids=str)
-def test_parameters_and_flops_are_the_designs(size):
-    for name, (network, inputs) in paper_networks(*size).items():
-        parameters, gflop = TOTALS[size][name]
-        layers = costs(network, *inputs)
-        assert sum(p.numel() for p in network.parameters()) == parameters, name
-        assert sum(cost.parameters for cost in layers) == parameters, name
-        assert sum(cost.gflop for cost in layers) == pytest.approx(gflop, abs=6e-4), name
-
-
-def test_flops_agree_with_torchs_counter():
-    for name, (network, inputs) in paper_networks(128, 64).items():
-        with FlopCounterMode(display=False) as counter:
-            network(*inputs)
-        gflop = sum(cost.gflop for cost in costs(network, *inputs))
-        assert gflop == pytest.approx(counter.get_total_flops() / 1e9), name
-
-
 @pytest.mark.parametrize("height, width, base", SIZES)
 def test_shapes_hold_at_every_size(height, width, base):
     generators = on_meta(lambda: Generators(height, width, base))
-    discriminators = on_meta(lambda: Discriminators(height, width, base, count=3))
+    discriminators = on_meta(lambda: Discriminators(height, width, base, scales=(1, 2, 4)))
     y1, y_hat = generators(torch.empty(2, 21, height, width, device="meta"))
     assert y1.shape == y_hat.shape == (2, 3, height, width)
     groups = discriminators(*[pyramids(2, height, width, 3, device="meta") for _ in range(2)])
     assert [[logits.shape for logits in group] for group in groups] == [[(2,)] * 3] * 2
-
-
-def test_the_encoder_halves_and_doubles_as_table_4_prints():
-    network, inputs = paper_networks(256, 256)["G1"]
-    rows = {cost.layer: (cost.kind, cost.output) for cost in costs(network, *inputs)}
-    assert rows["encoder.CONV1"] == ("3*3 / 1", (128, 256, 256))
-    assert rows["encoder.DOWN3"] == ("3*3 / 2", (1024, 32, 32))
-    assert rows["encoder.Res_BLOCK5.conv2"] == ("3*3 / 1", (2048, 16, 16))
-    assert rows["code.FC1"] == ("FC", (64,)) and rows["code.FC2"] == ("FC", (4096,))
-    assert rows["decoder.UP5"] == ("3*3 / 2", (1024, 32, 32))
-    assert rows["decoder.Res_BLOCK1.conv1"] == ("3*3 / 1", (128, 256, 256))
-    assert rows["decoder.CONV1"] == ("3*3 / 1", (3, 256, 256))
 
 
 def plain_G1(weights, x):
@@ -142,7 +76,7 @@ def test_G2_adds_its_difference_map_to_y1():
 
 
 def test_gradients_reach_every_parameter():
-    generators, discriminators = Generators(64, 32, 8), Discriminators(64, 32, 8, count=3)
+    generators, discriminators = Generators(64, 32, 8), Discriminators(64, 32, 8, scales=(1, 2, 4))
     y1, y_hat = generators(channels_last(2, 21, 64, 32))
     (y1.square().mean() + y_hat.square().mean()).backward()
     groups = discriminators(pyramids(2, 64, 32, 3), pyramids(2, 64, 32, 3))
@@ -168,9 +102,10 @@ def test_every_layer_keeps_channels_last():
     assert y_hat.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_weights_are_in_torchs_ordinary_layout():
-    both = torch.nn.ModuleList([Generators(32, 32, 8), Discriminators(32, 32, 8)])
-    assert all(parameter.is_contiguous() for parameter in both.parameters())
+def test_parameters_are_contiguous():
+    """As DeepSpeed wants them."""
+    networks = build(MsCGAN(base=8), 32, 32)
+    assert all(parameter.is_contiguous() for parameter in networks.parameters())
 
 
 def test_memory_format_does_not_change_the_result():
@@ -188,16 +123,14 @@ def test_G1_takes_a_condition_padded_to_24_channels():
 
 def test_discriminators_take_pairs_padded_to_eight_channels():
     discriminators = Discriminators(64, 32, 8)
-    pairs = pyramids(3, 64, 32, 2)
-    padded = [torch.cat([pair, torch.randn(3, 2, *pair.shape[2:])], 1) for pair in pairs]  # any content
-    for a, b in zip(discriminators(pairs)[0], discriminators(padded)[0]):
+    given = pyramids(3, 64, 32, 2)
+    padded = [torch.cat([pair, torch.randn(3, 2, *pair.shape[2:])], 1) for pair in given]  # any content
+    for a, b in zip(discriminators(given)[0], discriminators(padded)[0]):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
-    with pytest.raises(AssertionError, match="7 channels; expected 6 or 8"):
-        discriminators.D1(torch.zeros(1, 7, 64, 32))
 
 
 def test_real_and_fake_go_through_batch_norm_separately():
-    discriminators = Discriminators(64, 32, 8, count=1)
+    discriminators = Discriminators(64, 32, 8, scales=(1,))
     real, fake = pyramids(4, 64, 32, 1), [5 + 3 * pair for pair in pyramids(4, 64, 32, 1)]
     together = discriminators(real, fake)
     (alone,) = discriminators(real)
@@ -212,6 +145,15 @@ def test_batch_norm_is_from_the_second_convolution_which_then_has_no_bias():
     assert [layer.conv.bias is not None for layer in convs] == [True, False, False, False]
 
 
+@pytest.mark.parametrize("scales", [[1], [2], [1, 4], [1, 2, 4]])
+def test_discriminators_are_named_by_their_scales_and_have_one_depth(scales):
+    networks = build(MsCGAN(base=8, scales=scales), 128, 64)["D"]
+    assert [name for name, _ in networks.named_children()] == [{1: "D1", 2: "D2", 4: "D3"}[scale] for scale in scales]
+    for network, scale in zip(networks.children(), scales, strict=True):
+        assert len(network.convs) == 4
+        assert network.FC.in_features == 64 * (8 // scale) * (4 // scale)
+
+
 def test_images_start_at_a_scale_that_trains():
     """Untrained, at any depth and width, an image comes out neither vanished nor exploded."""
     torch.manual_seed(0)
@@ -220,41 +162,102 @@ def test_images_start_at_a_scale_that_trains():
         assert 0.02 < y1.std() < 5 and 0.02 < (y_hat - y1).std() < 5
 
 
-@pytest.mark.parametrize("height, width, base, match", [
-    (100, 50, 8, "power of two"), (128, 32, 8, "half of it"), (16, 16, 8, "32 or more"), (64, 32, 12, "multiple of 8"),
-])  # fmt: skip
-def test_sizes_that_the_tables_do_not_cover_are_refused(height, width, base, match):
-    with pytest.raises(UserError, match=match):
-        Generators(height, width, base)
-
-
-def test_the_command_prints_the_tables(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["networks", "--config", "market1501", "model.discriminators=3"])
-    networks.main()
-    printed = capsys.readouterr().out
-    for total in ("74,605,891    53.696", "18,381,699    42.583", "11,058,817     1.661", "11,034,241     0.415"):
-        assert total in printed
-    assert "D3" in printed
-
-
-@pytest.mark.parametrize("act", ["relu", "leaky_relu", "linear"])
-@pytest.mark.parametrize("up", [False, True])
-def test_the_pass_that_cuda_fuses_is_the_same_sum(act, up):
-    layer = Layer(4, 6, 3, 2, act, up=up)
-    for parameter in layer.parameters():
-        torch.nn.init.normal_(parameter)
-    x = torch.randn(2, 4, 8, 8)
-    residual = torch.randn(2, 6, 16, 16) if up else torch.randn(2, 6, 4, 4)
-    fused = bias_act(layer.conv(x, None), layer.conv.bias, residual, act, SLOPE)
-    torch.testing.assert_close(layer(x, residual), fused)
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_the_fused_pass_on_cuda_gives_the_plain_result():
     both = torch.nn.ModuleList([Generators(64, 32, 8), Discriminators(64, 32, 8)]).double()
-    condition, pairs = channels_last(2, 21, 64, 32).double(), [pair.double() for pair in pyramids(2, 64, 32, 2)]
-    expected = [*both[0](condition), *both[1](pairs)[0]]
+    condition, given = channels_last(2, 21, 64, 32).double(), [pair.double() for pair in pyramids(2, 64, 32, 2)]
+    expected = [*both[0](condition), *both[1](given)[0]]
     both.cuda()
-    got = [*both[0](condition.cuda()), *both[1]([pair.cuda() for pair in pairs])[0]]
+    got = [*both[0](condition.cuda()), *both[1]([pair.cuda() for pair in given])[0]]
     for a, b in zip(got, expected):
         torch.testing.assert_close(a.cpu(), b)
+
+
+@pytest.fixture
+def batch():
+    """y_hat, y and mask, not square and not alike, the mask of two fifths of the pixels."""
+    rng = np.random.default_rng(0)
+    y_hat, y = rng.uniform(-1, 1, (2, 4, 3, 8, 6))
+    return y_hat, y, (rng.random((4, 1, 8, 6)) < 0.4).astype(float)
+
+
+@pytest.fixture
+def logits():
+    rng = np.random.default_rng(1)
+    return [rng.normal(0, 3, 4) for _ in range(3)], [rng.normal(0, 3, 4) for _ in range(3)]
+
+
+WEIGHTS = [0.2, 0.5, 0.3]
+OPTIONS = MsCGAN(scales=[1, 2, 4], lambda_D=WEIGHTS, lambda_L1_2=10.0, lambda_bg_2=4.0)
+
+
+def tensors(*arrays):
+    return [torch.tensor(array, dtype=torch.float32) for array in arrays]
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def test_loss_I_is_equation_1(batch):
+    y1, y, mask = batch
+    total, terms = loss_I(*tensors(y1, y, mask), 2.5)
+    L1, bg = np.abs(y - y1).mean(), np.abs((y - y1) * mask).mean()
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx({"L1_1": L1, "bg_1": bg}, rel=1e-5)
+    assert total.item() == pytest.approx(L1 + 2.5 * bg, rel=1e-5)
+
+
+def test_loss_D_is_the_negative_of_equation_3(logits):
+    real, fake = logits
+    total, terms = loss_D(tensors(*real), tensors(*fake), OPTIONS)
+    value = sum(w * np.mean(np.log(sigmoid(r)) + np.log(1 - sigmoid(f))) for w, r, f in zip(WEIGHTS, real, fake))
+    assert total.item() == pytest.approx(-value, rel=1e-5)
+    expected = {f"D{i + 1}_real": -np.log(sigmoid(real[i])).mean() for i in range(3)}
+    expected |= {f"D{i + 1}_fake": -np.log(1 - sigmoid(fake[i])).mean() for i in range(3)}
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=1e-5)
+
+
+def test_loss_II_is_equation_4_with_the_non_saturating_loss(batch, logits):
+    y_hat, y, mask = batch
+    total, terms = loss_II(*tensors(y_hat, y, mask), tensors(*logits[1]), OPTIONS)
+    L1, bg = np.abs(y - y_hat).mean(), np.abs((y - y_hat) * mask).mean()
+    adversarial = [-np.log(sigmoid(fake)).mean() for fake in logits[1]]
+    expected = {"L1_2": L1, "bg_2": bg} | {f"G_D{i + 1}": term for i, term in enumerate(adversarial)}
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=1e-5)
+    assert total.item() == pytest.approx(np.dot(WEIGHTS, adversarial) + 10 * L1 + 4 * bg, rel=1e-5)
+
+
+def test_gradients_flow_to_images_and_logits_but_not_through_the_terms(batch, logits):
+    y_hat, y, mask = tensors(*batch)
+    fake = [f.requires_grad_() for f in tensors(*logits[1])]
+    y_hat.requires_grad_()
+    total, terms = loss_II(y_hat, y, mask, fake, OPTIONS)
+    total.backward()
+    assert all(tensor.grad.abs().sum() > 0 for tensor in (y_hat, *fake))
+    assert not any(term.requires_grad for term in terms.values())
+
+
+@pytest.mark.parametrize(("scales", "names"), [([2], ["D2"]), ([1, 4], ["D1", "D3"])])
+def test_discriminators_without_weights_count_alike_and_keep_their_names(scales, names, batch, logits):
+    options, (real, fake) = MsCGAN(scales=scales), (tensors(*group[: len(scales)]) for group in logits)
+    total, terms = loss_D(real, fake, options)
+    assert list(terms) == [f"{name}_{kind}" for name in names for kind in ("real", "fake")]
+    assert total.item() == pytest.approx(sum(term.item() for term in terms.values()) / len(scales), rel=1e-5)
+    total, terms = loss_II(*tensors(*batch), fake, options)
+    assert list(terms) == ["L1_2", "bg_2", *(f"G_{name}" for name in names)]
+
+
+def test_a_missing_discriminator_is_noticed():
+    with pytest.raises(ValueError, match="zip"):
+        loss_D([torch.zeros(2)] * 2, [torch.zeros(2)] * 2, OPTIONS)
+
+
+@pytest.mark.parametrize("scales", [[1], [2], [1, 4], [1, 2, 4]])
+def test_each_discriminator_gets_the_pairs_of_its_scale(scales):
+    x, y, y_hat = torch.randn(3, 2, 3, 16, 8)
+    reals, fakes = pairs(x, y, y_hat, MsCGAN(scales=scales))
+    for found, second in ((reals, y), (fakes, y_hat)):
+        expected = [F.avg_pool2d(torch.cat([x, second], 1), scale) for scale in scales]
+        assert len(found) == len(expected)
+        for a, b in zip(found, expected):
+            torch.testing.assert_close(a, b)

@@ -101,9 +101,9 @@ def metrics(path, lines):
 
 
 def test_loss_plots_draws_a_panel_a_kind_of_term(tmp_path):
-    stage_I = [{"images": i, "stage": "I", "L1_1": 1 / i, "bg_1": 0.5, "pairs_per_second": 9.0} for i in (1, 2, 3)]
+    stage_I = [{"pairs": i, "stage": "I", "L1_1": 1 / i, "bg_1": 0.5, "pairs_per_second": 9.0} for i in (1, 2, 3)]
     stage_II = [
-        {"images": i, "stage": "II", "L1_2": 0.1, "D1_real": 0.6, "G_D1": None, "pairs_per_second": 5.0} for i in (4, 5)
+        {"pairs": i, "stage": "II", "L1_2": 0.1, "D1_real": 0.6, "G_D1": None, "pairs_per_second": 5.0} for i in (4, 5)
     ]
     loss_plots(metrics(tmp_path / "one.jsonl", stage_I), tmp_path / "one.png")
     loss_plots(metrics(tmp_path / "two.jsonl", stage_I + stage_II), tmp_path / "two.png")
@@ -116,13 +116,13 @@ def test_loss_plots_draws_a_panel_a_kind_of_term(tmp_path):
 def test_plots_of_a_run_that_wrote_nothing_are_a_mistake_of_the_user(tmp_path):
     with pytest.raises(UserError, match="no .*metrics.jsonl"):
         loss_plots(tmp_path / "metrics.jsonl", tmp_path / "losses.png")
-    (tmp_path / "metrics.jsonl").write_text('{"images": 1, "sta')
+    (tmp_path / "metrics.jsonl").write_text('{"pairs": 1, "sta')
     with pytest.raises(UserError, match="no line yet"):
         loss_plots(tmp_path / "metrics.jsonl", tmp_path / "losses.png")
 
 
 def test_the_command_plots_a_run_and_prints_the_path(tmp_path, monkeypatch, capsys):
-    metrics(tmp_path / "metrics.jsonl", [{"images": 1, "stage": "I", "L1_1": 1.0, "pairs_per_second": 9.0}])
+    metrics(tmp_path / "metrics.jsonl", [{"pairs": 1, "stage": "I", "L1_1": 1.0, "pairs_per_second": 9.0}])
     monkeypatch.setattr(sys, "argv", ["pictures", str(tmp_path)])
     main()
     assert capsys.readouterr().out == f"{tmp_path / 'losses.png'}\n"

@@ -28,8 +28,8 @@ def test_a_line_holds_position_terms_and_meters_as_soon_as_it_is_logged(tmp_path
     meter.log(64, 0, "I", {"L1_1": 0.25, "bg_1": float("nan")})
     (line,) = lines(tmp_path)
     assert line.pop("memory_bytes") > 1e6
-    assert {name: line[name] for name in ("images", "epoch", "stage", "L1_1", "bg_1")} == {
-        "images": 64, "epoch": 0, "stage": "I", "L1_1": 0.25, "bg_1": None,
+    assert {name: line[name] for name in ("pairs", "epoch", "stage", "L1_1", "bg_1")} == {
+        "pairs": 64, "epoch": 0, "stage": "I", "L1_1": 0.25, "bg_1": None,
     }  # fmt: skip
     assert (line["pairs_per_second"], line["data_wait"], line["seconds"]) == (16.0, 0.25, 4.0)
     meter.close()
@@ -37,26 +37,26 @@ def test_a_line_holds_position_terms_and_meters_as_soon_as_it_is_logged(tmp_path
 
 def test_a_restart_drops_the_lines_beyond_it_and_goes_on_with_the_seconds(tmp_path):
     first = Telemetry(tmp_path, 0, 1000, 0)
-    for images in (100, 200, 300):
-        first.log(images, 0, "I", {"L1_1": images / 1000})
+    for pairs in (100, 200, 300):
+        first.log(pairs, 0, "I", {"L1_1": pairs / 1000})
     first.close()
     before = lines(tmp_path)[:2]
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"images": 400, "ep')  # killed while writing
+        file.write('{"pairs": 400, "ep')  # killed while writing
     second = Telemetry(tmp_path, 0, 1000, 250)
     assert lines(tmp_path) == before
     second.log(300, 0, "I", {"L1_1": 7.0})
     second.close()
     after = lines(tmp_path)
-    assert after[:2] == before and after[2]["images"] == 300 and after[2]["L1_1"] == 7.0
+    assert after[:2] == before and after[2]["pairs"] == 300 and after[2]["L1_1"] == 7.0
     assert after[2]["seconds"] > after[1]["seconds"]
     assert not list(tmp_path.glob(".*"))
 
 
 def test_tensorboard_shows_one_curve_over_a_restart_and_the_pictures(tmp_path):
     first = Telemetry(tmp_path, 0, 1000, 0)
-    for images in (100, 200, 300):
-        first.log(images, 0, "I", {"L1_1": 1.0})
+    for pairs in (100, 200, 300):
+        first.log(pairs, 0, "I", {"L1_1": 1.0})
     first.close()
     second = Telemetry(tmp_path, 0, 1000, 200)
     second.log(300, 0, "I", {"L1_1": 2.0})
@@ -67,7 +67,7 @@ def test_tensorboard_shows_one_curve_over_a_restart_and_the_pictures(tmp_path):
     assert [(e.step, e.value) for e in events.Scalars("loss/L1_1")] == [(100, 1.0), (200, 1.0), (300, 2.0)]
     assert "meters/pairs_per_second" in events.Tags()["scalars"]
     (image,) = events.Images("samples")
-    for source in (io.BytesIO(image.encoded_image_string), tmp_path / "samples" / "images-000000300.png"):
+    for source in (io.BytesIO(image.encoded_image_string), tmp_path / "samples" / "pairs-000000300.png"):
         with Image.open(source) as picture:
             assert (np.array(picture) == (10, 20, 30)).all() and picture.size == (8, 6)
 
@@ -85,9 +85,9 @@ def test_other_ranks_write_and_say_nothing(tmp_path, capfd):
 def test_a_file_gets_plain_lines_now_and_then_and_always_the_last(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(telemetry.torch.cuda, "is_available", lambda: False)
     meter = Telemetry(tmp_path, 0, 1000, 0)
-    for images in (100, 200, 300):
+    for pairs in (100, 200, 300):
         meter.step(100, 0.0)
-        meter.log(images, 0, "I", {"L1_1": 0.5})
+        meter.log(pairs, 0, "I", {"L1_1": 0.5})
     meter.close()
     said = capfd.readouterr().err
     assert "\r" not in said

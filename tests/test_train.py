@@ -15,16 +15,17 @@ from safetensors.torch import load_file
 
 from mscgan import dist
 from mscgan.config import load, micro_batch
-from mscgan.data.loader import Batch
+from mscgan.data.batch import Batch
 from mscgan.errors import UserError
-from mscgan.stages import Networks
-from mscgan.train import prepare, step_adversarial, train
+from mscgan.prepare import prepare
+from mscgan.state import State
+from mscgan.train import train
 from tests.ranks import ROOT, exit_codes, start_ranks
 from tests.shard_factory import write_shards
 
 TINY = (
-    "data.height=32 data.width=32 data.threads=1 data.sigma=2 data.radius=2 model.base=8 train.batch=12 "
-    "train.images_I=36 train.images_II=36 train.precision=fp32 train.ema_halflife=24 log.every=12 log.samples=36 "
+    "data.height=32 data.width=32 data.threads=1 data.sigma=2 data.radius=2 mscgan.base=8 train.batch=12 "
+    "train.pairs.I=36 train.pairs.II=36 train.precision=fp32 train.ema_halflife=24 log.every=12 log.samples=36 "
     "log.checkpoint=24"
 ).split()
 
@@ -58,7 +59,7 @@ def curve(run: Path) -> list[dict]:
 
 
 def losses(line: dict) -> dict[str, float]:
-    meters = {"images", "epoch", "stage", "pairs_per_second", "data_wait", "seconds", "memory_bytes"}
+    meters = {"pairs", "epoch", "stage", "pairs_per_second", "data_wait", "seconds", "memory_bytes"}
     return {name: value for name, value in line.items() if name not in meters}
 
 
@@ -74,11 +75,11 @@ def test_a_run_leaves_what_its_user_came_for(undisturbed):
     names = {path.name for path in undisturbed.iterdir()}
     assert {"config.yaml", "metrics.jsonl", "tensorboard", "samples", "generator.safetensors", "checkpoints"} <= names
     assert [path.name for path in sorted((undisturbed / "samples").iterdir())] == [
-        "images-000000036.png",
-        "images-000000072.png",
+        "pairs-000000036.png",
+        "pairs-000000072.png",
     ]
     lines = curve(undisturbed)
-    assert [line["images"] for line in lines] == [12, 24, 36, 48, 60, 72]
+    assert [line["pairs"] for line in lines] == [12, 24, 36, 48, 60, 72]
     assert [line["stage"] for line in lines] == ["I"] * 3 + ["II"] * 3
     assert {"L1_1", "bg_1"} <= set(lines[0]) and {"D1_real", "D2_fake", "L1_2", "bg_2", "G_D1"} <= set(lines[-1])
 
@@ -86,8 +87,8 @@ def test_a_run_leaves_what_its_user_came_for(undisturbed):
 def test_a_run_killed_between_checkpoints_ends_with_the_weights_of_one_never_killed(undisturbed, shards, tmp_path):
     """Once in stage I and once in stage II, where the discriminators' BatchNorm and both optimisers count too."""
     run = tmp_path / "run"
-    for images in (36, 60):
-        codes, error, _ = start(2, run, shards, strike=f"all SIGKILL {images}")
+    for pairs in (36, 60):
+        codes, error, _ = start(2, run, shards, strike=f"all SIGKILL {pairs}")
         assert codes == [-9, -9], error
     codes, error, _ = start(2, run, shards)
     assert codes == [0, 0], error
@@ -106,15 +107,15 @@ def test_other_numbers_of_ranks_follow_the_undisturbed_curve_and_lose_no_pair(un
         seen += pairs
     assert sum(seen.values()) == 72 and max(seen.values()) == 1
     for expected, got in zip(curve(undisturbed), curve(run), strict=True):
-        assert (got["images"], got["epoch"], got["stage"]) == (expected["images"], expected["epoch"], expected["stage"])
+        assert (got["pairs"], got["epoch"], got["stage"]) == (expected["pairs"], expected["epoch"], expected["stage"])
         assert losses(got) == pytest.approx(losses(expected), rel=2e-5)
 
 
 def test_joint_training_with_three_discriminators_and_micro_batches_runs_in_bf16(shards, tmp_path):
     run = tmp_path / "run"
     overrides = (
-        "train.images_I=0 train.images_II=0 train.images_joint=24 train.accumulate=2 train.precision=bf16 "
-        "train.backend=ddp model.discriminators=3 model.pool=mean3 data.mask=pose-gan data.heatmap=disc"
+        "train.pairs.I=0 train.pairs.II=0 train.pairs.joint=24 train.accumulate=2 train.precision=bf16 "
+        "train.backend=ddp mscgan.scales=[1,2,4] mscgan.pool=mean3 data.mask=pose-gan data.heatmap=disc"
     )
     codes, error, pairs = start(2, run, shards, *overrides.split())
     assert codes == [0, 0], error
@@ -126,7 +127,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(shards, tmp_
     codes, error, _ = start(1, tmp_path / "run", shards, "train.lr=1e30", "log.checkpoint=12", "train.backend=ddp")
     assert codes == [1]
     last = error.strip().splitlines()[-1]
-    assert re.search(r"not finite in the step that ends at 24 pairs \(L1_1 .*checkpoints/images-000000012", last), last
+    assert re.search(r"not finite in the step that ends at 24 pairs \(L1_1 .*checkpoints/pairs-000000012", last), last
     assert "Traceback" not in error
 
 
@@ -142,12 +143,18 @@ def test_a_mistake_gets_one_line_and_exit_code_2(shards, tmp_path):
         ("data.root=/nowhere", "no shard folder '/nowhere'"),
         ("data.height=64", "holds images of 32x32"),
         ("run=''", "no run folder"),
-        ("train.images_I=0 train.images_II=0", "nothing to train"),
+        ("train.pairs.I=0 train.pairs.II=0", "nothing to train"),
     ],
 )
 def test_what_does_not_fit_is_said_before_the_ranks_meet(override, said, shards, tmp_path):
     with pytest.raises(UserError, match=said):
         train(load("demo", [f"data.root={shards}", f"run={tmp_path}", *TINY, *override.split()]))
+
+
+def test_a_run_of_an_older_version_is_refused_and_not_trained_anew(shards, tmp_path):
+    (tmp_path / "checkpoints/images-000000036").mkdir(parents=True)
+    with pytest.raises(UserError, match="images-000000036 is of an older version"):
+        train(load("demo", [f"data.root={shards}", f"run={tmp_path}", *TINY]))
 
 
 def test_cuda_graphs_without_cuda_are_refused(shards, tmp_path):
@@ -171,9 +178,9 @@ def test_ZeRO_3_trains_and_goes_on_as_ZeRO_1_does(undisturbed, shards, tmp_path)
     assert codes == [85, 85], error
     codes, error, _ = start(2, tmp_path / "run", shards, "train.zero=3")
     assert codes == [0, 0], error
-    assert curve(tmp_path / "run")[-1]["images"] == 72
+    assert curve(tmp_path / "run")[-1]["pairs"] == 72
     for line in curve(tmp_path / "run"):
-        expected = next(other for other in curve(undisturbed) if other["images"] == line["images"])
+        expected = next(other for other in curve(undisturbed) if other["pairs"] == line["pairs"])
         assert losses(line) == pytest.approx(losses(expected), rel=1e-4)
 
 
@@ -182,16 +189,16 @@ def test_ZeRO_3_trains_and_goes_on_as_ZeRO_1_does(undisturbed, shards, tmp_path)
 def test_no_step_waits_for_the_gpu(mask):
     config = load("demo", ["train.precision=bf16", f"data.mask={mask}", "train.backend=ddp"])
     ranks = dist.init()
-    networks = Networks(config, ranks.device, 4)
-    networks.enter("joint")
+    state = State(config, ranks.device, 4)
+    state.enter("joint")
     images = torch.zeros(4, 64, 32, 3, dtype=torch.uint8, device="cuda")
     keypoints, flip = torch.rand(4, 18, 2, device="cuda") * 31, torch.zeros(4, dtype=torch.bool, device="cuda")
     batch = Batch(images, images, keypoints, keypoints, flip, torch.arange(4))
     try:
         for mode in ("default", "default", "error"):  # what is copied or allocated once is so before
             torch.cuda.set_sync_debug_mode(mode)
-            step_adversarial(networks, [prepare(batch, config.data, torch.bfloat16)], config)
-            networks.follow(4)
+            state.step([prepare(batch, config.data, "bf16")])
+            state.follow(4)
     finally:
         torch.cuda.set_sync_debug_mode("default")
         dist.shutdown()
@@ -206,7 +213,7 @@ def test_a_finished_run_is_not_trained_further_and_never_means_never(undisturbed
 
 def test_other_shards_than_the_checkpoints_are_refused(undisturbed, tmp_path):
     other = write_shards(tmp_path / "other", persons=3, views=4, height=32, width=32)
-    codes, error, _ = start(1, undisturbed, other, "train.images_II=72")
+    codes, error, _ = start(1, undisturbed, other, "train.pairs.II=72")
     assert codes == [2] and "was made with shards" in error
 
 

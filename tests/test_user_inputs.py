@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mscgan.errors import UserError
-from mscgan.inputs import read_image, read_pose
+from mscgan.user_inputs import read_image, read_pose
 
 HEIGHT, WIDTH = 64, 32
 POINTS = [[float(1 + i), float(2 + 3 * i)] for i in range(17)] + [[-1, -1]]

@@ -1,7 +1,7 @@
 """`python -m mscgan.train` as one rank of a test: it notes its pairs, and a signal may strike it at a known place.
 
-Environment: SEEN, a folder for the notes; STRIKE, "RANK SIGNAL IMAGES": that rank (or "all") gets the signal when it
-has fetched the batch that ends at IMAGES pairs.
+Environment: SEEN, a folder for the notes; STRIKE, "RANK SIGNAL PAIRS": that rank (or "all") gets the signal when it
+has fetched the batch that ends at PAIRS pairs.
 """
 
 import gc
@@ -22,8 +22,8 @@ class NotingLoader(Loader):
         notes = Path(os.environ["SEEN"]) / f"{os.getpid()}.txt"
         with notes.open("a") as file:
             file.writelines(f"{pair}\n" for pair in batch.pair.tolist())
-        struck, name, images = os.environ.get("STRIKE", "none SIGKILL 0").split()
-        if struck in (os.environ.get("RANK", "0"), "all") and self.position == int(images):
+        struck, name, pairs = os.environ.get("STRIKE", "none SIGKILL 0").split()
+        if struck in (os.environ.get("RANK", "0"), "all") and self.position == int(pairs):
             os.kill(os.getpid(), getattr(signal, name))
         return batch
 

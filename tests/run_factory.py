@@ -1,0 +1,25 @@
+"""Writes the folder of a small run that was never trained, for tests of what reads a run."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from mscgan import config as configuration
+from mscgan.models import FAMILIES
+from tests.shard_factory import write_shards
+
+
+def write_run(folder: Path, persons: int, views: int, family: str = "mscgan") -> Path:
+    """folder/run with config.yaml and generator.safetensors, of the demo's size and narrow; folder/shards beside it."""
+    run = folder / "run"
+    run.mkdir()
+    shards = write_shards(folder / "shards", persons, views)
+    config = configuration.load("demo", [f"family={family}", f"{family}.base=8", f"data.root={shards}", f"run={run}"])
+    configuration.save(config, run / "config.yaml")
+    torch.manual_seed(3)
+    networks = FAMILIES[family].build(config.options(), config.data.height, config.data.width)
+    weights = networks.state_dict()
+    made = tuple(f"{name}." for name in FAMILIES[family].MAKES)
+    save_file({name: weights[name] for name in weights if name.startswith(made)}, run / "generator.safetensors")
+    return run
