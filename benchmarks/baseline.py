@@ -14,11 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mscgan import losses, pose
-from mscgan.config import Config
-from mscgan.data.loader import Batch
-from mscgan.layers import SLOPE, Layer
-from mscgan.networks import Discriminators, Generators
+from mscgan import pose
+from mscgan.config import SCALES, Config
+from mscgan.data.batch import Batch
+from mscgan.errors import UserError
+from mscgan.layers.convolution import SLOPE, Layer
+from mscgan.losses import as_fake, as_real
+from mscgan.models import FAMILIES
 
 ACTS = {
     "relu": lambda: nn.ReLU(inplace=True),
@@ -33,7 +35,8 @@ class PlainLayer(nn.Module):
     def __init__(self, layer: Layer):
         super().__init__()
         conv, kernel, self.norm = layer.conv, layer.conv.weight.shape[1], None
-        given = (conv.channels_in, conv.channels_out, kernel, conv.stride, 1)
+        assert conv.before == conv.after, "torch's convolutions pad all sides alike"
+        given = (conv.channels_in, conv.channels_out, kernel, conv.stride, conv.before)
         if conv.up:
             self.conv = nn.ConvTranspose2d(*given, output_padding=4 - kernel)
         else:
@@ -53,7 +56,7 @@ class PlainLayer(nn.Module):
 
 
 def plain(network: nn.Module) -> nn.Module:
-    """A copy of a network of mscgan.networks with a PlainLayer for every Layer: same weights, same result."""
+    """A copy of a network with a PlainLayer for every Layer: same weights, same result."""
     network = copy.deepcopy(network)
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
@@ -96,14 +99,17 @@ def masked_l1(y_hat: Tensor, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class PlainStep:
-    """One step of a stage (I, II or joint) on a batch: float32 NCHW by default.
+    """One step of MsCGAN in a stage (I, II or joint) on a batch: float32 NCHW by default.
 
     Args:
         compiled: torch.compile of each network, and Adam fused.
         bf16: bfloat16 autocast.
-        forwards: generator forwards in an adversarial step; 1 shares one between both updates, as mscgan.train does.
+        forwards: generator forwards in an adversarial step; 1 shares one between both updates, as ours does.
         channels_last: weights and images.
         ddp: each network in DistributedDataParallel, where there are several ranks.
+
+    Raises:
+        UserError: another family, scales that leave a larger one out, or another pool.
     """
 
     def __init__(
@@ -117,12 +123,17 @@ class PlainStep:
         channels_last: bool = False,
         ddp: bool = False,
     ):
-        data, model, train = config.data, config.model, config.train
+        data, options, train = config.data, config.mscgan, config.train
+        first_scales = tuple(options.scales) == SCALES[: len(options.scales)]
+        if config.family != "mscgan" or not first_scales or options.pool != "mean2":
+            raise UserError(
+                "the plain and compiled ways of a step know family=mscgan alone, with mscgan.scales [1], [1,2] or "
+                "[1,2,4] and mscgan.pool=mean2; give --ways without them"
+            )
         self.config, self.stage, self.device, self.bf16, self.forwards = config, stage, device, bf16, forwards
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         torch.manual_seed(train.seed)
-        G = Generators(data.height, data.width, model.base)
-        D = Discriminators(data.height, data.width, model.base, model.discriminators)
+        G, D = FAMILIES["mscgan"].build(options, data.height, data.width).children()
         G1, G2, D = (plain(network) for network in (G.G1, G.G2, D))  # last, as it draws random numbers
         self.G1, self.G2, self.D = (network.to(device, memory_format=self.layout) for network in (G1, G2, D))
         trained = {"I": [self.G1], "II": [self.G2, self.D], "joint": [self.G1, self.G2, self.D]}[stage]
@@ -140,7 +151,7 @@ class PlainStep:
 
     def __call__(self, batch: Batch) -> Tensor:
         """Runs the step. Returns the generators' loss, not read, so that nothing waits for the device."""
-        data, loss = self.config.data, self.config.loss
+        data, options = self.config.data, self.config.mscgan
         flipped = pose.flip(batch.y_keypoints, data.width)
         keypoints = torch.where(batch.flip[:, None, None], flipped, batch.y_keypoints)
         given = condition(batch.x, keypoints, batch.flip, data).contiguous(memory_format=self.layout)
@@ -150,9 +161,9 @@ class PlainStep:
             with self._autocast():
                 y1 = self.G1(given)
             L1, bg = masked_l1(y1, y, mask)
-            return self._update_G(L1 + loss.lambda_bg_1 * bg)
+            return self._update_G(L1 + options.lambda_bg_1 * bg)
 
-        x, scales = given[:, :3], self.config.model.discriminators
+        x, scales = given[:, :3], len(options.scales)
         with torch.set_grad_enabled(self.forwards == 1), self._autocast():
             y1, y_hat = self._generate(given)
             x, y = x.to(y_hat.dtype), y.to(y_hat.dtype)
@@ -160,8 +171,9 @@ class PlainStep:
         self.D_optimizer.zero_grad()
         with self._autocast():
             real_logits, fake_logits = self.D(reals, [fake.detach() for fake in fakes])
-        lambda_D = loss.lambda_D or losses.equal_shares(scales)
-        losses.discriminator(real_logits, fake_logits, lambda_D)[0].backward()
+        lambda_D = options.lambda_D or [1 / scales] * scales
+        weighed = zip(lambda_D, real_logits, fake_logits, strict=True)
+        sum(weight * (as_real(real) + as_fake(fake)) for weight, real, fake in weighed).backward()
         self.D_optimizer.step()
 
         self.D.requires_grad_(False)
@@ -171,13 +183,11 @@ class PlainStep:
                 _, fakes = pyramid(x, y, y_hat, scales)
             (fake_logits,) = getattr(self.D, "module", self.D)(fakes)
         L1, bg = masked_l1(y_hat, y, mask)
-        adversarial = sum(
-            w * F.softplus(-logits.float()).mean() for w, logits in zip(lambda_D, fake_logits, strict=True)
-        )
-        total = loss.lambda_L1_2 * L1 + loss.lambda_bg_2 * bg + adversarial
+        adversarial = sum(weight * as_real(fake) for weight, fake in zip(lambda_D, fake_logits, strict=True))
+        total = options.lambda_L1_2 * L1 + options.lambda_bg_2 * bg + adversarial
         if self.stage == "joint":
             L1, bg = masked_l1(y1, y, mask)
-            total = total + L1 + loss.lambda_bg_1 * bg
+            total = total + L1 + options.lambda_bg_1 * bg
         total = self._update_G(total)
         self.D.requires_grad_(True)
         return total

@@ -68,7 +68,7 @@ def _masked_l1_inputs(count, height, width, dtype, device) -> list[Tensor]:
 
 
 def _channels(x: Tensor) -> int:
-    return 8 if x.is_cuda else 6  # as mscgan.train asks for
+    return 8 if x.is_cuda else 6  # as a step asks for
 
 
 def _our_pyramid(x, y, y_hat):
@@ -83,7 +83,7 @@ def _plain_pyramid(x, y, y_hat):
 
 
 def _our_condition(dtype):
-    return lambda *given: [condition(*given, dtype=dtype, channels=24 if given[0].is_cuda else 21)]  # as mscgan.train
+    return lambda *given: [condition(*given, dtype=dtype, channels=24 if given[0].is_cuda else 21)]  # as prepare.py
 
 
 def _plain_condition(dtype):

@@ -46,12 +46,13 @@ def of_section(scaling: dict, trained: dict[str, int], gradient_bytes: int, node
                gigabytes: float) -> dict:  # fmt: skip
     """The projection from the row of 1 rank in a measured section `scaling`.
 
-    trained: parameters of the engines "G" and "D". gradient_bytes: of each number of a gradient as it travels, 2 or 4.
+    trained: parameters of the engines, by name; all but D go backward in the phase "G backward".
+    gradient_bytes: of each number of a gradient as it travels, 2 or 4.
     gigabytes: the network's bus bandwidth, GB/s.
     """
     row = next(row for row in scaling["rows"] if row["kind"] == "weak" and row["ranks"] == 1)
     phases = row["phases_ms"]
-    backward = {"G": phases.get("G backward", 0.0) / 1000, "D": phases.get("D", 0.0) / 1000}
+    backward = {name: phases.get("D" if name == "D" else "G backward", 0.0) / 1000 for name in trained}
     exchanges = [Exchange(gradient_bytes * count, backward[name]) for name, count in trained.items()]
     seconds = row["metrics"]["step_ms"]["median"] / 1000
     return {

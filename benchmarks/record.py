@@ -2,7 +2,7 @@
 
     OUT/20260102T030405-1a2b3c/record.json, report.md, scaling.png, phases.png, roofline.png
 
-    {"schema_version": "1.0", "run_id", "status", "identity", "system", "started", "ended", "arguments", "seed",
+    {"schema_version": "1.1", "run_id", "status", "identity", "system", "started", "ended", "arguments", "seed",
      "sections": {"data" | "ops" | "step" | "scaling" | "checkpoint":
         {"status": "ok" | "incomplete" | "failed", "seconds", "error", "workload": {...}, "method": {...},
          "rows": [...], ...}},
@@ -23,9 +23,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import facts
+from mscgan import files
 from mscgan.errors import UserError
 
-SCHEMA = "1.0"
+SCHEMA = "1.1"
 
 
 def new(arguments: dict, seed: int) -> dict:
@@ -76,9 +77,7 @@ def write(record: dict, folder: Path) -> Path:
     """Writes record.json in a single move: a reader finds the old record or the new."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "record.json"
-    temporary = folder / ".record.json.tmp"
-    temporary.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(temporary, path)
+    files.write(path, json.dumps(record, indent=1) + "\n")
     return path
 
 

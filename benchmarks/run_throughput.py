@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch  # noqa: E402
 
 from benchmarks import checkpoint, compare, cost, data, ops, plots, projection, record, report, scaling, step  # noqa: E402
-from mscgan import dist  # noqa: E402
-from mscgan.config import load  # noqa: E402
+from mscgan import costs, dist  # noqa: E402
+from mscgan.config import STAGES, load  # noqa: E402
 from mscgan.errors import UserError, run  # noqa: E402
 
 SECTIONS = ("data", "ops", "step", "scaling", "checkpoint")
@@ -73,7 +73,7 @@ def _step(a, ranks) -> dict:
     for preset in a.configs:
         for precision in a.precisions:
             config = load(preset, [f"train.precision={precision}", *a.set])
-            for stage in a.stages:
+            for stage in _stages(a, config):
                 batch = a.batch or _batch(config, on_gpu)
                 seconds = a.energy_seconds if on_gpu else 0.0
                 # The plain ways have a precision of their own: they are measured once.
@@ -93,8 +93,8 @@ def _step(a, ranks) -> dict:
             "timer": "CUDA events within a step, wall clock a round" if on_gpu else "wall clock",
             "sync": "at the ends of a round",
         },
-        "definition": "pairs_per_second: global batch / wall time of a step; TFLOP/s by the formula of each row, the "
-        "generator counted once a step also where it runs twice",
+        "definition": "pairs_per_second: global batch / wall time of a step; TFLOP/s by the GFLOP a pair that each "
+        "row holds, the generator counted once a step also where it runs twice",
         "matrix_teraflops": matrix / 1e12,
         "rows": rows,
         "failures": failures,
@@ -106,9 +106,8 @@ def _scaling(a, ranks) -> dict:
     config = load(a.configs[-1], [f"train.precision={a.precisions[0]}", *a.set])
     batch = a.batch or _batch(config, on_gpu)
     rounds, steps = (3, 2) if a.quick else (10, 5)
-    return scaling.measure(
-        ranks, a.out, config, a.stages[-1], a.scaling_way, batch, a.rounds or rounds, a.steps or steps, a.ranks
-    )
+    rounds, steps, stage = a.rounds or rounds, a.steps or steps, _stages(a, config)[-1]
+    return scaling.measure(ranks, a.out, config, stage, a.scaling_way, batch, rounds, steps, a.ranks)
 
 
 def _checkpoint(a, ranks) -> dict:
@@ -122,11 +121,19 @@ MEASURE = {"data": _data, "ops": _ops, "step": _step, "scaling": _scaling, "chec
 
 def _project(a, section: dict) -> dict:
     config = load(a.configs[-1], a.set)
-    trained = cost.trained_parameters(cost.networks(config).parameters, a.stages[-1])
+    trained = costs.trained_parameters(config, _stages(a, config)[-1])
     travels = (
         4 if a.scaling_way == "ddp" or a.precisions[0] == "fp32" else 2
     )  # DDP reduces float32, ours with ZeRO 16 bits
     return projection.of_section(section, trained, travels, a.nodes, a.gpus_per_node, a.network)
+
+
+def _stages(a, config) -> list[str]:
+    """Those asked for that the family has."""
+    stages = [stage for stage in a.stages if stage in STAGES[config.family]]
+    if not stages:
+        raise UserError(f"family={config.family} has none of --stages {' '.join(a.stages)}")
+    return stages
 
 
 def _batch(config, on_gpu: bool) -> int:

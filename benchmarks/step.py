@@ -1,4 +1,4 @@
-"""A training step as mscgan.train does it, beside what users would run otherwise, in turn on the same device.
+"""A training step as mscgan/train.py does it, beside what users would run otherwise, in turn on the same device.
 
 Ways of doing the step, by name:
     ddp, zero0 ... zero3     this project's, with that backend; "+compile" sets train.compile,
@@ -26,12 +26,14 @@ from benchmarks.baseline import PlainStep
 from benchmarks.energy import Energy
 from benchmarks.shards_cache import shards as cached_shards
 from benchmarks.timing import Laps, halving, interleave, rate, summary, synchronize, together
+from mscgan import costs
 from mscgan.config import Config
-from mscgan.data.loader import Batch, Loader
+from mscgan.data.batch import Batch
+from mscgan.data.loader import Loader
 from mscgan.dist import Ranks
 from mscgan.errors import UserError
-from mscgan.stages import Networks
-from mscgan.train import DTYPES, prepare, step_adversarial, step_I
+from mscgan.prepare import prepare
+from mscgan.state import State
 
 PLAIN = {
     "plain": {},
@@ -47,23 +49,26 @@ PHASES = ("data wait", "prepare", "G forward", "D", "G backward", "optimizer", "
 
 
 class Timed:
-    """An engine whose calls note in `laps` the phase that they end; everything else is the engine's own."""
+    """An engine whose calls note in `laps` the phase that they end; everything else is the engine's own.
 
-    def __init__(self, engine, name: str, laps: Laps):
-        self._engine, self._name, self._laps = engine, name, laps
+    makes: whether it trains what makes images, G in the phases' names; the others are D.
+    """
+
+    def __init__(self, engine, makes: bool, laps: Laps):
+        self._engine, self._makes, self._laps = engine, makes, laps
 
     def __getattr__(self, name: str):
         return getattr(self._engine, name)
 
     def __call__(self, *args):
         result = self._engine(*args)
-        self._laps.lap("G forward" if self._name == "G" else "D")
+        self._laps.lap("G forward" if self._makes else "D")
         return result
 
     def backward(self, loss) -> None:
         self._engine.backward(loss)
         # This lap includes what came since the last: the losses, and in G's case D's forward.
-        self._laps.lap("G backward" if self._name == "G" else "D")
+        self._laps.lap("G backward" if self._makes else "D")
 
     def step(self) -> None:
         self._engine.step()
@@ -90,22 +95,25 @@ def random_batch(config: Config, batch: int, device: torch.device, seed: int) ->
 def our_step(
     config: Config, stage: str, batch: int, ranks: Ranks, laps: Laps, batches: Callable[[], Batch]
 ) -> Callable:
-    """One step of mscgan.train's loop as a function that returns its loss terms."""
-    networks = Networks(config, ranks.device, batch)
-    networks.enter(stage)
-    networks.G = Timed(networks.G, "G", laps)
-    networks.D = networks.D and Timed(networks.D, "D", laps)
-    update = step_I if stage == "I" else step_adversarial
+    """One step of the loop of mscgan/train.py as a function that returns its loss terms."""
+    state = State(config, ranks.device, batch)
+    state.enter(stage)
+    made = {module for name in state.family.MAKES for module in state.networks[name].modules()}
+    state.engines = {name: Timed(engine, engine.module in made, laps) for name, engine in state.engines.items()}
+    drawn: list[str] = []
 
     def step() -> dict:
+        nonlocal drawn
         laps.lap("")
         given = batches()
         laps.lap("data wait")
-        inputs = prepare(given, config.data, DTYPES[config.train.precision])
+        inputs = prepare(given, config.data, config.train.precision)
+        for name in drawn:  # what the last step asked for; left to this one, it would count as another phase
+            getattr(inputs, name)
         laps.lap("prepare")
-        networks.begin()
-        terms = update(networks, [inputs], config)
-        networks.follow(batch * ranks.world)
+        terms = state.step([inputs])
+        drawn = list(vars(inputs))
+        state.follow(batch * ranks.world)
         laps.lap("EMA")
         return terms
 
@@ -219,6 +227,14 @@ def measure(
     others would wait for the rank that failed.
     """
 
+    counted = {
+        "gflop_per_pair": costs.step_gflop(config, stage),
+        "counted": "torch.utils.flop_counter over one step",
+        "parameters": {
+            name: sum(layer.parameters for layer in layers) for name, layers in costs.layers(config).items()
+        },
+    }
+
     def at(batch: int) -> dict:
         runs, broken = [], []
         try:
@@ -238,7 +254,8 @@ def measure(
                 run.energy(energy_seconds) if energy_seconds and run.way != "loader" else (None, 0) for run in runs
             ]
             rows = [
-                _row(run, config, stage, batch, energy, matrix_rate) for run, energy in zip(runs, energies, strict=True)
+                _row(run, config, stage, batch, energy, matrix_rate, counted)
+                for run, energy in zip(runs, energies, strict=True)
             ]
             return {"rows": rows, "failures": broken}
         finally:
@@ -252,16 +269,16 @@ def measure(
     return found | {"failures": halvings + found["failures"]}
 
 
-def _row(run: Run, config: Config, stage: str, batch: int, energy: tuple, matrix_rate: float | None) -> dict:
-    ranks, size = run.ranks, f"{config.data.height}x{config.data.width}"
-    counted = cost.networks(config)
-    gflop = cost.gflop_a_pair(counted.gflop, stage)
+def _row(
+    run: Run, config: Config, stage: str, batch: int, energy: tuple, matrix_rate: float | None, counted: dict
+) -> dict:
+    ranks, size, base = run.ranks, f"{config.data.height}x{config.data.width}", config.options().base
     precision = config.train.precision
     if run.way in PLAIN:
         precision = "bf16" if PLAIN[run.way].get("bf16") and ranks.device.type == "cuda" else "fp32"
     pairs = batch * ranks.world
     speed = rate(run.wall, pairs)
-    teraflops = speed["median"] * gflop / 1000 / ranks.world
+    teraflops = speed["median"] * counted["gflop_per_pair"] / 1000 / ranks.world
     peak = cost.peak(ranks.device)
     times = summary([step["step"] for step in run.steps])
     phases = {}
@@ -280,14 +297,12 @@ def _row(run: Run, config: Config, stage: str, batch: int, energy: tuple, matrix
     used, steps = energy
     metrics["joules_per_pair"] = used["joules"] / (steps * batch) if used else None
     return {
-        "key": f"{stage} {size} base {config.model.base} {precision} {run.way} batch {batch}",
-        "stage": stage, "size": size, "base": config.model.base, "precision": precision, "way": run.way,
+        "key": f"{stage} {size} base {base} {precision} {run.way} batch {batch}",
+        "stage": stage, "size": size, "base": base, "precision": precision, "way": run.way,
         "batch": batch, "global_batch": pairs, "ranks": ranks.world,
         "data": "loader" if run.way == "loader" else "on the device",
-        "gflop_per_pair": gflop, "formula": cost.FORMULA[stage],
-        "parameters": counted.parameters,
         "finite": all(bool(torch.isfinite(value).all()) for value in run.terms.values()),
         "metrics": metrics,
         "phases_ms": {name: 1000 * seconds for name, seconds in phases.items()},
         "energy": used,
-    }  # fmt: skip
+    } | counted  # fmt: skip

@@ -7,12 +7,14 @@ from benchmarks import baseline, ops, step
 from benchmarks.timing import Laps
 from mscgan import dist
 from mscgan.config import load
-from mscgan.networks import Discriminators, Generators
-from mscgan.train import prepare, step_adversarial, step_I
+from mscgan.errors import UserError
+from mscgan.models import FAMILIES
+from mscgan.models.mscgan import Discriminators, Generators
+from mscgan.prepare import prepare
 
-CONFIG = load(
-    "demo", "model.base=8 train.backend=ddp data.height=32 data.width=16 loss.lambda_D=[0.7,0.3]".split()
-)
+SMALL = "train.backend=ddp data.height=32 data.width=16".split()
+CONFIG = load("demo", [*SMALL, "mscgan.base=8", "mscgan.lambda_D=[0.7,0.3]"])
+PG2 = load("demo", [*SMALL, "family=pg2", "pg2.base=8"])
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def ordinary(weights: list[torch.Tensor]) -> list[torch.Tensor]:
 
 def test_plain_networks_give_the_result_and_the_gradients_of_ours():
     torch.manual_seed(0)
-    G, D = Generators(32, 16, 8), Discriminators(32, 16, 8, 2)
+    G, D = Generators(32, 16, 8), Discriminators(32, 16, 8)
     given = torch.randn(3, 21, 32, 16)
     pairs = [torch.randn(3, 6, 32, 16), torch.randn(3, 6, 16, 8)]
     for ours, inputs in ((G, [given]), (D, [pairs])):
@@ -71,17 +73,17 @@ def test_the_eager_version_of_an_op_gives_its_result_and_gradients(name):
 def test_a_plain_step_moves_the_weights_as_a_step_of_training_does(ranks, stage, forwards):
     batch = step.random_batch(CONFIG, 4, ranks.device, 0)
     plain = baseline.PlainStep(CONFIG, stage, ranks.device, forwards=forwards)
-    networks = step.Networks(CONFIG, ranks.device, 4)
+    state = step.State(CONFIG, ranks.device, 4)
+    G, D = state.networks["G"], state.networks["D"]
     for name, weight in plain.D.state_dict().items():
-        assert torch.equal(*ordinary([networks.discriminators.state_dict()[name]]), weight), name
+        assert torch.equal(*ordinary([D.state_dict()[name]]), weight), name
     plain(batch)
-    networks.enter(stage)
-    start = {name: weight.clone() for name, weight in networks.generators.state_dict().items()}
-    update = step_I if stage == "I" else step_adversarial
-    update(networks, [prepare(batch, CONFIG.data, torch.float32)], CONFIG)
+    state.enter(stage)
+    start = {name: weight.clone() for name, weight in G.state_dict().items()}
+    state.step([prepare(batch, CONFIG.data)])
     theirs = {f"{name}.{key}": w for name in ("G1", "G2") for key, w in getattr(plain, name).state_dict().items()}
     lr = CONFIG.train.lr
-    weights = networks.generators.state_dict()
+    weights = G.state_dict()
     for name, weight, before in zip(weights, *map(ordinary, (weights.values(), start.values())), strict=True):
         # Adam's first step is lr * sign(gradient): where a gradient is all but 0 rounding decides its sign.
         differs = (weight - theirs[name]).abs() > 0.1 * lr
@@ -102,10 +104,24 @@ def test_a_way_that_fails_leaves_the_others_measured(ranks, tmp_path, monkeypatc
     assert found["failures"] == [{"way": "zero1", "error": "RuntimeError: no such library"}]
 
 
-def test_the_laps_of_a_step_add_up_to_it_and_have_its_phases(ranks):
+@pytest.mark.parametrize(
+    ("config", "way"), [(PG2, "plain"), (load("demo", ["mscgan.scales=[2]"]), "compiled")], ids=["pg2", "scales"]
+)
+def test_what_the_plain_step_does_not_compute_is_refused(ranks, tmp_path, config, way):
+    with pytest.raises(UserError, match="give --ways without them"):
+        step.build(way, config, "II", 2, ranks, Laps(ranks.device), tmp_path, 1)
+
+
+def test_a_network_whose_convolutions_pad_lopsidedly_has_no_plain_copy():
+    with pytest.raises(AssertionError, match="pad all sides alike"):
+        baseline.plain(FAMILIES["pg2"].build(PG2.pg2, 32, 16))
+
+
+@pytest.mark.parametrize(("config", "stage"), [(CONFIG, "joint"), (PG2, "II")], ids=["mscgan", "pg2"])
+def test_the_laps_of_a_step_add_up_to_it_and_have_its_phases(ranks, config, stage):
     laps = Laps(ranks.device)
-    batch = step.random_batch(CONFIG, 2, ranks.device, 0)
-    run_step = step.our_step(CONFIG, "joint", 2, ranks, laps, lambda: batch)
+    batch = step.random_batch(config, 2, ranks.device, 0)
+    run_step = step.our_step(config, stage, 2, ranks, laps, lambda: batch)
     run_step()
     run_step()
     found = laps.seconds()

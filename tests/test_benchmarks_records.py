@@ -202,7 +202,7 @@ def test_a_run_leaves_a_record_a_report_and_plots(tmp_path):
     ]
     command += [
         "--set",
-        "model.base=8",
+        "mscgan.base=8",
         "data.height=32",
         "data.width=16",
         "--batch",
@@ -223,6 +223,7 @@ def test_a_run_leaves_a_record_a_report_and_plots(tmp_path):
     assert set(ours["phases_ms"]) >= {"D", "G forward", "G backward", "optimizer"}
     # pairs/s, GFLOP a pair and TFLOP/s of a device are one another's products
     rate = ours["metrics"]["pairs_per_second"]["median"]
+    assert ours["counted"] == "torch.utils.flop_counter over one step"
     assert ours["metrics"]["teraflops"] == pytest.approx(rate * ours["gflop_per_pair"] / 1000)
     text = (path.parent / "report.md").read_text()
     assert "these are figures of a CPU" in text or found["system"]["gpus"]
