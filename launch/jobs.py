@@ -122,7 +122,7 @@ def _list(everything: bool) -> int:
     for plan in plans:
         for index, state in enumerate(task_states(plan, known)):
             checkpoint = runs.newest_checkpoint(plan.works[index].run)
-            seen = f"{int(checkpoint[7:]):,}" if checkpoint else ""
+            seen = f"{int(checkpoint[6:]):,}" if checkpoint else ""
             print(f"{_label(plan, index):<14} {state:<12} {plan.kind:<10} {seen:>10}  {_short(plan.works[index].run)}")
     return 0
 

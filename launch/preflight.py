@@ -70,7 +70,7 @@ def check_run_folder(folder: Path) -> None:
         free = shutil.disk_usage(folder).free
     except OSError as error:
         raise UserError(f"cannot write into {folder} ({error.strerror})") from error
-    checkpoints = (folder / "checkpoints").glob("images-*")
+    checkpoints = (folder / "checkpoints").glob("pairs-*")
     sizes = [sum(file.stat().st_size for file in checkpoint.iterdir()) for checkpoint in checkpoints]
     needed = max([RUN_BYTES, *sizes])
     if free < needed:

@@ -119,9 +119,9 @@ def _known(cls: type, values: dict) -> dict:
 
 
 def newest_checkpoint(run: Path | str) -> str:
-    """Name of the newest checkpoint, images-000012345, or an empty string. Checkpoints appear complete, by a rename."""
-    names = [folder.name for folder in Path(run).glob("checkpoints/images-*") if folder.name[7:].isdigit()]
-    return max(names, key=lambda name: int(name[7:]), default="")
+    """Name of the newest checkpoint, pairs-000012345, or an empty string. Checkpoints appear complete, by a rename."""
+    names = [folder.name for folder in Path(run).glob("checkpoints/pairs-*") if folder.name[6:].isdigit()]
+    return max(names, key=lambda name: int(name[6:]), default="")
 
 
 def note(run: Path | str, **values) -> None:

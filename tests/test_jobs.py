@@ -51,7 +51,7 @@ def test_a_finished_run_here_is_listed_shown_and_logged(checkout):
     line = checkout.run("jobs.py", "list")[1].splitlines()[1].split()
     assert line[0].startswith("local-") and line[1:] == ["COMPLETED", "train", "8", "runs/a"]
     shown = checkout.run("jobs.py", "show", "runs/a")[1]
-    assert "end: done  images-8" in shown and "start on this machine  no checkpoint" in shown
+    assert "end: done  pairs-8" in shown and "start on this machine  no checkpoint" in shown
     assert "rank 0 of 2 begins" in checkout.run("jobs.py", "logs", line[0].removeprefix("local-"))[1]
     assert "rank 1 of 2 begins" in checkout.run("jobs.py", "logs", "--rank=1", "runs/a")[1]
     code, output = checkout.run("jobs.py", "logs", "--rank=5", "runs/a")
@@ -61,7 +61,7 @@ def test_a_finished_run_here_is_listed_shown_and_logged(checkout):
 @pytest.mark.parametrize("launcher_lives", [True, False])
 def test_cancelling_a_run_here_ends_its_tasks_too(checkout, launcher_lives):
     process = checkout.start("submit.py", "--config", "demo", "run=runs/a", STEP="0.3")
-    checkout.wait_for("runs/a/checkpoints/images-2")
+    checkout.wait_for("runs/a/checkpoints/pairs-2")
     folder = checkout.wait_for("runs/a/launch-*/ranks/0-0")
     if not launcher_lives:
         process.kill()
@@ -78,7 +78,7 @@ def test_cancelling_a_run_here_ends_its_tasks_too(checkout, launcher_lives):
 
 def test_the_tasks_of_a_launcher_that_was_killed_with_its_controller_save_and_end(checkout):
     process = checkout.start("submit.py", "--config", "demo", "run=runs/a", STEP="0.3")
-    checkout.wait_for("runs/a/checkpoints/images-2")
+    checkout.wait_for("runs/a/checkpoints/pairs-2")
     folder = checkout.wait_for("runs/a/launch-*/ranks/0-0")
     os.killpg(process.pid, signal.SIGKILL)  # launcher, controller and tasks; the programs have groups of their own
     process.communicate()

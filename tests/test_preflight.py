@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import sys
 import threading
 from collections import namedtuple
@@ -118,6 +119,11 @@ def test_the_run_folder_must_have_room_for_a_checkpoint(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: usage(0, 0, preflight.RUN_BYTES - 1))
     with pytest.raises(UserError, match="GB free, a checkpoint needs"):
+        preflight.check_run_folder(tmp_path)
+    (tmp_path / "checkpoints/pairs-8").mkdir(parents=True)
+    (tmp_path / "checkpoints/pairs-8/state").touch()
+    os.truncate(tmp_path / "checkpoints/pairs-8/state", 3 * preflight.RUN_BYTES)
+    with pytest.raises(UserError, match="a checkpoint needs 3.22"):
         preflight.check_run_folder(tmp_path)
 
 
