@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import facts
+from mscgan import files
 from mscgan.errors import UserError
 
 SCHEMA = "1.0"
@@ -73,12 +74,10 @@ def finish(record: dict) -> bool:
 
 
 def write(record: dict, folder: Path) -> Path:
-    """Writes record.json in a single move: a reader finds the old record or the new."""
+    """Writes the folder's record.json."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "record.json"
-    temporary = folder / ".record.json.tmp"
-    temporary.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(temporary, path)
+    files.write(path, json.dumps(record, indent=1) + "\n")
     return path
 
 

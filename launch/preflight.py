@@ -22,6 +22,7 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from launch import stage_in  # noqa: E402
+from mscgan import files  # noqa: E402
 from mscgan.errors import UserError, run  # noqa: E402
 
 FINE, UNCLEAR, USER, BAD_NODE = 0, 1, 2, 87
@@ -141,9 +142,7 @@ def write_bad_nodes(run: Path, bad: dict[str, list[str]]) -> None:
     for node, reasons in bad.items():
         file = run / "bad_nodes" / f"{node}.json"
         file.parent.mkdir(exist_ok=True)
-        temporary = file.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"node": node, "time": time.time(), "reasons": reasons}) + "\n")
-        temporary.rename(file)
+        files.write(file, json.dumps({"node": node, "time": time.time(), "reasons": reasons}) + "\n")
 
 
 def preflight(options: argparse.Namespace) -> int:

@@ -21,6 +21,7 @@ import time
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from mscgan import files
 from mscgan.errors import UserError
 
 # These paths are written into sbatch scripts. A % would be a pattern of SLURM's.
@@ -96,7 +97,7 @@ def private_folder(path: Path) -> Path:
 
 
 def write_plan(plan: Plan) -> None:
-    (Path(plan.folder) / "launch.json").write_text(json.dumps(asdict(plan), indent=1))
+    files.write(Path(plan.folder) / "launch.json", json.dumps(asdict(plan), indent=1))
 
 
 def read_plan(folder: Path | str) -> Plan:
@@ -148,12 +149,8 @@ def ranks_folder(plan: Plan, index: int, attempt: int) -> Path:
 
 
 def write_rank(folder: Path, rank: int, **values) -> None:
-    """Writes a rank's record by a rename, so that nobody reads half of it."""
-    file = folder / f"rank-{rank:05d}.json"
     folder.mkdir(parents=True, exist_ok=True)
-    new = file.with_suffix(".new")
-    new.write_text(json.dumps(values))
-    new.replace(file)
+    files.write(folder / f"rank-{rank:05d}.json", json.dumps(values))
 
 
 def read_ranks(folder: Path) -> dict[int, dict]:
@@ -196,7 +193,7 @@ def registered() -> list[Path]:
 
 
 def write_job(folder: Path | str, **values) -> None:
-    (Path(folder) / "job.json").write_text(json.dumps(values))
+    files.write(Path(folder) / "job.json", json.dumps(values))
 
 
 def read_job(folder: Path | str) -> dict:
