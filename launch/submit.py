@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from omegaconf import OmegaConf  # noqa: E402
 
-from launch import batch, options, runs, slurm, snapshot  # noqa: E402
+from launch import options, runs, sbatch, slurm, snapshot  # noqa: E402
 from mscgan import config as configuration  # noqa: E402
 from mscgan.errors import UserError, run  # noqa: E402
 
@@ -54,14 +54,14 @@ def main() -> int:
         return _prepare_here(plan, ones)
     _check_free(plan)
     if on_slurm:
-        batch.check(plan)
+        sbatch.check(plan)
         _check_training(plan, ones)
     _prepare(plan, ones)
     return _on_slurm(plan, given.follow) if on_slurm else _here(plan)
 
 
 def _on_slurm(plan: runs.Plan, follow: bool) -> int:
-    job = batch.submit(plan)
+    job = sbatch.submit(plan)
     one = len(plan.works) == 1
     print(f"job {job}: {plan.works[0].run if one else f'{len(plan.works)} runs in {Path(plan.folder).parent}'}")
     if follow:
@@ -192,7 +192,7 @@ def _dry_run(plan: runs.Plan, ones: list[One]) -> int:
     """Prints a script that sbatch accepts, with the configuration as comments after it. Makes no folder."""
     if plan.settings["gpus_per_node"] == "auto" and not plan.gpus:
         print("note: no SLURM here that could say how many GPUs a node has; give --gpus-per-node N", file=sys.stderr)
-    print(batch.script(plan))
+    print(sbatch.script(plan))
     for one in ones:
         print(f"\n# the configuration of {one.folder}")
         if one.config:
