@@ -136,7 +136,7 @@ def main() -> int:
     print(f"job {job}: {verdict.reason}", flush=True)
     if not verdict.again:
         return verdict.code
-    return 0 if slurm.run_again(job, slurm.bad_nodes(plan, index)) else verdict.code
+    return 0 if slurm.run_again(job, runs.bad_nodes(plan, index)) else verdict.code
 
 
 if __name__ == "__main__":

@@ -2,13 +2,12 @@
 
 The first rank of each node looks at its GPUs, disks and shards; then all meet at MASTER_ADDR and MASTER_PORT, compare
 clocks and add up a tensor over all ranks. The port is not the training's: a quick rank would find this store there.
-Exit codes: 0 fine; 87 a bad node, named with its reasons in RUN/bad_nodes/NODE.json; 2 something that is wrong on all
+Exit codes: 0 fine; 87 a bad node, named with its reasons in RUN/bad_nodes; 2 something that is wrong on all
 nodes alike and so is the user's to mend; 1 the ranks do not get through to each other and no node can be blamed.
 """
 
 import argparse
 import hashlib
-import json
 import os
 import shutil
 import socket
@@ -21,8 +20,7 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from launch import stage_in  # noqa: E402
-from mscgan import files  # noqa: E402
+from launch import runs, stage_in  # noqa: E402
 from mscgan.errors import UserError, run  # noqa: E402
 
 FINE, UNCLEAR, USER, BAD_NODE = 0, 1, 2, 87
@@ -137,14 +135,6 @@ def node_names() -> list[str]:
     return SlurmJobEnvironment().hostnames if "SLURM_JOB_NODELIST" in os.environ else []
 
 
-def write_bad_nodes(run: Path, bad: dict[str, list[str]]) -> None:
-    """RUN/bad_nodes/NODE.json for each; an earlier one is replaced."""
-    for node, reasons in bad.items():
-        file = run / "bad_nodes" / f"{node}.json"
-        file.parent.mkdir(exist_ok=True)
-        files.write(file, json.dumps({"node": node, "time": time.time(), "reasons": reasons}) + "\n")
-
-
 def preflight(options: argparse.Namespace) -> int:
     """Runs all checks together with the other ranks and returns the exit code, the same on each.
 
@@ -174,7 +164,7 @@ def preflight(options: argparse.Namespace) -> int:
         meeting.say("left", True)
         return code
     code, bad, line = found.verdict()
-    write_bad_nodes(options.run, bad)
+    runs.write_bad_nodes(options.run, bad)
     meeting.announce("verdict", code)
     meeting.say("left", True)
     meeting.gather("left", LEAVE_SECONDS)  # rank 0 serves the store, so it leaves last

@@ -2,6 +2,7 @@
 
 RUN/                                what training writes: config.yaml, checkpoints/, logs, pictures
 RUN/attempts.jsonl                  a line at each start and end of an attempt
+RUN/bad_nodes/NODE.json             what the preflight last found there: {"node", "time", "reasons": [...]}
 RUN/launch-20260102-030405-ab12cd/  one launch, private (0700)
     launch.json                     the Plan below, complete before anything is queued
     job.json                        the scheduler's job id, or the process that runs it on this machine
@@ -142,6 +143,22 @@ def notes(run: Path | str, launch: str) -> list[dict]:
     except FileNotFoundError:
         return []
     return [line for line in map(json.loads, lines) if line["launch"] == launch]
+
+
+def write_bad_nodes(run: Path, bad: dict[str, list[str]]) -> None:
+    """Writes the nodes down with their reasons."""
+    for node, reasons in bad.items():
+        (run / "bad_nodes").mkdir(exist_ok=True)
+        text = json.dumps({"node": node, "time": time.time(), "reasons": reasons})
+        files.write(run / "bad_nodes" / f"{node}.json", text + "\n")
+
+
+def bad_nodes(plan: Plan, index: int) -> list[str]:
+    """The nodes found bad since this attempt began."""
+    run = plan.works[index].run
+    starts = [note["unix"] for note in notes(run, plan.name) if note["event"] == "start" and note["index"] == index]
+    found = [file for file in Path(run).glob("bad_nodes/*.json") if file.stat().st_mtime >= starts[-1] - 1]
+    return sorted(json.loads(file.read_text())["node"] for file in found)
 
 
 def ranks_folder(plan: Plan, index: int, attempt: int) -> Path:

@@ -242,7 +242,7 @@ def test_only_nodes_found_bad_in_this_attempt_are_excluded(plan):
     os.utime(folder / "old.json", (1, 1))
     attempt.begin(plan, 0, 0, "77")
     (folder / "new.json").write_text(json.dumps({"node": "n2"}))
-    assert slurm.bad_nodes(plan, 0) == ["n2"]
+    assert runs.bad_nodes(plan, 0) == ["n2"]
 
 
 def test_a_rank_is_bound_to_the_cpus_near_its_gpu(tmp_path, monkeypatch):
