@@ -13,9 +13,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from launch import attempt, runs, slurm  # noqa: E402
+from launch import runs, slurm  # noqa: E402
 from launch.follow import SKIP, Tail, exit_code, follow_job, log_file  # noqa: E402
-from mscgan.errors import UserError, run  # noqa: E402
+from mscgan.errors import AGAIN, DONE, UserError, run  # noqa: E402
 
 STOP_SECONDS = 60  # for a run on this machine to save before it is killed
 
@@ -102,7 +102,7 @@ def _ended(end: dict) -> str:
     """A state from a run's last note."""
     if end["outcome"] == "cancelled":
         return "CANCELLED"
-    return {0: "COMPLETED", attempt.AGAIN: "STOPPED"}.get(end["code"], "FAILED")
+    return {DONE: "COMPLETED", AGAIN: "STOPPED"}.get(end["code"], "FAILED")
 
 
 def _started(plan: runs.Plan, index: int) -> bool:

@@ -18,7 +18,7 @@ from submitit.local.local import LocalExecutor, LocalJob
 from launch import attempt, runs
 from launch.follow import SKIP, Tail
 from launch.job import Job
-from mscgan.errors import UserError
+from mscgan.errors import AGAIN, DONE, FAILED, UserError
 
 WITHOUT_GPU = 2  # processes on a machine without GPUs
 POLL_SECONDS = 0.2
@@ -56,7 +56,7 @@ def run_here(plan: runs.Plan, count: int) -> int:
     """Runs every run of the plan on this machine, one after the other, with rank 0's output on the terminal.
 
     Returns:
-        The exit code: the highest of the runs'. 85: stopped by Ctrl-C, TERM or HUP after saving.
+        The exit code: the highest of the runs'. AGAIN: stopped by Ctrl-C, TERM or HUP after saving.
     """
     me = os.getpid()
     runs.write_job(plan.folder, pid=me, start=runs.process_start(me))
@@ -183,7 +183,7 @@ def _failed(ranks: Path) -> bool:
     """Whether a rank ended with a failure, or without having written how it ended."""
     for one in runs.read_ranks(ranks).values():
         ended = runs.process_start(one["pid"]) != one["start"]
-        if one["code"] not in (None, 0, attempt.AGAIN) or (one["code"] is None and ended):
+        if one["code"] not in (None, DONE, AGAIN) or (one["code"] is None and ended):
             return True
     return False
 
@@ -191,8 +191,8 @@ def _failed(ranks: Path) -> bool:
 def _show_failed(plan: runs.Plan, index: int, number: int, tail: Tail) -> None:
     """Shows the end of the log of a rank that failed where rank 0's, already shown, does not say why."""
     codes = {rank: one["code"] for rank, one in runs.read_ranks(runs.ranks_folder(plan, index, number)).items()}
-    failed = [rank for rank, code in codes.items() if code not in (0, attempt.AGAIN)]
-    why = [rank for rank in failed if codes[rank] == attempt.judge(codes, 1)[1]]
+    failed = [rank for rank, code in codes.items() if code not in (DONE, AGAIN)]
+    why = [rank for rank in failed if codes[rank] == attempt.judge(codes, FAILED)[1]]
     if why and 0 not in why:
         log = tail.file.with_name(tail.file.name.replace("_0_log", f"_{why[0]}_log"))
         print(f"rank {why[0]} failed; the end of {log}:")

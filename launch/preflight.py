@@ -2,8 +2,8 @@
 
 The first rank of each node looks at its GPUs, disks and shards; then all meet at MASTER_ADDR and MASTER_PORT, compare
 clocks and add up a tensor over all ranks. The port is not the training's: a quick rank would find this store there.
-Exit codes: 0 fine; 87 a bad node, named with its reasons in RUN/bad_nodes; 2 something that is wrong on all
-nodes alike and so is the user's to mend; 1 the ranks do not get through to each other and no node can be blamed.
+Exit codes: DONE; BAD_NODE, named with its reasons in RUN/bad_nodes; MISTAKE for what is wrong on all nodes alike and so
+is the user's to mend; FAILED where the ranks do not get through to each other and no node can be blamed.
 """
 
 import argparse
@@ -21,9 +21,8 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from launch import runs, stage_in  # noqa: E402
-from mscgan.errors import UserError, run  # noqa: E402
+from mscgan.errors import BAD_NODE, DONE, FAILED, MISTAKE, UserError, run  # noqa: E402
 
-FINE, UNCLEAR, USER, BAD_NODE = 0, 1, 2, 87
 RUN_BYTES = 1 << 30  # least free space in the run folder
 CLOCK_SECONDS = 10.0
 MEET_SECONDS = 180.0  # Python and torch come slowly from a cold shared file system
@@ -118,9 +117,9 @@ def judge(faults: dict[int, list[Fault]]) -> tuple[int, dict[int, list[str]], st
     shared = set.intersection(*({fault.check for fault in of_one} for of_one in faults.values())) - ALWAYS_THE_NODES
     if shared:
         everyones = [fault.reason for fault in next(iter(faults.values())) if fault.check in shared]
-        return USER, {}, "; ".join(dict.fromkeys(everyones))
+        return MISTAKE, {}, "; ".join(dict.fromkeys(everyones))
     bad = {node: [fault.reason for fault in of_one] for node, of_one in faults.items() if of_one}
-    return (BAD_NODE if bad else FINE), bad, ""
+    return (BAD_NODE if bad else DONE), bad, ""
 
 
 def node_name() -> str:
@@ -168,7 +167,7 @@ def preflight(options: argparse.Namespace) -> int:
     meeting.announce("verdict", code)
     meeting.say("left", True)
     meeting.gather("left", LEAVE_SECONDS)  # rank 0 serves the store, so it leaves last
-    if code == USER:
+    if code == MISTAKE:
         raise UserError(line)
     seconds = time.monotonic() - began
     line = line or f"{world} ranks on {world // local_world} nodes are fine"
@@ -213,10 +212,10 @@ class Findings:
         nodes = len(self._faults)
         absent = sum(any(fault.check == "absent" for fault in of_one) for of_one in self._faults.values())
         if nodes > 2 and 2 * absent > nodes:
-            return UNCLEAR, {}, f"{absent} of {nodes} nodes do not answer: it is rank 0's node, or the network"
+            return FAILED, {}, f"{absent} of {nodes} nodes do not answer: it is rank 0's node, or the network"
         code, bad, line = judge(self._faults)
-        if code == FINE and self._unclear:
-            return UNCLEAR, {}, self._unclear
+        if code == DONE and self._unclear:
+            return FAILED, {}, self._unclear
         named = {self._names.get(node, f"node {node}"): reasons for node, reasons in bad.items()}
         return code, named, line or "; ".join(f"{name}: {', '.join(reasons)}" for name, reasons in named.items())
 
