@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from omegaconf import OmegaConf  # noqa: E402
 
-from launch import options, runs, sbatch, slurm, snapshot  # noqa: E402
+from launch import options, runs, sbatch, slurm, snapshot, states  # noqa: E402
 from mscgan import config as configuration  # noqa: E402
 from mscgan.errors import UserError, run  # noqa: E402
 
@@ -67,7 +67,7 @@ def _on_slurm(plan: runs.Plan, follow: bool) -> int:
     if follow:
         from launch.follow import follow_job
 
-        return follow_job(plan, job)
+        return follow_job(plan)
     print(f"follow it with: python launch/jobs.py logs -f {job}")
     return 0
 
@@ -215,15 +215,13 @@ def _check_free(plan: runs.Plan) -> None:
 
     With --dependency the user put them in a row, and that is fine.
     """
-    from launch.jobs import alive
-
     if plan.kind != "train" or "dependency" in plan.settings:
         return
     for work in plan.works:
         for file in [*Path(work.run).glob("launch-*/launch.json"), *Path(work.run).parent.glob("launch-*/launch.json")]:
             other = runs.read_plan(file.parent)
             same = other.kind == "train" and work.run in [one.run for one in other.works]
-            if same and (job := alive(other)):
+            if same and (job := states.alive(other)):
                 raise UserError(
                     f"{work.run} is being trained by job {job}; stop it with `python launch/jobs.py cancel {job}`, or "
                     "give another run=FOLDER"

@@ -1,4 +1,4 @@
-"""launch/jobs.py: a user's runs, here and on SLURM, with and without accounting."""
+"""launch/jobs.py and states.py: a user's runs, here and on SLURM, with and without accounting."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from launch import jobs, runs, slurm
+from launch import jobs, runs, slurm, states
 from mscgan.errors import UserError
 from tests.launch_checkout import Checkout
 
@@ -93,46 +93,46 @@ def test_squeue_is_enough_and_sacct_fills_in_what_it_forgot(launch, monkeypatch)
     answers(
         monkeypatch, squeue="77_0|RUNNING|mscgan-train-abcdef|n1|None\n77_1|PENDING|mscgan-train-abcdef||Resources\n"
     )
-    assert jobs.task_states(plan, slurm.states(["77"])) == ["RUNNING", "PENDING"]
-    assert jobs.alive(plan) == "77"
+    assert states.task_states(plan, slurm.states(["77"])) == ["RUNNING", "PENDING"]
+    assert states.alive(plan) == "77"
     answers(
         monkeypatch,
         squeue="",
         sacct="77_0|CANCELLED by 0|mscgan-train-abcdef|n1|None\n77_1|COMPLETED|mscgan-train-abcdef|n1|None\n",
     )
-    assert jobs.task_states(plan, slurm.states(["77"])) == ["CANCELLED", "COMPLETED"]
+    assert states.task_states(plan, slurm.states(["77"])) == ["CANCELLED", "COMPLETED"]
 
 
 def test_without_accounting_a_forgotten_job_is_known_by_its_own_notes(launch, monkeypatch):
     plan = launch()
     answers(monkeypatch, squeue="")
-    assert jobs.task_states(plan, slurm.states(["77"])) == ["UNKNOWN"]
+    assert states.task_states(plan, slurm.states(["77"])) == ["UNKNOWN"]
     for code, state in ((0, "COMPLETED"), (93, "FAILED")):
         runs.note(plan.works[0].run, launch=plan.name, index=0, event="end", outcome="x", code=code, again=False)
-        assert jobs.task_states(plan, slurm.states(["77"])) == [state]
+        assert states.task_states(plan, slurm.states(["77"])) == [state]
     answers(monkeypatch, squeue="77|RUNNING|mscgan-train-abcdef|n1|None\n", scancel="")
     assert jobs._cancel(plan, None) == 0
     answers(monkeypatch, squeue="")
-    assert jobs.task_states(plan, slurm.states(["77"])) == ["CANCELLED"]
+    assert states.task_states(plan, slurm.states(["77"])) == ["CANCELLED"]
 
 
 @pytest.mark.parametrize("state", ["SUSPENDED", "CONFIGURING", "PREEMPTED"])
 def test_a_job_that_may_yet_run_is_alive(launch, monkeypatch, state):
     answers(monkeypatch, squeue=f"77|{state}|mscgan-train-abcdef|n1|None\n")
-    assert jobs.alive(launch()) == ("" if state == "PREEMPTED" else "77")
+    assert states.alive(launch()) == ("" if state == "PREEMPTED" else "77")
 
 
 def test_another_job_with_the_same_id_is_not_taken_for_ours(launch, monkeypatch):
     plan = launch()
     answers(monkeypatch, squeue="77|RUNNING|somebody-elses|n1|None\n")
-    assert jobs.alive(plan) == ""
+    assert states.alive(plan) == ""
 
 
 def test_the_newest_launch_that_the_text_names_is_found(launch):
     old, new = launch("mscgan-train-aaaaaa"), launch("mscgan-train-bbbbbb")
-    assert jobs.find("77") == (new, None)
-    assert jobs.find("77_3") == (new, 3)
-    assert jobs.find("aaaaaa") == (old, None)
-    assert jobs.find(old.works[0].run) == (old, None)
+    assert states.find("77") == (new, None)
+    assert states.find("77_3") == (new, 3)
+    assert states.find("aaaaaa") == (old, None)
+    assert states.find(old.works[0].run) == (old, None)
     with pytest.raises(UserError, match="no job '9' of yours"):
-        jobs.find("9")
+        states.find("9")
