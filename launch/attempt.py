@@ -45,7 +45,7 @@ def end(plan: runs.Plan, index: int, attempt: int, job: str, step_code: int) -> 
     run_folder = plan.works[index].run
     ranks = runs.read_ranks(runs.ranks_folder(plan, index, attempt))
     codes = {rank: ranks[rank]["code"] if rank in ranks else None for rank in range(_world(ranks))}
-    before = [one for one in runs.notes(run_folder, plan.name) if one["index"] == index and one["event"] == "end"]
+    before = runs.notes(plan, index, "end")
     checkpoint = runs.newest_checkpoint(run_folder)
     verdict = decide(plan, *judge(codes, step_code), before, _stalled(plan, index, checkpoint), checkpoint)
     runs.note(
@@ -95,7 +95,7 @@ def decide(plan: runs.Plan, outcome: str, code: int, before: list[dict], stalled
     if plan.kind != "train" and outcome == "crash":
         return Verdict(outcome, code, False, f"failed with exit code {code}")
     # Interruptions are no failures; only a job without checkpoints has no other measure of going round in circles.
-    counted = [one for one in before if plan.kind != "train" or one["outcome"] != "saved"]
+    counted = [note for note in before if plan.kind != "train" or note["outcome"] != "saved"]
     if (outcome != "saved" or plan.kind != "train") and len(counted) >= plan.crash_retries:
         return Verdict(outcome, code, False, f"{outcome} (exit code {code}) after {len(counted)} such ends before; "
                        f"crash_retries is {plan.crash_retries}")  # fmt: skip
@@ -106,11 +106,10 @@ def decide(plan: runs.Plan, outcome: str, code: int, before: list[dict], stalled
 def _stalled(plan: runs.Plan, index: int, checkpoint: str) -> int:
     """How many of the last attempts in a row started from `checkpoint`, those apart that a bad node stopped: the next
     one runs without that node."""
-    lines = [one for one in runs.notes(plan.works[index].run, plan.name) if one["index"] == index]
-    stopped = {one["attempt"] for one in lines if one["event"] == "end" and one["outcome"] == "bad node"}
+    stopped = {end["attempt"] for end in runs.notes(plan, index, "end") if end["outcome"] == "bad node"}
     count = 0
-    for line in reversed([one for one in lines if one["event"] == "start" and one["attempt"] not in stopped]):
-        if line["checkpoint"] != checkpoint:
+    for start in reversed([start for start in runs.notes(plan, index, "start") if start["attempt"] not in stopped]):
+        if start["checkpoint"] != checkpoint:
             break
         count += 1
     return count

@@ -83,9 +83,7 @@ def follow_job(plan: runs.Plan, index: int | None = None, rank: int = 0) -> int:
 
 def exit_code(plan: runs.Plan, index: int, label: str, state: slurm.State | None) -> int:
     """The exit code of a job that ended, from its own last note; 1 where SLURM ended it before it could write one."""
-    ends = [
-        one for one in runs.notes(plan.works[index].run, plan.name) if one["index"] == index and one["event"] == "end"
-    ]
+    ends = runs.notes(plan, index, "end")
     code = ends[-1]["code"] if ends and not ends[-1]["again"] else 1
     if state is not None and state.state != "COMPLETED":
         print(f"job {label} ended: {state.state}", flush=True)

@@ -88,16 +88,16 @@ class Task:
 
     def environment(self) -> dict[str, str]:
         """What the child sees: this environment, its rank, and the snapshot before every other code."""
-        one = self.place
+        here = self.place
         own = {
-            "RANK": one.rank, "WORLD_SIZE": one.world,
-            "LOCAL_RANK": one.local_rank, "LOCAL_WORLD_SIZE": one.local_world,
-            "MASTER_ADDR": one.address, "MASTER_PORT": one.port, "PYTHONUNBUFFERED": 1,
+            "RANK": here.rank, "WORLD_SIZE": here.world,
+            "LOCAL_RANK": here.local_rank, "LOCAL_WORLD_SIZE": here.local_world,
+            "MASTER_ADDR": here.address, "MASTER_PORT": here.port, "PYTHONUNBUFFERED": 1,
             # GPU k is then the same one for CUDA and for NVML, which the affinity and the preflight ask.
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
             "PYTHONPATH": os.pathsep.join(filter(None, [str(SNAPSHOT), os.environ.get("PYTHONPATH")])),
         }  # fmt: skip
-        threads = os.environ.get("SLURM_CPUS_PER_TASK") or max(1, (os.cpu_count() or 1) // one.local_world)
+        threads = os.environ.get("SLURM_CPUS_PER_TASK") or max(1, (os.cpu_count() or 1) // here.local_world)
         return {"OMP_NUM_THREADS": str(threads)} | os.environ | {key: str(value) for key, value in own.items()}
 
     def _work(self, environment: dict[str, str]) -> int:

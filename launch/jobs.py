@@ -89,14 +89,12 @@ def _show(plan: runs.Plan) -> int:
             f"command   python {' '.join(work.arguments)}"
         )
         print(f"log       {_log(plan, index, 0)}")
-        for one in runs.notes(work.run, plan.name):
-            if one["index"] == index and one["attempt"] is not None:
-                what = (
-                    f"start on {one['nodes'] or 'this machine'}"
-                    if one["event"] == "start"
-                    else f"end: {one['outcome']}"
-                )
-                print(f"  {one['time']}  attempt {one['attempt']}  {what}  {one.get('checkpoint') or 'no checkpoint'}")
+        for note in runs.notes(plan, index):
+            if note["attempt"] is not None:
+                start = f"start on {note.get('nodes') or 'this machine'}"
+                what = start if note["event"] == "start" else f"end: {note['outcome']}"
+                newest = note.get("checkpoint") or "no checkpoint"
+                print(f"  {note['time']}  attempt {note['attempt']}  {what}  {newest}")
     return 0
 
 
@@ -137,8 +135,8 @@ def _cancel(plan: runs.Plan, index: int | None) -> int:
         if done.returncode != 0:
             raise UserError(f"scancel refused job {label}: {done.stderr.strip()}")
         # The scheduler forgets a job some minutes after its end; without accounting only this note remembers.
-        for one in range(len(plan.works)) if index is None else [index]:
-            runs.note(plan.works[one].run, event="end", launch=plan.name, index=one, job=label, attempt=None,
+        for ended in range(len(plan.works)) if index is None else [index]:
+            runs.note(plan.works[ended].run, event="end", launch=plan.name, index=ended, job=label, attempt=None,
                       outcome="cancelled", code=128 + signal.SIGTERM, again=False)  # fmt: skip
         print(f"job {label} is cancelled; the same command goes on from its newest checkpoint")
         return 0

@@ -114,11 +114,11 @@ def judge(faults: dict[int, list[Fault]]) -> tuple[int, dict[int, list[str]], st
     Args:
         faults: by node number, an empty list for a node that is fine.
     """
-    shared = set.intersection(*({fault.check for fault in of_one} for of_one in faults.values())) - ALWAYS_THE_NODES
+    shared = set.intersection(*({fault.check for fault in of_node} for of_node in faults.values())) - ALWAYS_THE_NODES
     if shared:
         everyones = [fault.reason for fault in next(iter(faults.values())) if fault.check in shared]
         return MISTAKE, {}, "; ".join(dict.fromkeys(everyones))
-    bad = {node: [fault.reason for fault in of_one] for node, of_one in faults.items() if of_one}
+    bad = {node: [fault.reason for fault in of_node] for node, of_node in faults.items() if of_node}
     return (BAD_NODE if bad else DONE), bad, ""
 
 
@@ -188,9 +188,9 @@ class Findings:
     def nodes(self, said: dict[int, dict], names: list[str]) -> None:
         """From each rank its node's name and faults; `names` is the scheduler's list, for nodes that said nothing."""
         self._names = dict(enumerate(names))
-        for rank, one in said.items():
-            self._names[self._node(rank)] = one["name"]
-            self._faults[self._node(rank)] += [Fault(*fault) for fault in one["faults"]]
+        for rank, report in said.items():
+            self._names[self._node(rank)] = report["name"]
+            self._faults[self._node(rank)] += [Fault(*fault) for fault in report["faults"]]
         self._absent(said, f"did not come to the rendezvous within {MEET_SECONDS:g} s")
 
     def clocks(self, offsets: dict[int, float]) -> None:
@@ -210,7 +210,7 @@ class Findings:
     def verdict(self) -> tuple[int, dict[str, list[str]], str]:
         """The exit code, the bad nodes by name with their reasons, and a line that says it all (empty: all is fine)."""
         nodes = len(self._faults)
-        absent = sum(any(fault.check == "absent" for fault in of_one) for of_one in self._faults.values())
+        absent = sum(any(fault.check == "absent" for fault in of_node) for of_node in self._faults.values())
         if nodes > 2 and 2 * absent > nodes:
             return FAILED, {}, f"{absent} of {nodes} nodes do not answer: it is rank 0's node, or the network"
         code, bad, line = judge(self._faults)

@@ -117,7 +117,7 @@ def read_plan(folder: Path | str) -> Plan:
 
 def _known(cls: type, values: dict) -> dict:
     """The values that `cls` has a field for: another version of the launcher may have written more."""
-    return {one.name: values[one.name] for one in fields(cls) if one.name in values}
+    return {key.name: values[key.name] for key in fields(cls) if key.name in values}
 
 
 def newest_checkpoint(run: Path | str) -> str:
@@ -136,13 +136,14 @@ def note(run: Path | str, **values) -> None:
         os.close(descriptor)
 
 
-def notes(run: Path | str, launch: str) -> list[dict]:
-    """The lines of RUN/attempts.jsonl that belong to a launch, oldest first."""
+def notes(plan: Plan, index: int, event: str = "") -> list[dict]:
+    """The lines of RUN/attempts.jsonl on a run of this launch, oldest first. event: start | end; empty: both."""
     try:
-        lines = (Path(run) / "attempts.jsonl").read_text().splitlines()
+        lines = (Path(plan.works[index].run) / "attempts.jsonl").read_text().splitlines()
     except FileNotFoundError:
         return []
-    return [line for line in map(json.loads, lines) if line["launch"] == launch]
+    found = [note for note in map(json.loads, lines) if note["launch"] == plan.name and note["index"] == index]
+    return [note for note in found if event in ("", note["event"])]
 
 
 def write_bad_nodes(run: Path, bad: dict[str, list[str]]) -> None:
@@ -155,10 +156,9 @@ def write_bad_nodes(run: Path, bad: dict[str, list[str]]) -> None:
 
 def bad_nodes(plan: Plan, index: int) -> list[str]:
     """The nodes found bad since this attempt began."""
-    run = plan.works[index].run
-    starts = [note["unix"] for note in notes(run, plan.name) if note["event"] == "start" and note["index"] == index]
-    found = [file for file in Path(run).glob("bad_nodes/*.json") if file.stat().st_mtime >= starts[-1] - 1]
-    return sorted(json.loads(file.read_text())["node"] for file in found)
+    since = notes(plan, index, "start")[-1]["unix"] - 1
+    written = Path(plan.works[index].run).glob("bad_nodes/*.json")
+    return sorted(json.loads(file.read_text())["node"] for file in written if file.stat().st_mtime >= since)
 
 
 def ranks_folder(plan: Plan, index: int, attempt: int) -> Path:

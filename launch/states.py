@@ -46,8 +46,8 @@ def orphans(plan: runs.Plan) -> list[Path]:
         return []
     found = []
     for folder in Path(plan.folder).glob("ranks/*"):
-        for one in runs.read_ranks(folder).values():
-            pairs = ((one["pid"], one["start"]), (one["child"], one["child_start"]))
+        for record in runs.read_ranks(folder).values():
+            pairs = ((record["pid"], record["start"]), (record["child"], record["child_start"]))
             if any(start and runs.process_start(pid) == start for pid, start in pairs) and folder not in found:
                 found.append(folder)
     return found
@@ -60,14 +60,14 @@ def task_states(plan: runs.Plan, known: dict[str, slurm.State]) -> list[str]:
     """
     job = runs.read_job(plan.folder)
     result = []
-    for index, work in enumerate(plan.works):
+    for index in range(len(plan.works)):
         name = task_id(plan, index)
         if "slurm" in job and name in known and known[name].name == plan.job_name:
             result.append(known[name].state)
             continue
-        ends = [one for one in runs.notes(work.run, plan.name) if one["index"] == index and one["event"] == "end"]
+        ends = runs.notes(plan, index, "end")
         if "pid" in job and runs.process_start(job["pid"]) == job["start"] != "":
-            result.append("RUNNING" if index == 0 or ends or _started(plan, index) else "PENDING")
+            result.append("RUNNING" if index == 0 or runs.notes(plan, index) else "PENDING")
         elif ends and not ends[-1]["again"]:
             result.append(_ended(ends[-1]))
         else:
@@ -80,7 +80,3 @@ def _ended(end: dict) -> str:
     if end["outcome"] == "cancelled":
         return "CANCELLED"
     return {DONE: "COMPLETED", AGAIN: "STOPPED"}.get(end["code"], "FAILED")
-
-
-def _started(plan: runs.Plan, index: int) -> bool:
-    return any(one["index"] == index for one in runs.notes(plan.works[index].run, plan.name))

@@ -136,3 +136,13 @@ def test_the_newest_launch_that_the_text_names_is_found(launch):
     assert states.find(old.works[0].run) == (old, None)
     with pytest.raises(UserError, match="no job '9' of yours"):
         states.find("9")
+
+
+def test_following_a_sweep_ends_with_the_highest_code_of_its_runs(launch, monkeypatch, capsys):
+    plan = launch(count=2)
+    answers(monkeypatch, squeue="".join(f"77_{i}|COMPLETED|mscgan-train-abcdef|n1|None\n" for i in range(2)))
+    for index, code in enumerate((0, 93)):
+        run = plan.works[index].run
+        runs.note(run, launch=plan.name, index=index, event="end", outcome="x", code=code, again=False)
+    assert jobs._logs(plan, None, 0, follow=True) == 93
+    assert capsys.readouterr().out == "job 77_0: COMPLETED\njob 77_1: COMPLETED\n"
