@@ -74,7 +74,7 @@ def finish(record: dict) -> bool:
 
 
 def write(record: dict, folder: Path) -> Path:
-    """Writes record.json in a single move: a reader finds the old record or the new."""
+    """Writes the folder's record.json."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "record.json"
     files.write(path, json.dumps(record, indent=1) + "\n")

@@ -2,7 +2,7 @@
 
 The sbatch script calls `attempt.py begin FOLDER` before srun and `attempt.py end FOLDER CODE` after it, on one node, so
 that one job is requeued once whichever rank failed. On this machine launch/local.py calls the functions.
-Exit codes: 0 done, 2 the user's mistake, 85 saved but not requeued, 87 bad node, 88 hung, 93 no progress, else a crash.
+Exit codes: those of mscgan/errors.py (AGAIN: saved, but not requeued), else a crash's own.
 """
 
 import os
@@ -15,9 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from launch import runs, slurm  # noqa: E402
-from mscgan.errors import run  # noqa: E402
-
-MISTAKE, AGAIN, BAD_NODE, HUNG, STALLED = 2, 85, 87, 88, 93
+from mscgan.errors import AGAIN, BAD_NODE, DONE, FAILED, HUNG, MISTAKE, STALLED, run  # noqa: E402
 
 
 @dataclass
@@ -29,7 +27,7 @@ class Verdict:
 
 
 def begin(plan: runs.Plan, index: int, attempt: int, job: str) -> int:
-    """Notes the start of an attempt. Returns 0, or 93 when too many before it started from the same checkpoint."""
+    """Notes the start of an attempt. Returns DONE, or STALLED where too many before it began at the same checkpoint."""
     run_folder = plan.works[index].run
     checkpoint = runs.newest_checkpoint(run_folder)
     fields = {"launch": plan.name, "index": index, "job": job, "attempt": attempt}
@@ -39,7 +37,7 @@ def begin(plan: runs.Plan, index: int, attempt: int, job: str) -> int:
         return STALLED
     nodes = os.environ.get("SLURM_JOB_NODELIST", "")
     runs.note(run_folder, event="start", checkpoint=checkpoint, nodes=nodes, unix=time.time(), **fields)
-    return 0
+    return DONE
 
 
 def end(plan: runs.Plan, index: int, attempt: int, job: str, step_code: int) -> Verdict:
@@ -47,7 +45,7 @@ def end(plan: runs.Plan, index: int, attempt: int, job: str, step_code: int) -> 
     run_folder = plan.works[index].run
     ranks = runs.read_ranks(runs.ranks_folder(plan, index, attempt))
     codes = {rank: ranks[rank]["code"] if rank in ranks else None for rank in range(_world(ranks))}
-    before = [one for one in runs.notes(run_folder, plan.name) if one["index"] == index and one["event"] == "end"]
+    before = runs.notes(plan, index, "end")
     checkpoint = runs.newest_checkpoint(run_folder)
     verdict = decide(plan, *judge(codes, step_code), before, _stalled(plan, index, checkpoint), checkpoint)
     runs.note(
@@ -71,7 +69,7 @@ def judge(codes: dict[int, int | None], step_code: int) -> tuple[str, int]:
     for code, outcome in ((MISTAKE, "mistake"), (BAD_NODE, "bad node"), (HUNG, "hung")):
         if code in values:
             return outcome, code
-    bad = values - {0, AGAIN, None}
+    bad = values - {DONE, AGAIN, None}
     if (
         not bad
         and (None in values or not values)
@@ -80,8 +78,8 @@ def judge(codes: dict[int, int | None], step_code: int) -> tuple[str, int]:
         return "saved", AGAIN  # the signal came before a task was ready for it: nothing was done, nothing is lost
     if bad or None in values or not values:
         # A rank that fails by itself exits below 128; above it are those that a signal ended, maybe as a consequence.
-        return "crash", min(bad, default=0) or step_code or 1
-    return ("saved", AGAIN) if AGAIN in values else ("done", 0)
+        return "crash", min(bad, default=0) or step_code or FAILED
+    return ("saved", AGAIN) if AGAIN in values else ("done", DONE)
 
 
 def decide(plan: runs.Plan, outcome: str, code: int, before: list[dict], stalled: int, checkpoint: str) -> Verdict:
@@ -97,7 +95,7 @@ def decide(plan: runs.Plan, outcome: str, code: int, before: list[dict], stalled
     if plan.kind != "train" and outcome == "crash":
         return Verdict(outcome, code, False, f"failed with exit code {code}")
     # Interruptions are no failures; only a job without checkpoints has no other measure of going round in circles.
-    counted = [one for one in before if plan.kind != "train" or one["outcome"] != "saved"]
+    counted = [note for note in before if plan.kind != "train" or note["outcome"] != "saved"]
     if (outcome != "saved" or plan.kind != "train") and len(counted) >= plan.crash_retries:
         return Verdict(outcome, code, False, f"{outcome} (exit code {code}) after {len(counted)} such ends before; "
                        f"crash_retries is {plan.crash_retries}")  # fmt: skip
@@ -108,11 +106,10 @@ def decide(plan: runs.Plan, outcome: str, code: int, before: list[dict], stalled
 def _stalled(plan: runs.Plan, index: int, checkpoint: str) -> int:
     """How many of the last attempts in a row started from `checkpoint`, those apart that a bad node stopped: the next
     one runs without that node."""
-    lines = [one for one in runs.notes(plan.works[index].run, plan.name) if one["index"] == index]
-    stopped = {one["attempt"] for one in lines if one["event"] == "end" and one["outcome"] == "bad node"}
+    stopped = {end["attempt"] for end in runs.notes(plan, index, "end") if end["outcome"] == "bad node"}
     count = 0
-    for line in reversed([one for one in lines if one["event"] == "start" and one["attempt"] not in stopped]):
-        if line["checkpoint"] != checkpoint:
+    for start in reversed([start for start in runs.notes(plan, index, "start") if start["attempt"] not in stopped]):
+        if start["checkpoint"] != checkpoint:
             break
         count += 1
     return count
@@ -136,7 +133,7 @@ def main() -> int:
     print(f"job {job}: {verdict.reason}", flush=True)
     if not verdict.again:
         return verdict.code
-    return 0 if slurm.run_again(job, slurm.bad_nodes(plan, index)) else verdict.code
+    return DONE if slurm.run_again(job, runs.bad_nodes(plan, index)) else verdict.code
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from launch import runs, slurm
+from launch.states import job_id, task_id
 
 POLL_SECONDS = 1.0
 SKIP = b"submitit INFO"
@@ -47,7 +48,7 @@ def log_file(plan: runs.Plan, job: str, rank: int = 0) -> Path:
     return Path(plan.folder) / f"{job}_{rank}_log.out"
 
 
-def follow_job(plan: runs.Plan, job: str, index: int | None = None, rank: int = 0) -> int:
+def follow_job(plan: runs.Plan, index: int | None = None, rank: int = 0) -> int:
     """Shows a rank's output (of one run of a sweep, or of all) until the job, over all its requeues, has ended.
 
     Ctrl-C stops the showing, not the job.
@@ -55,8 +56,8 @@ def follow_job(plan: runs.Plan, job: str, index: int | None = None, rank: int = 
     Returns:
         The exit code: that of the job; of a sweep, the highest of its runs; 130 after Ctrl-C.
     """
-    indices = range(len(plan.works)) if index is None else [index]
-    labels = {one: job if len(plan.works) == 1 else f"{job}_{one}" for one in indices}
+    job, indices = job_id(plan), range(len(plan.works)) if index is None else [index]
+    labels = {index: task_id(plan, index) for index in indices}
     tails = [Tail(log_file(plan, label, rank), skip=SKIP) for label in labels.values()]
     told = {}
     try:
@@ -73,7 +74,7 @@ def follow_job(plan: runs.Plan, job: str, index: int | None = None, rank: int = 
                     print(f"job {label}: {now}", flush=True)
             forgotten = not known and slurm.controller_up()
             if forgotten or all(label in known and known[label].state in slurm.ENDED for label in labels.values()):
-                return max(exit_code(plan, one, label, known.get(label)) for one, label in labels.items())
+                return max(exit_code(plan, index, label, known.get(label)) for index, label in labels.items())
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         print(f"\njob {job} goes on; see it again with: python launch/jobs.py logs -f {job}", flush=True)
@@ -82,9 +83,7 @@ def follow_job(plan: runs.Plan, job: str, index: int | None = None, rank: int = 
 
 def exit_code(plan: runs.Plan, index: int, label: str, state: slurm.State | None) -> int:
     """The exit code of a job that ended, from its own last note; 1 where SLURM ended it before it could write one."""
-    ends = [
-        one for one in runs.notes(plan.works[index].run, plan.name) if one["index"] == index and one["event"] == "end"
-    ]
+    ends = runs.notes(plan, index, "end")
     code = ends[-1]["code"] if ends and not ends[-1]["again"] else 1
     if state is not None and state.state != "COMPLETED":
         print(f"job {label} ended: {state.state}", flush=True)

@@ -17,9 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from launch import affinity, runs, slurm  # noqa: E402
 from launch.watchdog import watch  # noqa: E402
-from mscgan.errors import UserError, run  # noqa: E402
+from mscgan.errors import AGAIN, DONE, MISTAKE, UserError, run  # noqa: E402
 
-AGAIN = 85
 SNAPSHOT = Path(__file__).resolve().parents[1]
 SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
 
@@ -69,8 +68,8 @@ class Task:
         self.signalled = 0
 
     def run(self) -> int:
-        """Does the work. Returns the task's exit code: 0 also where the child saved and wants to go on (85 is in the
-        record), so that srun does not kill the ranks that end a moment later."""
+        """Does the work. Returns the task's exit code: DONE also where the child saved and wants to go on (AGAIN is
+        in the record), so that srun does not kill the ranks that end a moment later."""
         for number in SIGNALS:  # in place of submitit's: it requeues from rank 0 while the others run on
             signal.signal(number, self._pass_on)
         if _local():
@@ -85,20 +84,20 @@ class Task:
             os.sched_setaffinity(0, near)
         code = self._work(self.environment())
         self._write(code)
-        return 0 if code == AGAIN else code
+        return DONE if code == AGAIN else code
 
     def environment(self) -> dict[str, str]:
         """What the child sees: this environment, its rank, and the snapshot before every other code."""
-        one = self.place
+        here = self.place
         own = {
-            "RANK": one.rank, "WORLD_SIZE": one.world,
-            "LOCAL_RANK": one.local_rank, "LOCAL_WORLD_SIZE": one.local_world,
-            "MASTER_ADDR": one.address, "MASTER_PORT": one.port, "PYTHONUNBUFFERED": 1,
+            "RANK": here.rank, "WORLD_SIZE": here.world,
+            "LOCAL_RANK": here.local_rank, "LOCAL_WORLD_SIZE": here.local_world,
+            "MASTER_ADDR": here.address, "MASTER_PORT": here.port, "PYTHONUNBUFFERED": 1,
             # GPU k is then the same one for CUDA and for NVML, which the affinity and the preflight ask.
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
             "PYTHONPATH": os.pathsep.join(filter(None, [str(SNAPSHOT), os.environ.get("PYTHONPATH")])),
         }  # fmt: skip
-        threads = os.environ.get("SLURM_CPUS_PER_TASK") or max(1, (os.cpu_count() or 1) // one.local_world)
+        threads = os.environ.get("SLURM_CPUS_PER_TASK") or max(1, (os.cpu_count() or 1) // here.local_world)
         return {"OMP_NUM_THREADS": str(threads)} | os.environ | {key: str(value) for key, value in own.items()}
 
     def _work(self, environment: dict[str, str]) -> int:
@@ -110,7 +109,7 @@ class Task:
                 if value := getattr(self.work, name):
                     arguments.append(f"--{name.replace('_', '-')}={value}")
             code = self._child([str(SNAPSHOT / "launch/preflight.py"), *arguments], own)
-            if code != 0:
+            if code != DONE:
                 return code
         arguments = list(self.work.arguments)
         if self.work.stage_to:
@@ -120,7 +119,7 @@ class Task:
                 arguments.append(f"data.staged={stage(Path(self.plan.cwd, self.work.shards), self.work.stage_to)}")
             except UserError as error:
                 print(f"error: [rank {self.place.rank}] {error}", file=sys.stderr, flush=True)
-                return 2
+                return MISTAKE
         heartbeat = Path(self.work.run) / "heartbeat" / f"rank-{self.place.rank:05d}"
         return self._child(arguments, environment, heartbeat if self.plan.kind == "train" else None)
 

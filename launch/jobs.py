@@ -13,8 +13,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from launch import attempt, runs, slurm  # noqa: E402
+from launch import runs, slurm  # noqa: E402
 from launch.follow import SKIP, Tail, exit_code, follow_job, log_file  # noqa: E402
+from launch.states import alive, find, job_id, orphans, task_id, task_states  # noqa: E402
 from mscgan.errors import UserError, run  # noqa: E402
 
 STOP_SECONDS = 60  # for a run on this machine to save before it is killed
@@ -48,71 +49,6 @@ def main() -> int:
     return _cancel(plan, index)
 
 
-def find(text: str) -> tuple[runs.Plan, int | None]:
-    """The newest launch that `text` names, and the task of its array if it names one.
-
-    Raises:
-        UserError: there is none.
-    """
-    job, _, task = text.partition("_")
-    for plan in reversed([runs.read_plan(folder) for folder in runs.registered()]):
-        folders = [plan.folder, str(Path(plan.folder).parent), *(work.run for work in plan.works)]
-        if os.path.abspath(text) in folders or plan.name.rpartition("-")[2] == text:
-            return plan, None
-        if job in (job_id(plan), f"{runs.read_job(plan.folder).get('pid')}"):
-            return plan, int(task) if task.isdigit() else None
-    raise UserError(f"no job {text!r} of yours; `python launch/jobs.py list` shows them")
-
-
-def job_id(plan: runs.Plan) -> str:
-    """123 on SLURM, local-42 on this machine, or "-" before it was queued."""
-    job = runs.read_job(plan.folder)
-    return job["slurm"] if "slurm" in job else f"local-{job['pid']}" if "pid" in job else "-"
-
-
-def alive(plan: runs.Plan) -> str:
-    """The id of a launch's job if it waits, runs, is suspended or left processes here; else an empty string."""
-    states = set(task_states(plan, slurm.states([job_id(plan)])))
-    return job_id(plan) if states - slurm.ENDED - {"STOPPED", "UNKNOWN"} or _orphans(plan) else ""
-
-
-def task_states(plan: runs.Plan, known: dict[str, slurm.State]) -> list[str]:
-    """The state of each run of a launch: the scheduler's, or what the run's own notes say where it knows none.
-
-    A job whose name is not the launch's is another one: a controller that was set up anew gives out the same ids again.
-    """
-    job = runs.read_job(plan.folder)
-    result = []
-    for index, work in enumerate(plan.works):
-        label = _label(plan, index)
-        if "slurm" in job and label in known and known[label].name == plan.job_name:
-            result.append(known[label].state)
-            continue
-        ends = [one for one in runs.notes(work.run, plan.name) if one["index"] == index and one["event"] == "end"]
-        if "pid" in job and runs.process_start(job["pid"]) == job["start"] != "":
-            result.append("RUNNING" if index == 0 or ends or _started(plan, index) else "PENDING")
-        elif ends and not ends[-1]["again"]:
-            result.append(_ended(ends[-1]))
-        else:
-            result.append("STOPPED" if "pid" in job else "UNKNOWN")
-    return result
-
-
-def _ended(end: dict) -> str:
-    """A state from a run's last note."""
-    if end["outcome"] == "cancelled":
-        return "CANCELLED"
-    return {0: "COMPLETED", attempt.AGAIN: "STOPPED"}.get(end["code"], "FAILED")
-
-
-def _started(plan: runs.Plan, index: int) -> bool:
-    return any(one["index"] == index for one in runs.notes(plan.works[index].run, plan.name))
-
-
-def _label(plan: runs.Plan, index: int) -> str:
-    return job_id(plan) if len(plan.works) == 1 else f"{job_id(plan)}_{index}"
-
-
 def _list(everything: bool) -> int:
     plans = [runs.read_plan(folder) for folder in runs.registered()]
     plans = plans if everything else plans[-20:]
@@ -122,8 +58,8 @@ def _list(everything: bool) -> int:
     for plan in plans:
         for index, state in enumerate(task_states(plan, known)):
             checkpoint = runs.newest_checkpoint(plan.works[index].run)
-            seen = f"{int(checkpoint[7:]):,}" if checkpoint else ""
-            print(f"{_label(plan, index):<14} {state:<12} {plan.kind:<10} {seen:>10}  {_short(plan.works[index].run)}")
+            seen = f"{int(checkpoint[6:]):,}" if checkpoint else ""
+            print(f"{task_id(plan, index):<14} {state:<12} {plan.kind:<10} {seen:>10}  {_short(plan.works[index].run)}")
     return 0
 
 
@@ -139,7 +75,7 @@ def _show(plan: runs.Plan) -> int:
         f"code      {plan.commit}\nfolder    {plan.folder}"
     )
     for index, work in enumerate(plan.works):
-        state = known.get(_label(plan, index))
+        state = known.get(task_id(plan, index))
         where = (
             f" on {state.nodes}"
             if state and state.nodes
@@ -153,28 +89,26 @@ def _show(plan: runs.Plan) -> int:
             f"command   python {' '.join(work.arguments)}"
         )
         print(f"log       {_log(plan, index, 0)}")
-        for one in runs.notes(work.run, plan.name):
-            if one["index"] == index and one["attempt"] is not None:
-                what = (
-                    f"start on {one['nodes'] or 'this machine'}"
-                    if one["event"] == "start"
-                    else f"end: {one['outcome']}"
-                )
-                print(f"  {one['time']}  attempt {one['attempt']}  {what}  {one.get('checkpoint') or 'no checkpoint'}")
+        for note in runs.notes(plan, index):
+            if note["attempt"] is not None:
+                start = f"start on {note.get('nodes') or 'this machine'}"
+                what = start if note["event"] == "start" else f"end: {note['outcome']}"
+                newest = note.get("checkpoint") or "no checkpoint"
+                print(f"  {note['time']}  attempt {note['attempt']}  {what}  {newest}")
     return 0
 
 
 def _log(plan: runs.Plan, index: int, rank: int) -> Path:
     """A rank's log: one a job on SLURM, the newest attempt's on this machine."""
     if "slurm" in runs.read_job(plan.folder):
-        return log_file(plan, _label(plan, index), rank)
+        return log_file(plan, task_id(plan, index), rank)
     files = sorted(Path(plan.folder).glob(f"*_{rank}_log.out"), key=lambda file: file.stat().st_mtime)
     return files[-1] if files else Path(plan.folder) / f"none_{rank}_log.out"
 
 
 def _logs(plan: runs.Plan, index: int | None, rank: int, follow: bool) -> int:
     if follow and "slurm" in runs.read_job(plan.folder):
-        return follow_job(plan, job_id(plan), index, rank)
+        return follow_job(plan, index, rank)
     tail = Tail(_log(plan, index or 0, rank), skip=SKIP)
     if not tail.file.exists():
         raise UserError(
@@ -187,7 +121,7 @@ def _logs(plan: runs.Plan, index: int | None, rank: int, follow: bool) -> int:
         tail.show()
         time.sleep(0.5)
     tail.show()
-    return exit_code(plan, index or 0, _label(plan, index or 0), None)
+    return exit_code(plan, index or 0, task_id(plan, index or 0), None)
 
 
 def _cancel(plan: runs.Plan, index: int | None) -> int:
@@ -201,8 +135,8 @@ def _cancel(plan: runs.Plan, index: int | None) -> int:
         if done.returncode != 0:
             raise UserError(f"scancel refused job {label}: {done.stderr.strip()}")
         # The scheduler forgets a job some minutes after its end; without accounting only this note remembers.
-        for one in range(len(plan.works)) if index is None else [index]:
-            runs.note(plan.works[one].run, event="end", launch=plan.name, index=one, job=label, attempt=None,
+        for ended in range(len(plan.works)) if index is None else [index]:
+            runs.note(plan.works[ended].run, event="end", launch=plan.name, index=ended, job=label, attempt=None,
                       outcome="cancelled", code=128 + signal.SIGTERM, again=False)  # fmt: skip
         print(f"job {label} is cancelled; the same command goes on from its newest checkpoint")
         return 0
@@ -216,29 +150,16 @@ def _cancel_here(plan: runs.Plan, job: dict) -> int:
     if runs.process_start(job["pid"]) == job["start"]:
         os.kill(job["pid"], signal.SIGTERM)
     else:
-        for ranks in _orphans(plan):
+        for ranks in orphans(plan):
             local.signal_tasks(ranks, signal.SIGTERM)
     end = time.monotonic() + STOP_SECONDS
     while alive(plan):
         if time.monotonic() > end:
-            for ranks in _orphans(plan):
+            for ranks in orphans(plan):
                 local.kill(ranks)
         time.sleep(0.2)
     print(f"job {job_id(plan)} has ended; the same command goes on from its newest checkpoint")
     return 0
-
-
-def _orphans(plan: runs.Plan) -> list[Path]:
-    """The rank folders of a run on this machine with tasks or programs that still run."""
-    if "slurm" in runs.read_job(plan.folder):
-        return []
-    found = []
-    for folder in Path(plan.folder).glob("ranks/*"):
-        for one in runs.read_ranks(folder).values():
-            pairs = ((one["pid"], one["start"]), (one["child"], one["child_start"]))
-            if any(start and runs.process_start(pid) == start for pid, start in pairs) and folder not in found:
-                found.append(folder)
-    return found
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from submitit.local.local import LocalExecutor, LocalJob
 from launch import attempt, runs
 from launch.follow import SKIP, Tail
 from launch.job import Job
-from mscgan.errors import UserError
+from mscgan.errors import AGAIN, DONE, FAILED, UserError
 
 WITHOUT_GPU = 2  # processes on a machine without GPUs
 POLL_SECONDS = 0.2
@@ -56,7 +56,7 @@ def run_here(plan: runs.Plan, count: int) -> int:
     """Runs every run of the plan on this machine, one after the other, with rank 0's output on the terminal.
 
     Returns:
-        The exit code: the highest of the runs'. 85: stopped by Ctrl-C, TERM or HUP after saving.
+        The exit code: the highest of the runs'. AGAIN: stopped by Ctrl-C, TERM or HUP after saving.
     """
     me = os.getpid()
     runs.write_job(plan.folder, pid=me, start=runs.process_start(me))
@@ -161,17 +161,18 @@ def _signal(job: LocalJob, ranks: Path, number: int) -> None:
 
 def signal_tasks(ranks: Path, number: int) -> int:
     """Signals the tasks of an attempt that still run. Returns how many."""
-    alive = [one for one in runs.read_ranks(ranks).values() if runs.process_start(one["pid"]) == one["start"] != ""]
-    for one in alive:
-        os.kill(one["pid"], number)
+    records = runs.read_ranks(ranks).values()
+    alive = [record["pid"] for record in records if runs.process_start(record["pid"]) == record["start"] != ""]
+    for pid in alive:
+        os.kill(pid, number)
     return len(alive)
 
 
 def kill(ranks: Path) -> int:
     """Kills the programs of an attempt that still run, then their tasks. Returns how many there were."""
     count = 0
-    for one in runs.read_ranks(ranks).values():
-        for pid, start in ((one["child"], one["child_start"]), (one["pid"], one["start"])):
+    for record in runs.read_ranks(ranks).values():
+        for pid, start in ((record["child"], record["child_start"]), (record["pid"], record["start"])):
             if start and runs.process_start(pid) == start:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -181,18 +182,18 @@ def kill(ranks: Path) -> int:
 
 def _failed(ranks: Path) -> bool:
     """Whether a rank ended with a failure, or without having written how it ended."""
-    for one in runs.read_ranks(ranks).values():
-        ended = runs.process_start(one["pid"]) != one["start"]
-        if one["code"] not in (None, 0, attempt.AGAIN) or (one["code"] is None and ended):
+    for record in runs.read_ranks(ranks).values():
+        ended = runs.process_start(record["pid"]) != record["start"]
+        if record["code"] not in (None, DONE, AGAIN) or (record["code"] is None and ended):
             return True
     return False
 
 
 def _show_failed(plan: runs.Plan, index: int, number: int, tail: Tail) -> None:
     """Shows the end of the log of a rank that failed where rank 0's, already shown, does not say why."""
-    codes = {rank: one["code"] for rank, one in runs.read_ranks(runs.ranks_folder(plan, index, number)).items()}
-    failed = [rank for rank, code in codes.items() if code not in (0, attempt.AGAIN)]
-    why = [rank for rank in failed if codes[rank] == attempt.judge(codes, 1)[1]]
+    codes = {rank: record["code"] for rank, record in runs.read_ranks(runs.ranks_folder(plan, index, number)).items()}
+    failed = [rank for rank, code in codes.items() if code not in (DONE, AGAIN)]
+    why = [rank for rank in failed if codes[rank] == attempt.judge(codes, FAILED)[1]]
     if why and 0 not in why:
         log = tail.file.with_name(tail.file.name.replace("_0_log", f"_{why[0]}_log"))
         print(f"rank {why[0]} failed; the end of {log}:")
@@ -201,9 +202,9 @@ def _show_failed(plan: runs.Plan, index: int, number: int, tail: Tail) -> None:
 
 
 def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 @contextlib.contextmanager

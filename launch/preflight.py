@@ -2,13 +2,12 @@
 
 The first rank of each node looks at its GPUs, disks and shards; then all meet at MASTER_ADDR and MASTER_PORT, compare
 clocks and add up a tensor over all ranks. The port is not the training's: a quick rank would find this store there.
-Exit codes: 0 fine; 87 a bad node, named with its reasons in RUN/bad_nodes/NODE.json; 2 something that is wrong on all
-nodes alike and so is the user's to mend; 1 the ranks do not get through to each other and no node can be blamed.
+Exit codes: DONE; BAD_NODE, named with its reasons in RUN/bad_nodes; MISTAKE for what is wrong on all nodes alike and so
+is the user's to mend; FAILED where the ranks do not get through to each other and no node can be blamed.
 """
 
 import argparse
 import hashlib
-import json
 import os
 import shutil
 import socket
@@ -21,10 +20,9 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from launch import stage_in  # noqa: E402
-from mscgan.errors import UserError, run  # noqa: E402
+from launch import runs, stage_in  # noqa: E402
+from mscgan.errors import BAD_NODE, DONE, FAILED, MISTAKE, UserError, run  # noqa: E402
 
-FINE, UNCLEAR, USER, BAD_NODE = 0, 1, 2, 87
 RUN_BYTES = 1 << 30  # least free space in the run folder
 CLOCK_SECONDS = 10.0
 MEET_SECONDS = 180.0  # Python and torch come slowly from a cold shared file system
@@ -70,7 +68,7 @@ def check_run_folder(folder: Path) -> None:
         free = shutil.disk_usage(folder).free
     except OSError as error:
         raise UserError(f"cannot write into {folder} ({error.strerror})") from error
-    checkpoints = (folder / "checkpoints").glob("images-*")
+    checkpoints = (folder / "checkpoints").glob("pairs-*")
     sizes = [sum(file.stat().st_size for file in checkpoint.iterdir()) for checkpoint in checkpoints]
     needed = max([RUN_BYTES, *sizes])
     if free < needed:
@@ -116,12 +114,12 @@ def judge(faults: dict[int, list[Fault]]) -> tuple[int, dict[int, list[str]], st
     Args:
         faults: by node number, an empty list for a node that is fine.
     """
-    shared = set.intersection(*({fault.check for fault in of_one} for of_one in faults.values())) - ALWAYS_THE_NODES
+    shared = set.intersection(*({fault.check for fault in of_node} for of_node in faults.values())) - ALWAYS_THE_NODES
     if shared:
         everyones = [fault.reason for fault in next(iter(faults.values())) if fault.check in shared]
-        return USER, {}, "; ".join(dict.fromkeys(everyones))
-    bad = {node: [fault.reason for fault in of_one] for node, of_one in faults.items() if of_one}
-    return (BAD_NODE if bad else FINE), bad, ""
+        return MISTAKE, {}, "; ".join(dict.fromkeys(everyones))
+    bad = {node: [fault.reason for fault in of_node] for node, of_node in faults.items() if of_node}
+    return (BAD_NODE if bad else DONE), bad, ""
 
 
 def node_name() -> str:
@@ -134,16 +132,6 @@ def node_names() -> list[str]:
     from submitit.slurm.slurm import SlurmJobEnvironment
 
     return SlurmJobEnvironment().hostnames if "SLURM_JOB_NODELIST" in os.environ else []
-
-
-def write_bad_nodes(run: Path, bad: dict[str, list[str]]) -> None:
-    """RUN/bad_nodes/NODE.json for each; an earlier one is replaced."""
-    for node, reasons in bad.items():
-        file = run / "bad_nodes" / f"{node}.json"
-        file.parent.mkdir(exist_ok=True)
-        temporary = file.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"node": node, "time": time.time(), "reasons": reasons}) + "\n")
-        temporary.rename(file)
 
 
 def preflight(options: argparse.Namespace) -> int:
@@ -175,11 +163,11 @@ def preflight(options: argparse.Namespace) -> int:
         meeting.say("left", True)
         return code
     code, bad, line = found.verdict()
-    write_bad_nodes(options.run, bad)
+    runs.write_bad_nodes(options.run, bad)
     meeting.announce("verdict", code)
     meeting.say("left", True)
     meeting.gather("left", LEAVE_SECONDS)  # rank 0 serves the store, so it leaves last
-    if code == USER:
+    if code == MISTAKE:
         raise UserError(line)
     seconds = time.monotonic() - began
     line = line or f"{world} ranks on {world // local_world} nodes are fine"
@@ -200,9 +188,9 @@ class Findings:
     def nodes(self, said: dict[int, dict], names: list[str]) -> None:
         """From each rank its node's name and faults; `names` is the scheduler's list, for nodes that said nothing."""
         self._names = dict(enumerate(names))
-        for rank, one in said.items():
-            self._names[self._node(rank)] = one["name"]
-            self._faults[self._node(rank)] += [Fault(*fault) for fault in one["faults"]]
+        for rank, report in said.items():
+            self._names[self._node(rank)] = report["name"]
+            self._faults[self._node(rank)] += [Fault(*fault) for fault in report["faults"]]
         self._absent(said, f"did not come to the rendezvous within {MEET_SECONDS:g} s")
 
     def clocks(self, offsets: dict[int, float]) -> None:
@@ -222,12 +210,12 @@ class Findings:
     def verdict(self) -> tuple[int, dict[str, list[str]], str]:
         """The exit code, the bad nodes by name with their reasons, and a line that says it all (empty: all is fine)."""
         nodes = len(self._faults)
-        absent = sum(any(fault.check == "absent" for fault in of_one) for of_one in self._faults.values())
+        absent = sum(any(fault.check == "absent" for fault in of_node) for of_node in self._faults.values())
         if nodes > 2 and 2 * absent > nodes:
-            return UNCLEAR, {}, f"{absent} of {nodes} nodes do not answer: it is rank 0's node, or the network"
+            return FAILED, {}, f"{absent} of {nodes} nodes do not answer: it is rank 0's node, or the network"
         code, bad, line = judge(self._faults)
-        if code == FINE and self._unclear:
-            return UNCLEAR, {}, self._unclear
+        if code == DONE and self._unclear:
+            return FAILED, {}, self._unclear
         named = {self._names.get(node, f"node {node}"): reasons for node, reasons in bad.items()}
         return code, named, line or "; ".join(f"{name}: {', '.join(reasons)}" for name, reasons in named.items())
 

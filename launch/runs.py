@@ -2,6 +2,7 @@
 
 RUN/                                what training writes: config.yaml, checkpoints/, logs, pictures
 RUN/attempts.jsonl                  a line at each start and end of an attempt
+RUN/bad_nodes/NODE.json             what the preflight last found there: {"node", "time", "reasons": [...]}
 RUN/launch-20260102-030405-ab12cd/  one launch, private (0700)
     launch.json                     the Plan below, complete before anything is queued
     job.json                        the scheduler's job id, or the process that runs it on this machine
@@ -21,6 +22,7 @@ import time
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from mscgan import files
 from mscgan.errors import UserError
 
 # These paths are written into sbatch scripts. A % would be a pattern of SLURM's.
@@ -96,7 +98,7 @@ def private_folder(path: Path) -> Path:
 
 
 def write_plan(plan: Plan) -> None:
-    (Path(plan.folder) / "launch.json").write_text(json.dumps(asdict(plan), indent=1))
+    files.write(Path(plan.folder) / "launch.json", json.dumps(asdict(plan), indent=1))
 
 
 def read_plan(folder: Path | str) -> Plan:
@@ -115,13 +117,13 @@ def read_plan(folder: Path | str) -> Plan:
 
 def _known(cls: type, values: dict) -> dict:
     """The values that `cls` has a field for: another version of the launcher may have written more."""
-    return {one.name: values[one.name] for one in fields(cls) if one.name in values}
+    return {key.name: values[key.name] for key in fields(cls) if key.name in values}
 
 
 def newest_checkpoint(run: Path | str) -> str:
-    """Name of the newest checkpoint, images-000012345, or an empty string. Checkpoints appear complete, by a rename."""
-    names = [folder.name for folder in Path(run).glob("checkpoints/images-*") if folder.name[7:].isdigit()]
-    return max(names, key=lambda name: int(name[7:]), default="")
+    """Name of the newest checkpoint, pairs-000012345, or an empty string. Checkpoints appear complete, by a rename."""
+    names = [folder.name for folder in Path(run).glob("checkpoints/pairs-*") if folder.name[6:].isdigit()]
+    return max(names, key=lambda name: int(name[6:]), default="")
 
 
 def note(run: Path | str, **values) -> None:
@@ -134,13 +136,29 @@ def note(run: Path | str, **values) -> None:
         os.close(descriptor)
 
 
-def notes(run: Path | str, launch: str) -> list[dict]:
-    """The lines of RUN/attempts.jsonl that belong to a launch, oldest first."""
+def notes(plan: Plan, index: int, event: str = "") -> list[dict]:
+    """The lines of RUN/attempts.jsonl on a run of this launch, oldest first. event: start | end; empty: both."""
     try:
-        lines = (Path(run) / "attempts.jsonl").read_text().splitlines()
+        lines = (Path(plan.works[index].run) / "attempts.jsonl").read_text().splitlines()
     except FileNotFoundError:
         return []
-    return [line for line in map(json.loads, lines) if line["launch"] == launch]
+    found = [note for note in map(json.loads, lines) if note["launch"] == plan.name and note["index"] == index]
+    return [note for note in found if event in ("", note["event"])]
+
+
+def write_bad_nodes(run: Path, bad: dict[str, list[str]]) -> None:
+    """Writes the nodes down with their reasons."""
+    for node, reasons in bad.items():
+        (run / "bad_nodes").mkdir(exist_ok=True)
+        text = json.dumps({"node": node, "time": time.time(), "reasons": reasons})
+        files.write(run / "bad_nodes" / f"{node}.json", text + "\n")
+
+
+def bad_nodes(plan: Plan, index: int) -> list[str]:
+    """The nodes found bad since this attempt began."""
+    since = notes(plan, index, "start")[-1]["unix"] - 1
+    written = Path(plan.works[index].run).glob("bad_nodes/*.json")
+    return sorted(json.loads(file.read_text())["node"] for file in written if file.stat().st_mtime >= since)
 
 
 def ranks_folder(plan: Plan, index: int, attempt: int) -> Path:
@@ -148,12 +166,8 @@ def ranks_folder(plan: Plan, index: int, attempt: int) -> Path:
 
 
 def write_rank(folder: Path, rank: int, **values) -> None:
-    """Writes a rank's record by a rename, so that nobody reads half of it."""
-    file = folder / f"rank-{rank:05d}.json"
     folder.mkdir(parents=True, exist_ok=True)
-    new = file.with_suffix(".new")
-    new.write_text(json.dumps(values))
-    new.replace(file)
+    files.write(folder / f"rank-{rank:05d}.json", json.dumps(values))
 
 
 def read_ranks(folder: Path) -> dict[int, dict]:
@@ -196,7 +210,7 @@ def registered() -> list[Path]:
 
 
 def write_job(folder: Path | str, **values) -> None:
-    (Path(folder) / "job.json").write_text(json.dumps(values))
+    files.write(Path(folder) / "job.json", json.dumps(values))
 
 
 def read_job(folder: Path | str) -> dict:

@@ -1,7 +1,6 @@
 """The few things asked of SLURM's own commands: is it up, what do jobs do, requeue, exclude nodes, rank 0's address."""
 
 import getpass
-import json
 import os
 import re
 import shutil
@@ -10,7 +9,6 @@ import socket
 import subprocess
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 PORTS = 6_000  # training's ports are 20000 to 25999, the preflight's 26000 to 31999: below those the kernel gives away
 ENDED = {
@@ -110,16 +108,6 @@ def master_address() -> str:
     except socket.gaierror:
         found = re.search(r"NodeAddr=(\S+)", command("scontrol", "show", "node", "--oneliner", name).stdout)
         return found.group(1) if found else name
-
-
-def bad_nodes(plan, index: int) -> list[str]:
-    """Nodes that the preflight of this attempt found bad: RUN/bad_nodes/NODE.json written since the attempt began."""
-    from launch import runs
-
-    run = plan.works[index].run
-    starts = [one["unix"] for one in runs.notes(run, plan.name) if one["event"] == "start" and one["index"] == index]
-    files = [file for file in Path(run).glob("bad_nodes/*.json") if file.stat().st_mtime >= starts[-1] - 1]
-    return sorted({json.loads(file.read_text()).get("node", file.stem) for file in files})
 
 
 def run_again(job: str, without: list[str]) -> bool:

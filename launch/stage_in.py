@@ -22,6 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mscgan.errors import UserError, run  # noqa: E402
+from mscgan.files import whole, write  # noqa: E402
 
 CHUNK = 4 << 20
 VERIFIED = "verified.json"  # {name: [size, mtime_ns]} of the files whose checksum was right
@@ -44,14 +45,14 @@ def stage(root: Path, to: Path | str) -> Path:
     copy = _own_folder(copy_folder(manifest, to))
     with (copy / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for left_over in copy.glob("*.tmp"):
+        for left_over in copy.glob(".*.tmp"):
             left_over.unlink()
         verified = _verified(copy)
         wanted = files(manifest)
         missing = _missing(copy, wanted, verified)
         if missing or not (copy / "manifest.json").exists():
             _copy(root, copy, {name: wanted[name] for name in missing}, verified)
-            _write(copy / "manifest.json", manifest)
+            write(copy / "manifest.json", manifest)
     return copy
 
 
@@ -137,12 +138,11 @@ def _copy(root: Path, copy: Path, wanted: dict[str, str], verified: dict[str, li
     size = _check_space(root, copy, wanted)
     try:
         for name, expected in wanted.items():
-            sha256 = _copy_file(Path(root) / name, copy / f"{name}.tmp")
-            if sha256 != expected:
-                raise UserError(f"{root}/{name} differs from its checksum in the manifest; build the shards again")
-            (copy / f"{name}.tmp").rename(copy / name)
+            with whole(copy / name) as temporary:
+                if _copy_file(Path(root) / name, temporary) != expected:
+                    raise UserError(f"{root}/{name} differs from its checksum in the manifest; build the shards again")
             verified[name] = _stamp(copy / name)
-            _write(copy / VERIFIED, json.dumps(verified).encode())
+            write(copy / VERIFIED, json.dumps(verified))
     except OSError as error:
         raise UserError(f"cannot copy {root} to {copy}: {error}") from error
     seconds = time.monotonic() - start
@@ -189,12 +189,6 @@ def _verified(copy: Path) -> dict[str, list[int]]:
 
 def _host() -> str:
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-
-
-def _write(file: Path, content: bytes) -> None:
-    temporary = file.with_name(f"{file.name}.tmp")
-    temporary.write_bytes(content)
-    temporary.rename(file)
 
 
 def main() -> int:

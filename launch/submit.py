@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from omegaconf import OmegaConf  # noqa: E402
 
-from launch import batch, options, runs, slurm, snapshot  # noqa: E402
+from launch import options, runs, sbatch, slurm, snapshot, states  # noqa: E402
 from mscgan import config as configuration  # noqa: E402
 from mscgan.errors import UserError, run  # noqa: E402
 
@@ -32,7 +32,7 @@ WITH_CONFIG = ("train", "evaluate", "generate")
 
 
 @dataclass
-class One:
+class Target:
     """One run of the launch: its resolved configuration (None for shards and throughput) and its folder."""
 
     config: configuration.Config | None
@@ -45,29 +45,29 @@ def main() -> int:
     settings = options.resolve(given)
     if given.job in runs.ONE_PROCESS:
         settings |= {"nodes": "1", "tasks_per_node": "1"} | ({"gpus_per_node": "0"} if given.job == "shards" else {})
-    ones = _runs(given)
+    targets = _targets(given)
     on_slurm = not given.prepare and slurm.controller_up()
-    plan = _plan(given, extra, settings, ones, on_slurm)
+    plan = _plan(given, extra, settings, targets, on_slurm)
     if given.dry_run:
-        return _dry_run(plan, ones)
+        return _dry_run(plan, targets)
     if given.prepare:
-        return _prepare_here(plan, ones)
+        return _prepare_here(plan, targets)
     _check_free(plan)
     if on_slurm:
-        batch.check(plan)
-        _check_training(plan, ones)
-    _prepare(plan, ones)
+        sbatch.check(plan)
+        _check_training(plan, targets)
+    _prepare(plan, targets)
     return _on_slurm(plan, given.follow) if on_slurm else _here(plan)
 
 
 def _on_slurm(plan: runs.Plan, follow: bool) -> int:
-    job = batch.submit(plan)
-    one = len(plan.works) == 1
-    print(f"job {job}: {plan.works[0].run if one else f'{len(plan.works)} runs in {Path(plan.folder).parent}'}")
+    job = sbatch.submit(plan)
+    several = f"{len(plan.works)} runs in {Path(plan.folder).parent}"
+    print(f"job {job}: {plan.works[0].run if len(plan.works) == 1 else several}")
     if follow:
         from launch.follow import follow_job
 
-        return follow_job(plan, job)
+        return follow_job(plan)
     print(f"follow it with: python launch/jobs.py logs -f {job}")
     return 0
 
@@ -127,23 +127,23 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
     return given, extra
 
 
-def _runs(given: argparse.Namespace) -> list[One]:
+def _targets(given: argparse.Namespace) -> list[Target]:
     """The runs: one, or one for each combination of the swept values; where none names a folder, with a unique one."""
     name = runs.unique_name(Path(given.config).stem if given.config else given.job)
     if given.job not in WITH_CONFIG:
-        return [One(None, f"runs/{name}")]
+        return [Target(None, f"runs/{name}")]
     base = configuration.load(given.config, given.overrides)
     if not base.run and given.job != "train":
         raise UserError(f"--job {given.job} needs the run it works on: give run=FOLDER")
     base.run = base.run or f"runs/{name}"
     if not given.sweep:
-        return [One(base, base.run)]
-    ones = []
+        return [Target(base, base.run)]
+    targets = []
     for number, changes in enumerate(itertools.product(*(_swept(text) for text in given.sweep))):
-        one = configuration.load(given.config, [*given.overrides, *changes])
-        one.run = f"{base.run}/{number}-" + re.sub(r"[^\w.=+-]", "_", "-".join(changes))[:100]
-        ones.append(One(one, one.run))
-    return ones
+        config = configuration.load(given.config, [*given.overrides, *changes])
+        config.run = f"{base.run}/{number}-" + re.sub(r"[^\w.=+-]", "_", "-".join(changes))[:100]
+        targets.append(Target(config, config.run))
+    return targets
 
 
 def _swept(text: str) -> list[str]:
@@ -155,15 +155,17 @@ def _swept(text: str) -> list[str]:
     return [f"{key}={value}" for value in found]
 
 
-def _plan(given: argparse.Namespace, extra: list[str], settings: dict, ones: list[One], on_slurm: bool) -> runs.Plan:
-    base = ones[0].folder if len(ones) == 1 else str(Path(ones[0].folder).parent)
+def _plan(
+    given: argparse.Namespace, extra: list[str], settings: dict, targets: list[Target], on_slurm: bool
+) -> runs.Plan:
+    base = targets[0].folder if len(targets) == 1 else str(Path(targets[0].folder).parent)
     label = runs.unique_name("launch")
     folder = os.path.abspath(f"{base}/{label}")
     for path in (folder, os.getcwd()):  # both are written into the script
         runs.check_path(path)
     works = []
-    for index, one in enumerate(ones):
-        run_folder = os.path.abspath(one.folder)
+    for index, target in enumerate(targets):
+        run_folder = os.path.abspath(target.folder)
         arguments = {
             "train": ["-m", "mscgan.train", "--config", f"{folder}/config-{index}.yaml"],
             "evaluate": ["-m", "mscgan.evaluate", "--run", run_folder],
@@ -173,7 +175,7 @@ def _plan(given: argparse.Namespace, extra: list[str], settings: dict, ones: lis
         }[given.job] + extra
         work = runs.Work(run_folder, arguments)
         if given.job == "train":
-            work.shards, work.stage_to = one.config.data.root, one.config.data.stage_to
+            work.shards, work.stage_to = target.config.data.root, target.config.data.stage_to
             manifest = Path(work.shards) / "manifest.json"
             if work.shards and manifest.is_file():
                 work.manifest_sha256 = hashlib.sha256(manifest.read_bytes()).hexdigest()
@@ -188,15 +190,15 @@ def _plan(given: argparse.Namespace, extra: list[str], settings: dict, ones: lis
     )  # fmt: skip
 
 
-def _dry_run(plan: runs.Plan, ones: list[One]) -> int:
+def _dry_run(plan: runs.Plan, targets: list[Target]) -> int:
     """Prints a script that sbatch accepts, with the configuration as comments after it. Makes no folder."""
     if plan.settings["gpus_per_node"] == "auto" and not plan.gpus:
         print("note: no SLURM here that could say how many GPUs a node has; give --gpus-per-node N", file=sys.stderr)
-    print(batch.script(plan))
-    for one in ones:
-        print(f"\n# the configuration of {one.folder}")
-        if one.config:
-            text = OmegaConf.to_yaml(OmegaConf.structured(one.config))
+    print(sbatch.script(plan))
+    for target in targets:
+        print(f"\n# the configuration of {target.folder}")
+        if target.config:
+            text = OmegaConf.to_yaml(OmegaConf.structured(target.config))
             print("\n".join(f"# {line}" for line in text.splitlines()))
     return 0
 
@@ -215,38 +217,36 @@ def _check_free(plan: runs.Plan) -> None:
 
     With --dependency the user put them in a row, and that is fine.
     """
-    from launch.jobs import alive
-
     if plan.kind != "train" or "dependency" in plan.settings:
         return
     for work in plan.works:
         for file in [*Path(work.run).glob("launch-*/launch.json"), *Path(work.run).parent.glob("launch-*/launch.json")]:
             other = runs.read_plan(file.parent)
-            same = other.kind == "train" and work.run in [one.run for one in other.works]
-            if same and (job := alive(other)):
+            same = other.kind == "train" and work.run in [theirs.run for theirs in other.works]
+            if same and (job := states.alive(other)):
                 raise UserError(
                     f"{work.run} is being trained by job {job}; stop it with `python launch/jobs.py cancel {job}`, or "
                     "give another run=FOLDER"
                 )
 
 
-def _check_training(plan: runs.Plan, ones: list[One]) -> None:
+def _check_training(plan: runs.Plan, targets: list[Target]) -> None:
     """Says before anything is queued what training would refuse once it has the nodes."""
     if plan.kind != "train":
         return
     ranks = int(plan.settings["nodes"]) * (plan.gpus or int(plan.settings.get("tasks_per_node", 1)))
-    for one in ones:
-        configuration.micro_batch(one.config.train.batch, ranks, one.config.train.accumulate)
-        if not one.config.data.root:
+    for target in targets:
+        configuration.micro_batch(target.config.train.batch, ranks, target.config.train.accumulate)
+        if not target.config.data.root:
             raise UserError("no shards to train on; give data.root=FOLDER, as shards/build.py makes it")
 
 
-def _prepare_here(plan: runs.Plan, ones: list[One]) -> int:
+def _prepare_here(plan: runs.Plan, targets: list[Target]) -> int:
     """For the .sbatch files, inside their job: makes the launch folder at the first attempt, finds it at later ones."""
     job = os.environ.get("SLURM_JOB_ID", "")
     if not job:
         raise UserError("--prepare is for the .sbatch files; submit one with sbatch, for example launch/train.sbatch")
-    if len(ones) > 1:
+    if len(targets) > 1:
         raise UserError("the .sbatch files take no --sweep; use launch/submit.py for it")
     earlier = [folder for folder in runs.registered() if runs.read_job(folder).get("slurm") == job]
     if int(os.environ.get("SLURM_RESTART_COUNT", "0")) and earlier:
@@ -260,7 +260,7 @@ def _prepare_here(plan: runs.Plan, ones: list[One]) -> int:
         )
     plan.job_name = os.environ["SLURM_JOB_NAME"]
     _check_free(plan)
-    _prepare(plan, ones)
+    _prepare(plan, targets)
     runs.write_job(plan.folder, slurm=job)
     runs.register(plan.folder)
     if Path(plan.folder) not in runs.registered():  # the next attempt would begin anew, and so for ever
@@ -269,15 +269,15 @@ def _prepare_here(plan: runs.Plan, ones: list[One]) -> int:
     return 0
 
 
-def _prepare(plan: runs.Plan, ones: list[One]) -> None:
+def _prepare(plan: runs.Plan, targets: list[Target]) -> None:
     """Makes the folders, with the code, the configurations and the plan in them."""
     for path in [Path(plan.folder).parent, *(Path(work.run) for work in plan.works)]:
         runs.private_folder(path)
     folder = runs.private_folder(Path(plan.folder))
     plan.commit = snapshot.take(ROOT, folder / "snapshot")
-    for index, one in enumerate(ones):
-        if one.config:
-            configuration.save(one.config, folder / f"config-{index}.yaml")
+    for index, target in enumerate(targets):
+        if target.config:
+            configuration.save(target.config, folder / f"config-{index}.yaml")
     runs.write_plan(plan)
 
 

@@ -11,7 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-HUNG = 88  # exit code
+from mscgan.errors import HUNG
+
 POLL_SECONDS = 1.0
 SETUP_SECONDS = 900.0  # least patience before the first step ends (imports from a cold disk, compiling) and at the end
 DUMP_SECONDS = 4.0  # from the dump to the end of the rank: the other nodes need time to see the mark and to dump
@@ -27,7 +28,7 @@ def watch(child: subprocess.Popen, heartbeat: Path, timeout_seconds: float) -> i
     process dumps too) and, a few seconds later, SIGKILL.
 
     Returns:
-        The child's return code as `subprocess` gives it (negative: ended by that signal), or 88 when it hung.
+        The child's return code as `subprocess` gives it (negative: ended by that signal), or HUNG.
     """
     mark = heartbeat.parent / "hung"
     old_mark, last, silent = _read(mark), _changed(heartbeat), 0.0

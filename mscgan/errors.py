@@ -1,9 +1,17 @@
-"""How every command of this project reports a mistake of its user: one line on stderr and exit code 2."""
+"""How every command of this project ends: its exit codes, and a mistake of the user as one line on stderr."""
 
 import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
+
+DONE = 0  # nothing is left to do; the launcher ends the job
+FAILED = 1  # a crash, as every code not named here; a training runs again, `crash_retries` times
+MISTAKE = 2  # the user's to mend; the job ends
+AGAIN = 85  # saved on a signal, to go on from there; the job runs again
+BAD_NODE = 87  # the preflight found one; the job runs again without it
+HUNG = 88  # the watchdog ended a silent rank; the job runs again as after a crash
+STALLED = 93  # the launcher's own: `stalled_tries` attempts made no new checkpoint; the job ends
 
 
 class UserError(ValueError):
@@ -11,11 +19,11 @@ class UserError(ValueError):
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Exits with main's return code, or with 2 and one line `error: ...` when it raises UserError."""
+    """Exits with main's return code, or with MISTAKE and one line `error: ...` when it raises UserError."""
     try:
         sys.exit(main())
     except UserError as error:
         rank, several = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "1") != "1"
         where = f"[rank {rank}] " if rank and several else ""
         print(f"error: {where}{' '.join(str(error).split())}", file=sys.stderr)  # a cause quoted in it may have lines
-        sys.exit(2)
+        sys.exit(MISTAKE)

@@ -3,7 +3,7 @@
 One process a device; RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT say which
 (launch/submit.py and torchrun set them; without them, one process). The same command again goes on from the newest
 checkpoint, at any number of processes.
-Exit codes: 0 done, 1 failed, 2 a mistake of the user's, 85 saved after USR1, USR2, TERM or Ctrl-C (run it again).
+Exit codes (mscgan/errors.py): DONE, FAILED, MISTAKE, or AGAIN after USR1, USR2, TERM or Ctrl-C: saved, run it again.
 """
 
 import argparse
@@ -24,14 +24,13 @@ from mscgan import checkpoint, dist, files, heartbeat
 from mscgan.config import Config, Data, load, micro_batch, save
 from mscgan.data.loader import Loader
 from mscgan.data.shards import ShardSet
-from mscgan.errors import UserError, run
+from mscgan.errors import AGAIN, DONE, FAILED, UserError, run
 from mscgan.losses import Terms
 from mscgan.prepare import prepare
 from mscgan.state import State, schedule
 from mscgan.telemetry import Telemetry
 from mscgan.trained import Trained, sample_grid
 
-DONE, FAILED, AGAIN = 0, 1, 85
 SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 
 

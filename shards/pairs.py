@@ -14,6 +14,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from mscgan import files  # noqa: E402
 from mscgan.errors import UserError, run  # noqa: E402
 from shards import deepfashion, market1501  # noqa: E402
 from shards.annotations import Annotation, read, text_lines  # noqa: E402
@@ -83,10 +84,8 @@ def main() -> None:
     kept, persons = usable(rows, dataset)
     pairs = ordered_pairs(persons)
     chosen = pairs if a.sample is None else sample(pairs, a.sample, a.seed)
-    temporary = a.out.with_name(a.out.name + ".tmp")
     try:
-        temporary.write_text("from,to\n" + "".join(f"{kept[i].name},{kept[j].name}\n" for i, j in chosen))
-        temporary.rename(a.out)
+        files.write(a.out, "from,to\n" + "".join(f"{kept[i].name},{kept[j].name}\n" for i, j in chosen))
     except OSError as error:
         raise UserError(f"cannot write {a.out}: {error.strerror}") from error
     print(

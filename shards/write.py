@@ -21,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mscgan.errors import UserError
+from mscgan.files import whole
 from shards.index import index_text
 from shards.parallel import mapper
 
@@ -134,12 +135,10 @@ def file_sha256(path: Path) -> str:
 
 def put(path: Path, data: bytes) -> None:
     """Writes a file so that it is whole or absent, also after a crash of the machine."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
+    with whole(path) as temporary, temporary.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    temporary.rename(path)
 
 
 def _npy(pairs: np.ndarray) -> bytes:
@@ -176,8 +175,7 @@ def _tars(split: str, images: list[Image]) -> Iterator[tuple[str, list[Image]]]:
 def _write_tar(out: Path, tar: str, split: str, images: list[Image], samples: Iterable[Sample], bar: tqdm) -> dict:
     from webdataset import TarWriter  # here, since it loads torch (3 s), which the worker processes need not
 
-    temporary = out / f"{tar}.tmp"
-    with temporary.open("wb") as file:
+    with whole(out / tar) as temporary, temporary.open("wb") as file:
         with TarWriter(file, user="mscgan", group="mscgan", mtime=0, encoder=False) as writer:
             for image, sample in zip(images, samples, strict=True):
                 about = {"name": sample.name, "person": image.person, "split": split, "keypoints": sample.keypoints}
@@ -185,18 +183,17 @@ def _write_tar(out: Path, tar: str, split: str, images: list[Image], samples: It
                 bar.update()
         file.flush()
         os.fsync(file.fileno())
-    index = index_text(temporary).encode()
+    index = index_text(out / tar).encode()
     index_name = tar.removesuffix(".tar") + ".idx"
     put(out / index_name, index)
     record = {
         "name": tar,
         "images": len(images),
-        "bytes": temporary.stat().st_size,
-        "sha256": file_sha256(temporary),
+        "bytes": (out / tar).stat().st_size,
+        "sha256": file_sha256(out / tar),
         "index": index_name,
         "index_sha256": sha256(index),
     }
-    temporary.rename(out / tar)
     put(out / ".build" / f"{tar}.json", json.dumps(record).encode())
     return record
 
@@ -232,6 +229,8 @@ def _claimed(out: Path, plan: Plan) -> Iterator[bool]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"another build is writing to {out}; wait for it, or give another --out") from error
+        for left_over in out.glob(".*.tmp"):  # of a build that was killed
+            left_over.unlink()
         if (state / "plan.json").exists():
             _refuse_other(state / "plan.json", plan, out)
         else:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Counts images to 8, checkpoints every 2, saves on a signal and exits with 85, as mscgan.train does.
+# Counts pairs to 8, checkpoints every 2, saves on a signal and exits with 85, as mscgan.train does.
 TRAIN = """\
 import argparse, os, signal, sys, time
 from pathlib import Path
@@ -25,22 +25,22 @@ rank, run, told = int(os.environ["RANK"]), Path(config["run"]), []
 for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
     signal.signal(number, lambda number, frame: (told.append(number), signal.signal(number, signal.SIG_DFL)))
 def newest():
-    return max([int(folder.name[7:]) for folder in run.glob("checkpoints/images-*")], default=0)
+    return max([int(folder.name[6:]) for folder in run.glob("checkpoints/pairs-*")], default=0)
 
-images = newest()
-print(f"rank {rank} of {os.environ['WORLD_SIZE']} begins at {images} with seed {config['train']['seed']}", flush=True)
+pairs = newest()
+print(f"rank {rank} of {os.environ['WORLD_SIZE']} begins at {pairs} with seed {config['train']['seed']}", flush=True)
 print("code", Path(__file__).parents[1].name, "data", config["data"]["root"], given.overrides, flush=True)
 # FAIL=RANK:CHECKPOINT:CODE: the rank ends so in the first attempt, once there is that checkpoint; code 0: by kill -9
 fails = os.environ.get("FAIL", "").split(":")
-while images < 8:
+while pairs < 8:
     if fails[0] == str(rank) and newest() >= int(fails[1]) and os.environ["MSCGAN_ATTEMPT"] == "0":
         os.kill(os.getpid(), 9) if fails[2] == "0" else sys.exit(int(fails[2]))
     time.sleep(float(os.environ.get("STEP", "0.05")))
-    images += 1 if rank == 0 or newest() > images else 0  # the others follow rank 0's checkpoints
-    if rank == 0 and (images % 2 == 0 or told):
-        (run / f"checkpoints/images-{images}").mkdir(parents=True)
+    pairs += 1 if rank == 0 or newest() > pairs else 0  # the others follow rank 0's checkpoints
+    if rank == 0 and (pairs % 2 == 0 or told):
+        (run / f"checkpoints/pairs-{pairs}").mkdir(parents=True)
     if told:
-        print("saved at", images, flush=True)
+        print("saved at", pairs, flush=True)
         sys.exit(85)
 print("done", flush=True)
 """
@@ -53,7 +53,7 @@ class Checkout:
         self.root = root
         shutil.copytree(ROOT / "launch", root / "launch", ignore=shutil.ignore_patterns("__pycache__"))
         (root / "mscgan").mkdir()
-        for name in ("__init__.py", "config.py", "errors.py"):
+        for name in ("__init__.py", "config.py", "errors.py", "files.py"):
             shutil.copy(ROOT / "mscgan" / name, root / "mscgan")
         shutil.copytree(ROOT / "mscgan/configs", root / "mscgan/configs")
         (root / "mscgan/train.py").write_text(TRAIN)

@@ -146,7 +146,7 @@ def play(plan, number, code, checkpoint=None):
     if began:
         return began
     if checkpoint:
-        (runs.Path(plan.works[0].run) / "checkpoints" / f"images-{checkpoint}").mkdir(parents=True)
+        (runs.Path(plan.works[0].run) / "checkpoints" / f"pairs-{checkpoint}").mkdir(parents=True)
     runs.write_rank(runs.ranks_folder(plan, 0, number), 0, code=code, world=1)
     return attempt.end(plan, 0, number, "77", code)
 
@@ -162,7 +162,7 @@ def test_a_job_whose_checkpoint_does_not_advance_stops_with_93(plan, code):
     play(plan, 0, 85, checkpoint=500)
     verdicts = [play(plan, number, code) for number in (1, 2, 3)]
     assert [verdict.again for verdict in verdicts] == [True, True, False] and verdicts[-1].code == 93
-    assert "began at images-500" in verdicts[-1].reason
+    assert "began at pairs-500" in verdicts[-1].reason
 
 
 def test_bad_nodes_are_no_lack_of_progress(plan):
@@ -207,8 +207,8 @@ def test_the_first_line_of_an_attempt_names_the_checkpoint_it_goes_on_from(plan)
     play(plan, 0, 85, checkpoint=9)
     play(plan, 1, 85, checkpoint=10)
     play(plan, 2, 0)
-    starts = [note["checkpoint"] for note in runs.notes(plan.works[0].run, plan.name) if note["event"] == "start"]
-    assert starts == ["", "images-9", "images-10"]
+    starts = [note["checkpoint"] for note in runs.notes(plan, 0, "start")]
+    assert starts == ["", "pairs-9", "pairs-10"]
 
 
 def again(tmp_path, monkeypatch, state, without=()):
@@ -242,7 +242,7 @@ def test_only_nodes_found_bad_in_this_attempt_are_excluded(plan):
     os.utime(folder / "old.json", (1, 1))
     attempt.begin(plan, 0, 0, "77")
     (folder / "new.json").write_text(json.dumps({"node": "n2"}))
-    assert slurm.bad_nodes(plan, 0) == ["n2"]
+    assert runs.bad_nodes(plan, 0) == ["n2"]
 
 
 def test_a_rank_is_bound_to_the_cpus_near_its_gpu(tmp_path, monkeypatch):

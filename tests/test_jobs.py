@@ -1,4 +1,4 @@
-"""launch/jobs.py: a user's runs, here and on SLURM, with and without accounting."""
+"""launch/jobs.py and states.py: a user's runs, here and on SLURM, with and without accounting."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from launch import jobs, runs, slurm
+from launch import jobs, runs, slurm, states
 from mscgan.errors import UserError
 from tests.launch_checkout import Checkout
 
@@ -51,7 +51,7 @@ def test_a_finished_run_here_is_listed_shown_and_logged(checkout):
     line = checkout.run("jobs.py", "list")[1].splitlines()[1].split()
     assert line[0].startswith("local-") and line[1:] == ["COMPLETED", "train", "8", "runs/a"]
     shown = checkout.run("jobs.py", "show", "runs/a")[1]
-    assert "end: done  images-8" in shown and "start on this machine  no checkpoint" in shown
+    assert "end: done  pairs-8" in shown and "start on this machine  no checkpoint" in shown
     assert "rank 0 of 2 begins" in checkout.run("jobs.py", "logs", line[0].removeprefix("local-"))[1]
     assert "rank 1 of 2 begins" in checkout.run("jobs.py", "logs", "--rank=1", "runs/a")[1]
     code, output = checkout.run("jobs.py", "logs", "--rank=5", "runs/a")
@@ -61,7 +61,7 @@ def test_a_finished_run_here_is_listed_shown_and_logged(checkout):
 @pytest.mark.parametrize("launcher_lives", [True, False])
 def test_cancelling_a_run_here_ends_its_tasks_too(checkout, launcher_lives):
     process = checkout.start("submit.py", "--config", "demo", "run=runs/a", STEP="0.3")
-    checkout.wait_for("runs/a/checkpoints/images-2")
+    checkout.wait_for("runs/a/checkpoints/pairs-2")
     folder = checkout.wait_for("runs/a/launch-*/ranks/0-0")
     if not launcher_lives:
         process.kill()
@@ -78,7 +78,7 @@ def test_cancelling_a_run_here_ends_its_tasks_too(checkout, launcher_lives):
 
 def test_the_tasks_of_a_launcher_that_was_killed_with_its_controller_save_and_end(checkout):
     process = checkout.start("submit.py", "--config", "demo", "run=runs/a", STEP="0.3")
-    checkout.wait_for("runs/a/checkpoints/images-2")
+    checkout.wait_for("runs/a/checkpoints/pairs-2")
     folder = checkout.wait_for("runs/a/launch-*/ranks/0-0")
     os.killpg(process.pid, signal.SIGKILL)  # launcher, controller and tasks; the programs have groups of their own
     process.communicate()
@@ -93,46 +93,56 @@ def test_squeue_is_enough_and_sacct_fills_in_what_it_forgot(launch, monkeypatch)
     answers(
         monkeypatch, squeue="77_0|RUNNING|mscgan-train-abcdef|n1|None\n77_1|PENDING|mscgan-train-abcdef||Resources\n"
     )
-    assert jobs.task_states(plan, slurm.states(["77"])) == ["RUNNING", "PENDING"]
-    assert jobs.alive(plan) == "77"
+    assert states.task_states(plan, slurm.states(["77"])) == ["RUNNING", "PENDING"]
+    assert states.alive(plan) == "77"
     answers(
         monkeypatch,
         squeue="",
         sacct="77_0|CANCELLED by 0|mscgan-train-abcdef|n1|None\n77_1|COMPLETED|mscgan-train-abcdef|n1|None\n",
     )
-    assert jobs.task_states(plan, slurm.states(["77"])) == ["CANCELLED", "COMPLETED"]
+    assert states.task_states(plan, slurm.states(["77"])) == ["CANCELLED", "COMPLETED"]
 
 
 def test_without_accounting_a_forgotten_job_is_known_by_its_own_notes(launch, monkeypatch):
     plan = launch()
     answers(monkeypatch, squeue="")
-    assert jobs.task_states(plan, slurm.states(["77"])) == ["UNKNOWN"]
+    assert states.task_states(plan, slurm.states(["77"])) == ["UNKNOWN"]
     for code, state in ((0, "COMPLETED"), (93, "FAILED")):
         runs.note(plan.works[0].run, launch=plan.name, index=0, event="end", outcome="x", code=code, again=False)
-        assert jobs.task_states(plan, slurm.states(["77"])) == [state]
+        assert states.task_states(plan, slurm.states(["77"])) == [state]
     answers(monkeypatch, squeue="77|RUNNING|mscgan-train-abcdef|n1|None\n", scancel="")
     assert jobs._cancel(plan, None) == 0
     answers(monkeypatch, squeue="")
-    assert jobs.task_states(plan, slurm.states(["77"])) == ["CANCELLED"]
+    assert states.task_states(plan, slurm.states(["77"])) == ["CANCELLED"]
 
 
 @pytest.mark.parametrize("state", ["SUSPENDED", "CONFIGURING", "PREEMPTED"])
 def test_a_job_that_may_yet_run_is_alive(launch, monkeypatch, state):
     answers(monkeypatch, squeue=f"77|{state}|mscgan-train-abcdef|n1|None\n")
-    assert jobs.alive(launch()) == ("" if state == "PREEMPTED" else "77")
+    assert states.alive(launch()) == ("" if state == "PREEMPTED" else "77")
 
 
 def test_another_job_with_the_same_id_is_not_taken_for_ours(launch, monkeypatch):
     plan = launch()
     answers(monkeypatch, squeue="77|RUNNING|somebody-elses|n1|None\n")
-    assert jobs.alive(plan) == ""
+    assert states.alive(plan) == ""
 
 
 def test_the_newest_launch_that_the_text_names_is_found(launch):
     old, new = launch("mscgan-train-aaaaaa"), launch("mscgan-train-bbbbbb")
-    assert jobs.find("77") == (new, None)
-    assert jobs.find("77_3") == (new, 3)
-    assert jobs.find("aaaaaa") == (old, None)
-    assert jobs.find(old.works[0].run) == (old, None)
+    assert states.find("77") == (new, None)
+    assert states.find("77_3") == (new, 3)
+    assert states.find("aaaaaa") == (old, None)
+    assert states.find(old.works[0].run) == (old, None)
     with pytest.raises(UserError, match="no job '9' of yours"):
-        jobs.find("9")
+        states.find("9")
+
+
+def test_following_a_sweep_ends_with_the_highest_code_of_its_runs(launch, monkeypatch, capsys):
+    plan = launch(count=2)
+    answers(monkeypatch, squeue="".join(f"77_{i}|COMPLETED|mscgan-train-abcdef|n1|None\n" for i in range(2)))
+    for index, code in enumerate((0, 93)):
+        run = plan.works[index].run
+        runs.note(run, launch=plan.name, index=index, event="end", outcome="x", code=code, again=False)
+    assert jobs._logs(plan, None, 0, follow=True) == 93
+    assert capsys.readouterr().out == "job 77_0: COMPLETED\njob 77_1: COMPLETED\n"

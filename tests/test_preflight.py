@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import sys
 import threading
 from collections import namedtuple
@@ -8,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from launch import preflight
-from launch.preflight import BAD_NODE, FINE, UNCLEAR, USER, Fault, Findings
-from mscgan.errors import UserError
+from launch.preflight import Fault, Findings
+from mscgan.errors import BAD_NODE, DONE, FAILED, MISTAKE, UserError
 from tests.ranks import exit_codes, free_port, logged, start_ranks
 
 DISK = Fault("run folder", "cannot write")
@@ -22,7 +23,7 @@ def test_a_bad_node_among_good_ones_is_named():
 
 def test_what_all_nodes_report_is_the_users_to_mend():
     code, bad, line = preflight.judge({0: [DISK], 1: [DISK, ECC]})
-    assert (code, bad, line) == (USER, {}, "cannot write")
+    assert (code, bad, line) == (MISTAKE, {}, "cannot write")
 
 
 def test_gpu_faults_are_the_nodes_even_when_all_have_them():
@@ -30,7 +31,7 @@ def test_gpu_faults_are_the_nodes_even_when_all_have_them():
 
 
 def test_no_fault_is_fine():
-    assert preflight.judge({0: [], 1: []}) == (FINE, {}, "")
+    assert preflight.judge({0: [], 1: []}) == (DONE, {}, "")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_when_most_nodes_do_not_come_none_is_blamed():
     found = Findings(world=3, local_world=1)
     found.nodes({0: {"name": "n1", "faults": []}}, names=["n1", "n2", "n3"])
     code, bad, line = found.verdict()
-    assert (code, bad) == (UNCLEAR, {}) and "2 of 3 nodes do not answer" in line
+    assert (code, bad) == (FAILED, {}) and "2 of 3 nodes do not answer" in line
 
 
 def test_a_rank_that_hangs_in_the_all_reduce_makes_its_node_bad():
@@ -100,7 +101,7 @@ def test_an_all_reduce_that_fails_for_all_blames_no_node():
     found.nodes({rank: {"name": f"n{rank}", "faults": []} for rank in (0, 1)}, names=[])
     found.all_reduce(ready={0: True, 1: True}, said={0: "timed out", 1: "timed out"})
     code, bad, line = found.verdict()
-    assert (code, bad) == (UNCLEAR, {}) and "timed out" in line
+    assert (code, bad) == (FAILED, {}) and "timed out" in line
 
 
 def test_the_manifest_must_be_the_one_of_the_submission(tmp_path):
@@ -119,6 +120,11 @@ def test_the_run_folder_must_have_room_for_a_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: usage(0, 0, preflight.RUN_BYTES - 1))
     with pytest.raises(UserError, match="GB free, a checkpoint needs"):
         preflight.check_run_folder(tmp_path)
+    (tmp_path / "checkpoints/pairs-8").mkdir(parents=True)
+    (tmp_path / "checkpoints/pairs-8/state").touch()
+    os.truncate(tmp_path / "checkpoints/pairs-8/state", 3 * preflight.RUN_BYTES)
+    with pytest.raises(UserError, match="a checkpoint needs 3.22"):
+        preflight.check_run_folder(tmp_path)
 
 
 def test_a_run_folder_that_is_gone_is_said_in_one_line(tmp_path):
@@ -136,7 +142,7 @@ def codes_of_two_nodes(run: Path, *arguments: str, n2: tuple[str, ...] = ()) -> 
 
 
 def test_ranks_that_are_fine_all_exit_with_0(tmp_path):
-    assert codes_of_two_nodes(tmp_path) == [FINE, FINE], logged(tmp_path / "logs")
+    assert codes_of_two_nodes(tmp_path) == [DONE, DONE], logged(tmp_path / "logs")
     assert "2 ranks on 2 nodes are fine" in (tmp_path / "logs" / "0.out").read_text()
     assert not (tmp_path / "bad_nodes").exists()
 
@@ -152,5 +158,5 @@ def test_the_bad_node_is_written_down_with_its_reason_and_all_ranks_exit_with_87
 def test_a_manifest_that_no_node_finds_is_one_line_of_rank_0_and_exit_code_2(tmp_path):
     codes = codes_of_two_nodes(tmp_path, "--shards", str(tmp_path / "nowhere"), "--stage-to", str(tmp_path))
     errors = [(tmp_path / "logs" / f"{rank}.err").read_text() for rank in range(2)]
-    assert codes == [USER, USER]
+    assert codes == [MISTAKE, MISTAKE]
     assert errors[0].startswith("error: [rank 0] cannot read") and errors[0].count("cannot") == 1 and errors[1] == ""

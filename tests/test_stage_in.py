@@ -53,7 +53,7 @@ def test_files_of_the_copy_that_were_lost_or_changed_are_copied_again(root, tmp_
 
 def test_a_copy_that_was_cut_off_is_finished(root, tmp_path, monkeypatch):
     def killed(source, target):
-        target.write_bytes(b"half")
+        target.with_name(".train-00000.tar.1.tmp").write_bytes(b"half")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -61,7 +61,7 @@ def test_a_copy_that_was_cut_off_is_finished(root, tmp_path, monkeypatch):
         stage_in.stage(root, tmp_path / "local")
     copy = stage_in.stage(root, tmp_path / "local")
     assert (copy / "train-00000.tar").read_bytes() == (root / "train-00000.tar").read_bytes()
-    assert not list(copy.glob("*.tmp"))
+    assert not list(copy.glob(".*"))
 
 
 def test_different_data_sets_do_not_collide(root, tmp_path):

@@ -155,7 +155,7 @@ def test_a_run_without_a_name_gets_one_of_its_own(checkout):
     checkout.root.joinpath("own.yaml").write_text("data: {height: 64, width: 32}")
     code, output = checkout.run("submit.py", "--config", "own.yaml", "--gpus-per-node=0", "--tasks-per-node=1")
     assert code == 0, output
-    assert len(list(checkout.root.glob("runs/own-20??????-??????-??????/checkpoints/images-8"))) == 1
+    assert len(list(checkout.root.glob("runs/own-20??????-??????-??????/checkpoints/pairs-8"))) == 1
 
 
 def test_editing_the_checkout_does_not_change_a_run_that_goes_on(checkout):
@@ -176,7 +176,7 @@ def test_ranks_are_told_of_the_copy_of_the_shards(checkout, tmp_path):
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(checkout):
     process = checkout.start("submit.py", "--config", "demo", "run=runs/a", STEP="0.3")
-    checkout.wait_for("runs/a/checkpoints/images-2")
+    checkout.wait_for("runs/a/checkpoints/pairs-2")
     os.killpg(process.pid, signal.SIGINT)
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 85, output
@@ -184,7 +184,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(checkout):
     saved = runs.newest_checkpoint(checkout.root / "runs/a")
 
     code, output = checkout.train("run=runs/a")
-    assert code == 0 and f"begins at {saved.removeprefix('images-')} " in output
+    assert code == 0 and f"begins at {saved.removeprefix('pairs-')} " in output
 
 
 def test_a_killed_rank_ends_the_others_and_the_run_goes_on_if_it_had_got_further(checkout):
@@ -210,7 +210,7 @@ def test_each_run_of_a_sweep_has_its_value_and_its_folder(checkout):
     code, output = checkout.train("run=runs/s", "--sweep=train.seed=3,4", "--gpus-per-node=0", "--tasks-per-node=1")
     assert code == 0
     assert "with seed 3" in output and "with seed 4" in output
-    assert {folder.parents[1].name for folder in checkout.root.glob("runs/s/*/checkpoints/images-8")} == {
+    assert {folder.parents[1].name for folder in checkout.root.glob("runs/s/*/checkpoints/pairs-8")} == {
         "0-train.seed=3", "1-train.seed=4",
     }  # fmt: skip
 

@@ -14,6 +14,7 @@ import sys, time
 from mscgan import heartbeat
 heartbeat.start(sys.argv[1], int(sys.argv[2]))
 def stuck_in_a_collective():
+    print("asleep", file=sys.stderr, flush=True)
     time.sleep(60)
 stuck_in_a_collective()
 """
@@ -29,7 +30,7 @@ def short_times(monkeypatch):
 def start(run, rank=0):
     log = open(run / f"log-{rank}", "w")
     child = subprocess.Popen([sys.executable, "-c", SLEEPER, str(run), str(rank)], stderr=log)
-    while not heartbeat.path(run, rank).exists():
+    while "asleep" not in (run / f"log-{rank}").read_text():
         assert child.poll() is None
     return child
 

@@ -32,8 +32,8 @@ def a_rank_is_stopped(training):
 
 def assert_same_training(training, undisturbed):
     assert training.completes() == undisturbed.completes()
-    images = [json.loads(line)["images"] for line in (training.run / "metrics.jsonl").read_text().splitlines()]
-    assert images == list(range(8, 801, 8)), "a step is missing, or is there twice"
+    pairs = [json.loads(line)["pairs"] for line in (training.run / "metrics.jsonl").read_text().splitlines()]
+    assert pairs == list(range(8, 801, 8)), "a step is missing, or is there twice"
 
 
 def test_a_node_that_fails_the_preflight_is_excluded(cluster, shards, tmp_path):
@@ -106,7 +106,7 @@ def test_preemption_by_a_higher_partition(cluster, shards, undisturbed, tmp_path
 @pytest.mark.slow
 def test_a_time_limit(cluster, shards, tmp_path):
     """Two minutes with the signal at one: a training of more than two minutes takes several turns."""
-    longer = ["train.images_I=16000", "log.checkpoint=400", "log.every=400"]
+    longer = ["train.pairs.I=16000", "log.checkpoint=400", "log.every=400"]
     undisturbed = train(cluster, shards, tmp_path / "undisturbed", *longer)
     training = train(cluster, shards, tmp_path / "run", "--time=2", "--signal-seconds=60", "--stalled-tries=9", *longer)
     weights = training.completes(seconds=10 * SECONDS)

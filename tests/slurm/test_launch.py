@@ -12,7 +12,7 @@ from launch import options
 from launch import submit as launcher
 from mscgan.errors import UserError
 
-SHORT = ["train.images_I=16", "train.images_II=16"]
+SHORT = ["train.pairs.I=16", "train.pairs.II=16"]
 ONE = "--nodes 1 --gpus-per-node 0 --cpus-per-task 1".split()
 
 

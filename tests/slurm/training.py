@@ -13,9 +13,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SUBMIT = [sys.executable, str(ROOT / "launch/submit.py")]
 # About 10 s of training on two cores, with a checkpoint every fraction of a second.
 TINY = (
-    "--config demo data.height=32 data.width=32 data.threads=1 data.sigma=2 data.radius=2 model.base=8 train.batch=8 "
-    "train.images_I=400 train.images_II=400 train.precision=fp32 train.backend=ddp log.every=8 log.checkpoint=32 "
-    "log.samples=2000"
+    "--config demo data.height=32 data.width=32 data.threads=1 data.sigma=2 data.radius=2 mscgan.base=8 "
+    "train.batch=8 train.pairs.I=400 train.pairs.II=400 train.precision=fp32 train.backend=ddp "
+    "log.every=8 log.checkpoint=32 log.samples=2000"
 ).split()
 SECONDS = 240  # patience with one phase of a job, on a busy machine
 
@@ -45,7 +45,7 @@ class Training:
         restarts, began = self._restarts(), self._checkpoint()
         self._until(lambda: self._checkpoint() > began and self._state() == "RUNNING", "made no checkpoint")
         checkpoint = self._checkpoint()
-        self._until(lambda: self._images() > checkpoint, "made no step")
+        self._until(lambda: self._pairs() > checkpoint, "made no step")
         fault(self)
         self.runs_again(restarts)
 
@@ -99,12 +99,12 @@ class Training:
             self._until(lambda: file.stat().st_mtime_ns != before, "gave no sign of life")
 
     def _checkpoint(self) -> int:
-        names = [folder.name.removeprefix("images-") for folder in self.run.glob("checkpoints/images-*")]
+        names = [folder.name.removeprefix("pairs-") for folder in self.run.glob("checkpoints/pairs-*")]
         return max((int(name) for name in names if name.isdigit()), default=0)
 
-    def _images(self) -> int:
+    def _pairs(self) -> int:
         lines = (self.run / "metrics.jsonl").read_text().splitlines(keepends=True)
-        return max((json.loads(line)["images"] for line in lines if line.endswith("\n")), default=0)
+        return max((json.loads(line)["pairs"] for line in lines if line.endswith("\n")), default=0)
 
     def _restarts(self) -> int:
         return int(self.cluster.job(self.job)["Restarts"])

@@ -1,0 +1,82 @@
+"""What is asked about a launch: which one a text names, what it is called, whether it lives, how its runs stand."""
+
+import os
+from pathlib import Path
+
+from launch import runs, slurm
+from mscgan.errors import AGAIN, DONE, UserError
+
+
+def find(text: str) -> tuple[runs.Plan, int | None]:
+    """The newest launch that `text` names, and the task of its array if it names one.
+
+    Raises:
+        UserError: there is none.
+    """
+    job, _, task = text.partition("_")
+    for plan in reversed([runs.read_plan(folder) for folder in runs.registered()]):
+        folders = [plan.folder, str(Path(plan.folder).parent), *(work.run for work in plan.works)]
+        if os.path.abspath(text) in folders or plan.name.rpartition("-")[2] == text:
+            return plan, None
+        if job in (job_id(plan), f"{runs.read_job(plan.folder).get('pid')}"):
+            return plan, int(task) if task.isdigit() else None
+    raise UserError(f"no job {text!r} of yours; `python launch/jobs.py list` shows them")
+
+
+def job_id(plan: runs.Plan) -> str:
+    """123 on SLURM, local-42 on this machine, or "-" before it was queued."""
+    job = runs.read_job(plan.folder)
+    return job["slurm"] if "slurm" in job else f"local-{job['pid']}" if "pid" in job else "-"
+
+
+def task_id(plan: runs.Plan, index: int) -> str:
+    """The job id of one run of a launch: 123_4 in an array."""
+    return job_id(plan) if len(plan.works) == 1 else f"{job_id(plan)}_{index}"
+
+
+def alive(plan: runs.Plan) -> str:
+    """The id of a launch's job if it waits, runs, is suspended or left processes here; else an empty string."""
+    states = set(task_states(plan, slurm.states([job_id(plan)])))
+    return job_id(plan) if states - slurm.ENDED - {"STOPPED", "UNKNOWN"} or orphans(plan) else ""
+
+
+def orphans(plan: runs.Plan) -> list[Path]:
+    """The rank folders of a run on this machine with tasks or programs that still run."""
+    if "slurm" in runs.read_job(plan.folder):
+        return []
+    found = []
+    for folder in Path(plan.folder).glob("ranks/*"):
+        for record in runs.read_ranks(folder).values():
+            pairs = ((record["pid"], record["start"]), (record["child"], record["child_start"]))
+            if any(start and runs.process_start(pid) == start for pid, start in pairs) and folder not in found:
+                found.append(folder)
+    return found
+
+
+def task_states(plan: runs.Plan, known: dict[str, slurm.State]) -> list[str]:
+    """The state of each run of a launch: the scheduler's, or what the run's own notes say where it knows none.
+
+    A job whose name is not the launch's is another one: a controller that was set up anew gives out the same ids again.
+    """
+    job = runs.read_job(plan.folder)
+    result = []
+    for index in range(len(plan.works)):
+        name = task_id(plan, index)
+        if "slurm" in job and name in known and known[name].name == plan.job_name:
+            result.append(known[name].state)
+            continue
+        ends = runs.notes(plan, index, "end")
+        if "pid" in job and runs.process_start(job["pid"]) == job["start"] != "":
+            result.append("RUNNING" if index == 0 or runs.notes(plan, index) else "PENDING")
+        elif ends and not ends[-1]["again"]:
+            result.append(_ended(ends[-1]))
+        else:
+            result.append("STOPPED" if "pid" in job else "UNKNOWN")
+    return result
+
+
+def _ended(end: dict) -> str:
+    """A state from a run's last note."""
+    if end["outcome"] == "cancelled":
+        return "CANCELLED"
+    return {DONE: "COMPLETED", AGAIN: "STOPPED"}.get(end["code"], "FAILED")
