@@ -1,0 +1,110 @@
+"""What State keeps: the average's law, what goes from stage to stage, what is exported, what comes back."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from mscgan import dist
+from mscgan.errors import UserError
+from mscgan.state import Stage, State, schedule
+from tests.model_rank import config, inputs
+
+
+@pytest.fixture
+def alone() -> Iterator[dist.Ranks]:
+    yield dist.init("cpu")
+    dist.shutdown()
+
+
+def state(ranks: dist.Ranks, family: str = "mscgan", *overrides: str, stage: str = "") -> State:
+    made = State(config(family, "train.backend=ddp", *overrides), ranks.device, 2)
+    if stage:
+        made.enter(stage)
+    return made
+
+
+def fill(module: torch.nn.Module, value: float) -> None:
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight.fill_(value)
+
+
+def only_value(module: torch.nn.Module) -> float:
+    values = torch.cat([weight.flatten() for weight in module.parameters()])
+    assert values.max() - values.min() < 1e-6
+    return values[0].item()
+
+
+def test_after_the_halflife_a_weight_counts_half(alone):
+    ours = state(alone, "mscgan", "train.ema_halflife=100", stage="joint")
+    fill(ours.average, 1.0)
+    fill(ours.networks["G"], 0.0)
+    for pairs, left in ((25, 0.5**0.25), (75, 0.5), (200, 0.125)):  # of the 1.0, after 25, 100 and 300 pairs
+        ours.follow(pairs)
+        assert only_value(ours.average) == pytest.approx(left, rel=1e-5)
+
+
+def test_without_a_halflife_the_average_is_the_weights_themselves(alone):
+    ours = state(alone, "pg2", "train.ema_halflife=0", stage="I")
+    fill(ours.networks["G1"], 3.0)
+    ours.follow(1)
+    assert torch.equal(ours.average["G1"].encoder["CONV1"].conv.weight, ours.networks["G1"].encoder["CONV1"].conv.weight)
+
+
+@pytest.mark.parametrize(("family", "G1"), [("mscgan", "G.G1"), ("pg2", "G1")])
+def test_what_follows_stage_I_stands_on_its_average_and_keeps_the_rest(family, G1, alone):
+    ours = state(alone, family, stage="I")
+    ours.step([inputs(ours.config, 0)])
+    ours.follow(8)
+    before = {name: tensor.clone() for name, tensor in ours.networks.state_dict().items()}
+    average = {name: tensor.clone() for name, tensor in ours.average.state_dict().items()}
+    assert not torch.equal(before[f"{G1}.decoder.CONV1.conv.weight"], average[f"{G1}.decoder.CONV1.conv.weight"])
+    ours.enter("II")
+    for name, tensor in ours.networks.state_dict().items():
+        assert torch.equal(tensor, average[name] if name.startswith(f"{G1}.") else before[name]), name
+
+
+def test_after_stage_II_nothing_is_taken_from_the_average(alone):
+    ours = state(alone, stage="II")
+    fill(ours.average, 5.0)
+    before = {name: tensor.clone() for name, tensor in ours.networks.state_dict().items()}
+    ours.enter("joint")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in ours.networks.state_dict().items())
+
+
+@pytest.mark.parametrize("family", ["mscgan", "pg2"])
+def test_the_export_is_the_average_of_what_makes_images(family, alone):
+    ours = state(alone, family, stage="II")
+    fill(ours.average, 0.25)
+    exported = ours.export()
+    assert {name.partition(".")[0] for name in exported} == set(ours.family.MAKES)
+    assert all((tensor == 0.25).all() for tensor in exported.values())
+    assert exported.keys() == {name for name in ours.networks.state_dict() if not name.startswith("D.")}
+
+
+def test_a_run_starts_from_an_export_with_its_average_and_fresh_discriminators(alone):
+    ours, other = state(alone), state(alone, "mscgan", "train.seed=3")
+    fresh = {name: tensor.clone() for name, tensor in ours.networks["D"].state_dict().items()}
+    ours.start_from(other.export())
+    for name, tensor in other.export().items():
+        assert torch.equal(ours.networks.state_dict()[name], tensor) and torch.equal(ours.export()[name], tensor)
+    assert all(torch.equal(tensor, fresh[name]) for name, tensor in ours.networks["D"].state_dict().items())
+
+
+def test_weights_of_other_networks_are_refused(alone):
+    with pytest.raises(UserError, match="of other networks .*set family, data and mscgan"):
+        state(alone).start_from(state(alone, "pg2").export())
+
+
+def test_names_in_a_checkpoint_are_the_networks_places(alone):
+    tensors, facts = state(alone, stage="II").state()
+    assert {"G.G1.encoder.CONV1.conv.weight", "average.G.G2.decoder.CONV1.conv.bias", "D.D1.FC.weight"} <= set(tensors)
+    assert "exp_avg.G.G2.encoder.CONV1.conv.weight" in tensors and "exp_avg.G.G1.encoder.CONV1.conv.weight" not in tensors
+    assert facts == {"stage": "II", "engines": {"G.G2.": {"step": 0}, "D.": {"step": 0}}}
+
+
+def test_stages_come_in_the_familys_order_and_those_without_pairs_are_left_out():
+    assert schedule("mscgan", {"joint": 5, "I": 10, "II": 0}) == [Stage("I", 10), Stage("joint", 15)]
+    with pytest.raises(UserError, match="nothing to train"):
+        schedule("pg2", {"I": 0})
