@@ -12,8 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import record  # noqa: E402
-from mscgan.errors import UserError, run  # noqa: E402
+from benchmarks import record
+from mscgan.errors import UserError, run
 
 OURS = "zero1"  # what training uses unless told otherwise
 OPS = {

@@ -5,9 +5,9 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
-from benchmarks.step import PHASES  # noqa: E402
+from benchmarks.step import PHASES
 
 
 def plot(record: dict, folder: Path) -> list[str]:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.record import read, value  # noqa: E402
-from mscgan.errors import UserError, run  # noqa: E402
+from benchmarks.record import read, value
+from mscgan.errors import UserError, run
 
 MARKER = "<!-- What follows is written by benchmarks/report.py --into. -->\n"
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch  # noqa: E402
+import torch
 
-from benchmarks import checkpoint, compare, cost, data, ops, plots, projection, record, report, scaling, step  # noqa: E402
-from mscgan import costs, dist  # noqa: E402
-from mscgan.config import STAGES, load  # noqa: E402
-from mscgan.errors import UserError, run  # noqa: E402
+from benchmarks import checkpoint, compare, cost, data, ops, plots, projection, record, report, scaling, step
+from mscgan import costs, dist
+from mscgan.config import STAGES, load
+from mscgan.errors import UserError, run
 
 SECTIONS = ("data", "ops", "step", "scaling", "checkpoint")
 

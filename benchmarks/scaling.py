@@ -17,12 +17,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch  # noqa: E402
-from omegaconf import OmegaConf  # noqa: E402
+import torch
+from omegaconf import OmegaConf
 
-from mscgan import dist  # noqa: E402
-from mscgan.config import Config  # noqa: E402
-from mscgan.dist import Ranks  # noqa: E402
+from mscgan import dist
+from mscgan.config import Config
+from mscgan.dist import Ranks
 
 SECONDS = 540  # a child's limit: below the ten minutes after which those who wait for it give up
 

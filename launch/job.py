@@ -15,9 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from launch import affinity, runs, slurm  # noqa: E402
-from launch.watchdog import watch  # noqa: E402
-from mscgan.errors import AGAIN, DONE, MISTAKE, UserError, run  # noqa: E402
+from launch import affinity, runs, slurm
+from launch.watchdog import watch
+from mscgan.errors import AGAIN, DONE, MISTAKE, UserError, run
 
 SNAPSHOT = Path(__file__).resolve().parents[1]
 SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from launch import runs, slurm  # noqa: E402
-from launch.follow import SKIP, Tail, exit_code, follow_job, log_file  # noqa: E402
-from launch.states import alive, find, job_id, orphans, task_id, task_states  # noqa: E402
-from mscgan.errors import UserError, run  # noqa: E402
+from launch import runs, slurm
+from launch.follow import SKIP, Tail, exit_code, follow_job, log_file
+from launch.states import alive, find, job_id, orphans, task_id, task_states
+from mscgan.errors import UserError, run
 
 STOP_SECONDS = 60  # for a run on this machine to save before it is killed
 

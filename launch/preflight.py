@@ -20,8 +20,8 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from launch import runs, stage_in  # noqa: E402
-from mscgan.errors import BAD_NODE, DONE, FAILED, MISTAKE, UserError, run  # noqa: E402
+from launch import runs, stage_in
+from mscgan.errors import BAD_NODE, DONE, FAILED, MISTAKE, UserError, run
 
 RUN_BYTES = 1 << 30  # least free space in the run folder
 CLOCK_SECONDS = 10.0

@@ -21,8 +21,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mscgan.errors import UserError, run  # noqa: E402
-from mscgan.files import whole, write  # noqa: E402
+from mscgan.errors import UserError, run
+from mscgan.files import whole, write
 
 CHUNK = 4 << 20
 VERIFIED = "verified.json"  # {name: [size, mtime_ns]} of the files whose checksum was right

@@ -20,11 +20,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from omegaconf import OmegaConf  # noqa: E402
+from omegaconf import OmegaConf
 
-from launch import options, runs, sbatch, slurm, snapshot, states  # noqa: E402
-from mscgan import config as configuration  # noqa: E402
-from mscgan.errors import UserError, run  # noqa: E402
+from launch import options, runs, sbatch, slurm, snapshot, states
+from mscgan import config as configuration
+from mscgan.errors import UserError, run
 
 ROOT = Path(__file__).resolve().parents[1]
 JOBS = ("train", "evaluate", "generate", "shards", "throughput")

@@ -15,10 +15,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mscgan.errors import UserError, run  # noqa: E402
-from shards import photographs, synthetic  # noqa: E402
-from shards.pairs import DATASETS, check_draw  # noqa: E402
-from shards.write import Plan, write  # noqa: E402
+from mscgan.errors import UserError, run
+from shards import photographs, synthetic
+from shards.pairs import DATASETS, check_draw
+from shards.write import Plan, write
 
 
 def main() -> None:

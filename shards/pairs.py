@@ -14,10 +14,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mscgan import files  # noqa: E402
-from mscgan.errors import UserError, run  # noqa: E402
-from shards import deepfashion, market1501  # noqa: E402
-from shards.annotations import Annotation, read, text_lines  # noqa: E402
+from mscgan import files
+from mscgan.errors import UserError, run
+from shards import deepfashion, market1501
+from shards.annotations import Annotation, read, text_lines
 
 DATASETS = {"market1501": market1501, "deepfashion": deepfashion}
 

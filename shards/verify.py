@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mscgan.errors import UserError, run  # noqa: E402
-from shards.parallel import mapper  # noqa: E402
-from shards.verify_tar import TarReport, read_tar  # noqa: E402
-from shards.write import SCHEMA, file_sha256  # noqa: E402
+from mscgan.errors import UserError, run
+from shards.parallel import mapper
+from shards.verify_tar import TarReport, read_tar
+from shards.write import SCHEMA, file_sha256
 
 TAR_FIELDS = {"name": str, "index": str, "sha256": str, "index_sha256": str, "bytes": int, "images": int}
 

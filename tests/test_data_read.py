@@ -1,7 +1,6 @@
 """Shards read by plain Pillow, and the pairs that are chosen of them."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from pg2_reference import D, G1, G2, LAMBDA, conv, judged, loss_D, loss_G2, stage_I, train_step_I, train_step_II
+from pg2_reference import G1, G2, LAMBDA, D, conv, judged, loss_D, loss_G2, stage_I, train_step_I, train_step_II
 from torch import nn
 
 EDITIONS = ("market1501", "deepfashion")

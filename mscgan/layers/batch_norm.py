@@ -8,7 +8,6 @@ import torch
 import torch.distributed as torch_dist
 from torch import Tensor, nn
 
-
 _all_gather = getattr(torch_dist, "all_gather_single", torch_dist.all_gather_into_tensor)  # its name since torch 2.13
 
 
