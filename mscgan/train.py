@@ -109,7 +109,7 @@ def train(config: Config) -> int:
             if saves:
                 _save(config, state, shards, pairs, folder, ranks)
             if shows and samples:
-                trained = Trained(state.family, state.average, config)
+                trained = Trained(state.family, state.average, config, state.stage)
                 telemetry.pictures(pairs, sample_grid(trained, samples, min(4, len(samples.pairs))))
             if stop and pairs < stages[-1].end:
                 code = AGAIN
@@ -231,7 +231,7 @@ def _save(config: Config, state: State, shards: ShardSet, pairs: int, folder: Pa
     facts |= {"pairs": pairs, "made_with": _made_with(config, shards)}
     if ranks.rank == 0:
         with files.whole(folder / "generator.safetensors") as temporary:
-            save_file(state.export(), temporary)
+            save_file(state.export(), temporary, metadata={"stage": state.stage})
     checkpoint.save(folder, pairs, tensors, facts, config.log.keep, ranks)
 
 

@@ -7,12 +7,11 @@ from types import ModuleType
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from mscgan import config as configuration
-from mscgan.config import Config
+from mscgan.config import STAGES, Config
 from mscgan.data.read import choose_pairs, read_images
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError
@@ -30,6 +29,7 @@ class Trained:
     family: ModuleType
     networks: nn.ModuleDict
     config: Config
+    stage: str  # the last that trained them
 
     @torch.inference_mode()
     def images(self, x: Tensor, keypoints: Tensor) -> dict[str, Tensor]:
@@ -48,13 +48,14 @@ class Trained:
         device = next(self.networks.parameters()).device
         flip = torch.zeros(len(x), dtype=torch.bool, device=device)
         inputs = Inputs(x.to(device), None, None, keypoints.to(device, torch.float32), flip, data)
-        return {title: images.float() for title, images in self.family.images(self.networks, inputs).items()}
+        made = self.family.images(self.stage, self.networks, inputs)
+        return {title: images.float() for title, images in made.items()}
 
 
 def load(folder: Path) -> Trained:
     """The networks of a run, on the CUDA device or else the CPU.
 
-    Reads RUN/config.yaml and RUN/generator.safetensors (the averages of the weights).
+    Reads RUN/config.yaml and RUN/generator.safetensors (the averages of the weights, and the stage they are of).
 
     Raises:
         UserError: a file is missing or broken, or the weights are of other networks than the configuration's.
@@ -67,7 +68,9 @@ def load(folder: Path) -> Trained:
     networks = family.build(config.options(), config.data.height, config.data.width)
     networks = nn.ModuleDict({name: networks[name] for name in family.MAKES})
     try:
-        networks.load_state_dict(load_file(folder / "generator.safetensors"))
+        with safe_open(folder / "generator.safetensors", framework="pt") as file:
+            networks.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
+            stage = (file.metadata() or {}).get("stage", STAGES[config.family][-1])
     except (SafetensorError, OSError) as error:
         raise UserError(f"{folder / 'generator.safetensors'} cannot be read ({error}); copy it again") from error
     except RuntimeError as error:  # what load_state_dict raises for other names or shapes
@@ -75,7 +78,7 @@ def load(folder: Path) -> Trained:
         why = f"{folder / 'generator.safetensors'} does not fit config.yaml beside it: {reason}"
         raise UserError(f"{why}; use the two files of one run, and the version that wrote them") from error
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return Trained(family, networks.to(device).requires_grad_(False).eval(), config)
+    return Trained(family, networks.to(device).requires_grad_(False).eval(), config, stage)
 
 
 def sample_grid(trained: Trained, shards: ShardSet, count: int) -> Image.Image:

@@ -10,7 +10,7 @@ from mscgan.models import FAMILIES
 from tests.shard_factory import write_shards
 
 
-def write_run(folder: Path, persons: int, views: int, family: str = "mscgan") -> Path:
+def write_run(folder: Path, persons: int, views: int, family: str = "mscgan", stage: str = "II") -> Path:
     """folder/run with config.yaml and generator.safetensors, of the demo's size and narrow; folder/shards beside it."""
     run = folder / "run"
     run.mkdir()
@@ -21,5 +21,9 @@ def write_run(folder: Path, persons: int, views: int, family: str = "mscgan") ->
     networks = FAMILIES[family].build(config.options(), config.data.height, config.data.width)
     weights = networks.state_dict()
     made = tuple(f"{name}." for name in FAMILIES[family].MAKES)
-    save_file({name: weights[name] for name in weights if name.startswith(made)}, run / "generator.safetensors")
+    save_file(
+        {name: weights[name] for name in weights if name.startswith(made)},
+        run / "generator.safetensors",
+        metadata={"stage": stage},
+    )
     return run

@@ -8,8 +8,9 @@ A family is a module with six names. It holds no state: mscgan/state.py builds t
     step(stage, engines, networks, inputs, options)
                                     one optimiser step of every engine; returns the mean loss terms. `inputs` holds a
                                     micro-batch an element; an engine is called, goes backward and steps once for each
-    images(networks, inputs)        {title: (N, 3, H, W)} of what is shown and scored; the last is the answer.
-                                    `networks` are those of MAKES alone
+    images(stage, networks, inputs)
+                                    {title: (N, 3, H, W)} of what is shown and scored; the last is the answer. `stage`
+                                    is the last that trained, `networks` are those of MAKES alone
     hand_over(before, networks, average)
                                     at a change of stage: sets what the next one takes from the one `before`
 

@@ -159,9 +159,10 @@ def hand_over(before: str, networks: nn.ModuleDict, average: nn.ModuleDict) -> N
         networks["G"].G1.load_state_dict(average["G"].G1.state_dict())
 
 
-def images(networks: nn.ModuleDict, inputs: Inputs) -> dict[str, Tensor]:
-    y1, y_hat = networks["G"](inputs.condition)
-    return {"stage I": y1, "stage II": y_hat}
+def images(stage: str, networks: nn.ModuleDict, inputs: Inputs) -> dict[str, Tensor]:
+    G = networks["G"]
+    y1 = G.G1(inputs.condition)
+    return {"stage I": y1} | ({} if stage == "I" else {"stage II": G.G2(inputs.x, y1)})
 
 
 def step(stage: str, engines: dict, networks: nn.ModuleDict, inputs: list[Inputs], options: config.MsCGAN) -> Terms:

@@ -119,9 +119,9 @@ def hand_over(before: str, networks: nn.ModuleDict, average: nn.ModuleDict) -> N
         networks["G1"].load_state_dict(average["G1"].state_dict())
 
 
-def images(networks: nn.ModuleDict, inputs: Inputs) -> dict[str, Tensor]:
+def images(stage: str, networks: nn.ModuleDict, inputs: Inputs) -> dict[str, Tensor]:
     y1 = networks["G1"](inputs.condition)
-    return {"stage I": y1, "stage II": networks["G2"](y1, inputs.x)}
+    return {"stage I": y1} | ({} if stage == "I" else {"stage II": networks["G2"](y1, inputs.x)})
 
 
 def step(stage: str, engines: dict, networks: nn.ModuleDict, inputs: list[Inputs], options: config.PG2) -> Terms:
