@@ -34,10 +34,7 @@ def test_the_networks_get_the_image_and_gaussian_maps_of_the_target_pose(made):
     sigma = model.config.data.sigma
     x = np.random.default_rng(6).integers(0, 256, (1, 64, 32, 3), dtype=np.uint8)
     rows, columns = np.mgrid[0:64, 0:32]
-    maps = [
-        np.exp(-((columns - px) ** 2 + (rows - py) ** 2) / (2 * sigma**2)) * (px >= 0)
-        for px, py in points()[0]
-    ]
+    maps = [np.exp(-((columns - px) ** 2 + (rows - py) ** 2) / (2 * sigma**2)) * (px >= 0) for px, py in points()[0]]
     given = np.concatenate([x[0].transpose(2, 0, 1) / 127.5 - 1, np.stack(maps)])[None].astype(np.float32)
     expected = Generators(64, 32, 8)
     weights = load_file(made / "generator.safetensors")
