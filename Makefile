@@ -1,10 +1,10 @@
-# `make demo` and `make test` do all set-up themselves: a virtual environment in .venv, then every package.
+# `make demo`, `make lint` and `make test` do all set-up themselves: a virtual environment in .venv, then every package.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 RUN := .venv/bin/python
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all install slurm clean
+.PHONY: demo lint test test-all install slurm clean
 
 demo: install
 	mkdir -p -m 700 runs runs/demo
@@ -14,6 +14,11 @@ demo: install
 	$(RUN) -m mscgan.generate --run runs/demo --pairs 8
 	$(RUN) -m mscgan.pictures runs/demo
 	@echo "pictures: runs/demo/pairs-test.png, runs/demo/losses.png; scores: runs/demo/evaluation.json"
+
+lint: .venv/linters
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 test: install slurm
 	$(RUN) -m pytest
@@ -28,6 +33,10 @@ install: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(RUN) -m pip install --quiet $(TORCH)
 	$(RUN) -m pip install --quiet --editable .[test]
+	touch $@
+
+.venv/linters: .venv/installed
+	$(RUN) -m pip install --quiet --editable .[lint]
 	touch $@
 
 # A real SLURM for tests/slurm, where this user may install it; elsewhere those tests skip and say so.

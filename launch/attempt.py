@@ -69,7 +69,7 @@ def judge(codes: dict[int, int | None], step_code: int) -> tuple[str, int]:
     for code, outcome in ((MISTAKE, "mistake"), (BAD_NODE, "bad node"), (HUNG, "hung")):
         if code in values:
             return outcome, code
-    bad = values - {DONE, AGAIN, None}
+    bad = {code for code in values if code is not None} - {DONE, AGAIN}
     if (
         not bad
         and (None in values or not values)

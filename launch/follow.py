@@ -59,7 +59,7 @@ def follow_job(plan: runs.Plan, index: int | None = None, rank: int = 0) -> int:
     job, indices = job_id(plan), range(len(plan.works)) if index is None else [index]
     labels = {index: task_id(plan, index) for index in indices}
     tails = [Tail(log_file(plan, label, rank), skip=SKIP) for label in labels.values()]
-    told = {}
+    told: dict[str, str] = {}
     try:
         while True:
             known = slurm.states([job])

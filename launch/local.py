@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 from submitit.local.local import LocalExecutor, LocalJob
 
@@ -43,7 +44,7 @@ def processes(plan: runs.Plan) -> int:
     if plan.kind in runs.ONE_PROCESS:
         return 1
     if wanted == "auto":
-        wanted = here // nodes or settings.get("tasks_per_node", WITHOUT_GPU)
+        wanted = str(here // nodes or settings.get("tasks_per_node", WITHOUT_GPU))
     count = nodes * (int(wanted) or int(settings.get("tasks_per_node", 1)))
     if here and int(wanted) and count > here:
         raise UserError(
@@ -126,7 +127,7 @@ def _attempt(plan: runs.Plan, index: int, number: int, count: int, stop: _Stop) 
         _environment(environment),
         _ignored(signal.SIGINT, signal.SIGHUP),
     ):  # a terminal sends these to all; tasks get TERM
-        job = executor.submit(Job(plan.folder, index))
+        job = cast(LocalJob, executor.submit(Job(plan.folder, index)))
     tail = Tail(job.task(0).paths.stdout, skip=SKIP)
     ranks = runs.ranks_folder(plan, index, number)
     asked, killed, deadline = 0, 0, None
@@ -153,7 +154,7 @@ def _attempt(plan: runs.Plan, index: int, number: int, count: int, stop: _Stop) 
 
 def _signal(job: LocalJob, ranks: Path, number: int) -> None:
     """Sends a signal to every task: submitit's controller passes TERM on; where it is gone, directly."""
-    if job._process.poll() is None:
+    if job._process is not None and job._process.poll() is None:
         job._process.send_signal(number)
     else:
         signal_tasks(ranks, number)

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -28,7 +29,7 @@ class Meeting:
         """Content is something JSON can hold."""
         self._store.set(f"{topic}/{self.rank}", json.dumps(content))
 
-    def gather(self, topic: str, seconds: float) -> dict[int, object]:
+    def gather(self, topic: str, seconds: float) -> dict[int, Any]:
         """What each rank said, by rank. A rank that said nothing within the time is not in it."""
         end = time.monotonic() + seconds
         said = {}

@@ -79,8 +79,8 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         "where and how it runs (defaults: launch/cluster.yaml, ~/.config/mscgan/cluster.yaml)"
     )
     for name, option in OPTIONS.items():
-        several = {"action": "append"} if name == "setup" else {}
-        group.add_argument(f"--{name.replace('_', '-')}", metavar="X", help=option.help.replace("%", "%%"), **several)
+        action, text = "append" if name == "setup" else "store", option.help.replace("%", "%%")
+        group.add_argument(f"--{name.replace('_', '-')}", metavar="X", help=text, action=action)
 
 
 def resolve(given: argparse.Namespace) -> dict[str, str | list[str]]:
@@ -89,7 +89,7 @@ def resolve(given: argparse.Namespace) -> dict[str, str | list[str]]:
     Raises:
         UserError: an unknown key or a value that its pattern refuses.
     """
-    settings = {}
+    settings: dict[str, str | list[str]] = {}
     for file in (SITE, user_file()):
         settings |= _read(file)
     for name in OPTIONS:

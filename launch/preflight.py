@@ -181,8 +181,8 @@ class Findings:
     def __init__(self, world: int, local_world: int):
         self._local_world = local_world
         self._ranks = range(world)
-        self._names = {}
-        self._faults = {node: [] for node in range(world // local_world)}
+        self._names: dict[int, str] = {}
+        self._faults: dict[int, list[Fault]] = {node: [] for node in range(world // local_world)}
         self._unclear = ""
 
     def nodes(self, said: dict[int, dict], names: list[str]) -> None:

@@ -28,7 +28,7 @@ def take(root: Path, to: Path) -> str:
     files = [file for file in files if file.is_file() and not file.is_symlink()]
     sizes = {file: file.stat().st_size for file in files}
     if sum(sizes.values()) > LIMIT:
-        largest = max(files, key=sizes.get)
+        largest = max(files, key=sizes.__getitem__)
         raise UserError(
             f"the code to copy to the run folder has {sum(sizes.values()) / 2**20:.0f} MiB, more than {LIMIT >> 20}; "
             f"the largest file is {largest.relative_to(root)}: move it from {', '.join(PARTS)} or name it in .gitignore"

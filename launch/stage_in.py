@@ -116,7 +116,7 @@ def check(root: Path, to: Path | str) -> None:
 
 
 def _missing(copy: Path, wanted: dict[str, str], verified: dict[str, list[int]]) -> list[str]:
-    return [name for name in wanted if name not in verified or verified[name] != _stamp(copy / name)]
+    return [name for name in wanted if not verified.get(name) or verified[name] != _stamp(copy / name)]
 
 
 def _own_folder(folder: Path) -> Path:
@@ -172,11 +172,12 @@ def _copy_file(source: Path, target: Path) -> str:
     return sha256.hexdigest()
 
 
-def _stamp(file: Path) -> list[int] | None:
+def _stamp(file: Path) -> list[int]:
+    """Size and time of change; empty, which never counts as verified, where there is no file."""
     try:
         status = file.stat()
     except FileNotFoundError:
-        return None
+        return []
     return [status.st_size, status.st_mtime_ns]
 
 

@@ -175,6 +175,7 @@ def _plan(
         }[given.job] + extra
         work = runs.Work(run_folder, arguments)
         if given.job == "train":
+            assert target.config, "training has a configuration"
             work.shards, work.stage_to = target.config.data.root, target.config.data.stage_to
             manifest = Path(work.shards) / "manifest.json"
             if work.shards and manifest.is_file():
@@ -236,6 +237,7 @@ def _check_training(plan: runs.Plan, targets: list[Target]) -> None:
         return
     ranks = int(plan.settings["nodes"]) * (plan.gpus or int(plan.settings.get("tasks_per_node", 1)))
     for target in targets:
+        assert target.config, "training has a configuration"
         configuration.micro_batch(target.config.train.batch, ranks, target.config.train.accumulate)
         if not target.config.data.root:
             raise UserError("no shards to train on; give data.root=FOLDER, as shards/build.py makes it")

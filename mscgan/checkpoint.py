@@ -97,7 +97,7 @@ def _complete(folder: Path) -> list[Path]:
 
 
 def _pairs(path: Path) -> int:
-    return int(COMPLETE.fullmatch(path.name)[1])
+    return int(path.name.removeprefix("pairs-"))
 
 
 def _write(partial: Path, pairs: int, tensors: dict[str, Tensor], state: dict) -> None:

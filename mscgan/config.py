@@ -9,8 +9,10 @@ another family than the chosen one; only the files in configs/ speak of several.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -124,7 +126,7 @@ NOT_NEGATIVE = (
 ).split()
 
 
-def load(preset: str, overrides: list[str] = ()) -> Config:
+def load(preset: str, overrides: Sequence[str] = ()) -> Config:
     """The configuration of a preset's name or a YAML file's path, then `key=value` overrides, checked.
 
     Raises:
@@ -149,13 +151,13 @@ def load(preset: str, overrides: list[str] = ()) -> Config:
                     raise UserError(f"variant={layer.variant} is one of {variant.family}, and family is {family}")
                 layers.append(_part_of(family, variant))
             layers.append(layer)
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), *layers))
+        config = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), *layers)))
     # TypeError: a list where keys are expected, or keys where a list is.
     except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
         text = str(error).split("\n")[0] if isinstance(error, OmegaConfBaseException) else str(error)
         reason = " ".join(text.split())
-        if getattr(error, "full_key", None):
-            reason = f"{error.full_key}: {reason}"
+        if key := getattr(error, "full_key", None):
+            reason = f"{key}: {reason}"
         raise UserError(f"configuration {path.name}: {reason}; mscgan/config.py lists every key") from error
     _check(config)
     return config
@@ -179,7 +181,8 @@ def _named(kind: str, name: str) -> Path:
 
 def _part_of(family: str, layer: DictConfig) -> DictConfig:
     """What a file of configs/ says for this family."""
-    layer = OmegaConf.masked_copy(layer, [key for key in layer if key == family or key not in STAGES])
+    keys = [key for key in layer if key == family or key not in STAGES]
+    layer = OmegaConf.masked_copy(layer, cast(list[str], keys))
     pairs = layer.get("train", {}).get("pairs", {})
     for stage in set(pairs) - set(STAGES[family]):
         del pairs[stage]
@@ -195,7 +198,7 @@ def _refuse_others(family: str, layer: DictConfig) -> None:
 
 def text(config: Config) -> str:
     """The resolved configuration as YAML that `load` reads back."""
-    values = OmegaConf.to_container(OmegaConf.structured(config))
+    values = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config)))
     return OmegaConf.to_yaml({key: value for key, value in values.items() if key == config.family or key not in STAGES})
 
 
@@ -253,7 +256,7 @@ def _check_options(config: Config) -> None:
             raise UserError(f"train.pairs.{stage} is {pairs}; it must not be negative")
     if options.base < 8 or options.base % 8:
         raise UserError(f"{family}.base is {options.base}; it must be a multiple of 8 (the FC layers scale with it)")
-    if family == "mscgan":
+    if isinstance(options, MsCGAN):
         scales, weights = options.scales, options.lambda_D
         if not scales or scales != [scale for scale in SCALES if scale in scales]:
             raise UserError(f"mscgan.scales is {scales}; give some of {', '.join(map(str, SCALES))}, rising")

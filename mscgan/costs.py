@@ -52,7 +52,8 @@ class _Engine:
 
 def layers(config: Config) -> dict[str, list[Cost]]:
     """Every layer of every network, {network: rows in the order in which they run}."""
-    networks, calls = _build(config), {}
+    networks = _build(config)
+    calls: dict[nn.Module, tuple[tuple[int, ...], float]] = {}
     counter, began = FlopCounterMode(display=False), {}
 
     def enter(module: nn.Module, _args: tuple) -> None:

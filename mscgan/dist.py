@@ -10,6 +10,7 @@ import os
 from collections.abc import Hashable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as torch_dist
@@ -20,6 +21,7 @@ from mscgan.errors import UserError
 # A rank that waits longer than this for the others ends with an error instead of hanging for ever.
 TIMEOUT = timedelta(minutes=10)
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def all_any(flag: bool) -> bool:
     return bool(count.item())
 
 
-def mean(values: dict[Hashable, Tensor]) -> dict[Hashable, float]:
+def mean(values: dict[Name, Tensor]) -> dict[Name, float]:
     """Means over the ranks of scalar tensors, in one transfer and one collective. All ranks give the same names."""
     if not values:
         return {}

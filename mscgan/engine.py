@@ -10,7 +10,9 @@ import contextlib
 import logging
 import os
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.distributed as torch_dist
@@ -29,7 +31,7 @@ SENT_IN_16_BITS = (Convolution, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-class Engine:
+class Engine(ABC):
     """What `make_engine` returns: `.module` is the raw network, the methods train it.
 
     Each micro-batch takes one `engine(...)`, one `backward(loss)` and one `step()`. Every `accumulate`-th step changes
@@ -43,7 +45,28 @@ class Engine:
         self._device = next(module.parameters()).device
         self._shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
         self._trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
-        self._scaler = None
+        self._scaler: Any = None  # in fp16 torch's GradScaler or _LossScale
+
+    @abstractmethod
+    def __call__(self, *args): ...
+
+    @abstractmethod
+    def backward(self, loss: Tensor) -> None: ...
+
+    @abstractmethod
+    def step(self) -> None: ...
+
+    @abstractmethod
+    def _moment(self, parameter: Tensor, key: str) -> Tensor: ...
+
+    @abstractmethod
+    def _adam_step(self) -> int: ...
+
+    @abstractmethod
+    def _set_weights(self, weights: dict[str, Tensor]) -> None: ...
+
+    @abstractmethod
+    def _set_moments(self, state: dict) -> None: ...
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """The mixed-precision context of this engine, for raw modules used beside it; nothing for fp32."""
@@ -63,7 +86,10 @@ class Engine:
         """
         with self.gathered():
             weights = {name: _to_cpu(parameter) for name, parameter in self.module.named_parameters()}
-        state = {"weights": weights, "buffers": {name: _to_cpu(buffer) for name, buffer in self._buffers()}}
+        state: dict[str, Any] = {
+            "weights": weights,
+            "buffers": {name: _to_cpu(buffer) for name, buffer in self._buffers()},
+        }
         for key in MOMENTS:
             state[key] = {name: self._moment(parameter, key) for name, parameter in self._trained.items()}
         state["step"] = self._adam_step()
@@ -261,7 +287,8 @@ class _DeepSpeed(Engine):
         value = value.to(self._device)
         if self._zero == 3:
             # DeepSpeed's setter of the full value fails where it does not divide by the ranks: pad and cut here.
-            share, rank = parameter.ds_tensor.numel(), torch_dist.get_rank()
+            rank = torch_dist.get_rank()
+            share = parameter.ds_tensor.numel()  # type: ignore[attr-defined]  # DeepSpeed sets it on parameters
             padding = share * torch_dist.get_world_size() - value.numel()
             value = nn.functional.pad(value.flatten(), (0, padding)).narrow(0, rank * share, share)
             weight, state = api.safe_set_local_fp32_param, api.safe_set_local_optimizer_state
@@ -352,7 +379,7 @@ def _import_deepspeed(device: torch.device):
 
 
 def _adam(parameters, lr: float, betas: tuple[float, float]) -> torch.optim.Adam:
-    return torch.optim.Adam(list(parameters), lr=lr, betas=tuple(betas), fused=True)
+    return torch.optim.Adam(list(parameters), lr=lr, betas=betas, fused=True)
 
 
 def _adam_state(optimizer: torch.optim.Adam, parameter: Tensor) -> dict[str, Tensor]:

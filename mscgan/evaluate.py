@@ -1,9 +1,10 @@
 """Scores a trained run: `python -m mscgan.evaluate --run RUN [--split test] [--pairs N] [--data DIR]`
 
-For each image that the family shows (stage I, stage II) and, as the baseline, a copy of the source image: SSIM and mask-SSIM by protocols A and B
-(mscgan/metrics/ssim.py) and L1, over all pairs of the split or N spread evenly over them. All scores are of the 8-bit
-images that `generate` writes. Means with 95 % intervals, by a bootstrap over people: pairs of one person are alike.
-Prints a table and writes RUN/evaluation.json (evaluation-SPLIT.json for another split than test).
+For each image that the family shows (stage I, stage II) and, as the baseline, a copy of the source image: SSIM and
+mask-SSIM by protocols A and B (mscgan/metrics/ssim.py) and L1, over all pairs of the split or N spread evenly over
+them. All scores are of the 8-bit images that `generate` writes. Means with 95 % intervals, by a bootstrap over people:
+pairs of one person are alike. Prints a table and writes RUN/evaluation.json (evaluation-SPLIT.json for another split
+than test).
 """
 
 import argparse
@@ -13,7 +14,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def evaluate(folder: Path, split: str = "test", pairs: int | None = None, root: 
     batches = _batches(model, shards, rows)
     scores = _in_processes(batches, cores) if cores > 1 and len(rows) >= WORTH_PROCESSES else map(_score, batches)
     bar = tqdm(total=len(rows), unit="pair", disable=not sys.stderr.isatty())
-    table = {}
+    table: dict[str, list[np.ndarray]] = {}
     for batch in scores:
         for method, rows_of_batch in batch.items():
             table.setdefault(method, []).append(rows_of_batch)
@@ -124,7 +125,7 @@ def _in_processes(batches: Iterator[tuple], cores: int) -> Iterator[dict]:
     context = get_context("forkserver")
     context.set_forkserver_preload(["mscgan.trained", "mscgan.metrics.ssim"])
     with ProcessPoolExecutor(cores, mp_context=context) as pool:
-        waiting = deque()
+        waiting: deque[Future[dict]] = deque()
         for batch in batches:
             waiting.append(pool.submit(_score, batch))
             if len(waiting) > 2 * cores:

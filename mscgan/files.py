@@ -1,8 +1,8 @@
 """A file is whole or not there: the one atomic write of the project. Standard library only, for the launcher's sake.
 
-What is written gets a hidden name beside its place first, `.NAME.PID.tmp`, and is renamed when it is complete. A kill at
-any moment leaves the old file or the new one; a failure leaves the old one and removes what was begun. The content is
-not flushed to the disk: a checkpoint, which has to outlive a power cut, does that itself.
+What is written gets a hidden name beside its place first, `.NAME.PID.tmp`, and is renamed when it is complete. A kill
+at any moment leaves the old file or the new one; a failure leaves the old one and removes what was begun. The content
+is not flushed to the disk: a checkpoint, which has to outlive a power cut, does that itself.
 """
 
 import os

@@ -7,6 +7,7 @@ optimisers; the position, in pairs, fixes the stage.
 import contextlib
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -97,7 +98,7 @@ class State:
             zero=train.zero,
             precision=train.precision,
             lr=train.lr,
-            betas=tuple(train.betas),
+            betas=(train.betas[0], train.betas[1]),
             accumulate=train.accumulate,
             micro_batch=self.micro_batch,
         )
@@ -117,8 +118,9 @@ class State:
             for prefix, engine in self._prefixes().items():
                 if prefix.startswith(tuple(f"{name}." for name in self.family.MAKES)):
                     stack.enter_context(engine.gathered())
-            weights = [weight for name in self.family.MAKES for weight in self.networks[name].parameters()]
-            torch._foreach_lerp_(list(self.average.parameters()), weights, 1.0 - decay)
+            averages: list[Tensor] = list(self.average.parameters())
+            weights: list[Tensor] = [w for name in self.family.MAKES for w in self.networks[name].parameters()]
+            torch._foreach_lerp_(averages, weights, 1.0 - decay)
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
         """Takes the weights of the networks that make images, and so their average, from another run's `export`.
@@ -139,7 +141,7 @@ class State:
         frozen = {name: tensor for name, tensor in self.networks.state_dict().items()
                   if not name.startswith(tuple(prefixes))}  # fmt: skip
         tensors = _cpu(frozen) | {f"average.{name}": tensor for name, tensor in self.export().items()}
-        facts = {"stage": self.stage, "engines": {}}
+        facts: dict[str, Any] = {"stage": self.stage, "engines": {}}
         for prefix, engine in prefixes.items():
             state = engine.state()
             tensors |= {prefix + name: tensor for name, tensor in (state["weights"] | state["buffers"]).items()}

@@ -28,7 +28,9 @@ PLAIN_SECONDS = 10  # between two lines of progress where stderr is a file
 
 
 class Telemetry:
-    """Args:
+    """Metrics, pictures and progress of one start of a run.
+
+    Args:
         run: the run's folder.
         rank: this process's rank; all but 0 stay silent.
         total_pairs: pairs that the whole run will see.
@@ -51,7 +53,7 @@ class Telemetry:
         if sys.stderr.isatty():
             self._bar = tqdm(total=total_pairs, initial=start_pairs, unit="pair", unit_scale=True, dynamic_ncols=True)
         self._start = self._since = time.monotonic()
-        self._pairs = self._wait = 0
+        self._pairs, self._wait = 0, 0.0
         self._said, self._unsaid = -math.inf, ""
 
     def step(self, pairs: int, wait_seconds: float) -> None:
@@ -77,7 +79,7 @@ class Telemetry:
             "seconds": self._seconds_before + now - self._start,
             "memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         } | _read_gpu(self._gpu)
-        self._since, self._pairs, self._wait = now, 0, 0
+        self._since, self._pairs, self._wait = now, 0, 0.0
 
         finite = {name: value if math.isfinite(value) else None for name, value in terms.items()}
         line = {"pairs": pairs, "epoch": epoch, "stage": stage} | finite | meters

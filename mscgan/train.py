@@ -121,7 +121,7 @@ def train(config: Config) -> int:
 class History:
     """The loss terms of the steps since the last look, kept on the device so that no step waits for them."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._steps: list[tuple[int, Terms]] = []
 
     def add(self, pairs: int, terms: Terms) -> None:

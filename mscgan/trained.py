@@ -24,7 +24,7 @@ BATCH = 16  # pairs that go through the networks at once
 
 @dataclass(frozen=True)
 class Trained:
-    """The networks of a family that make images (its MAKES), in eval mode on their device, and the run's configuration."""
+    """The networks of a family that make images (its MAKES), in eval mode on their device, and its configuration."""
 
     family: ModuleType
     networks: nn.ModuleDict
@@ -33,7 +33,7 @@ class Trained:
 
     @torch.inference_mode()
     def images(self, x: Tensor, keypoints: Tensor) -> dict[str, Tensor]:
-        """What is shown and scored, by title, the answer last: (N, 3, H, W) float32, near [-1, 1] but not clipped to it.
+        """What is shown and scored, by title, the answer last: (N, 3, H, W) float32, near [-1, 1] but not clipped.
 
         Args:
             x: source images (N, H, W, 3) uint8; moved to the networks' device.

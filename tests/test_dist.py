@@ -101,7 +101,7 @@ def test_batch_norm_over_two_ranks_is_batch_norm_over_their_batches_together(lef
             found = both[0]
         else:
             found = sum(both)  # gradients of the weights
-        torch.testing.assert_close(found, tensor, rtol=1e-4, atol=2e-5, msg=lambda text: f"{name}: {text}")
+        torch.testing.assert_close(found, tensor, rtol=1e-4, atol=2e-5, msg=f"{name}: {{}}".format)
 
 
 def test_batch_norm_returns_the_dtype_it_was_given(reports):

@@ -29,8 +29,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(environment, where, monkeypatch, 
     assert capsys.readouterr().err == f"error: {where}the file is broken (line 1 column 2); mend it\n"
 
 
-def test_what_main_returns_is_the_exit_code():
-    for code in (None, 0, 85):
-        with pytest.raises(SystemExit) as left:
-            run(lambda: code)
-        assert left.value.code == code
+@pytest.mark.parametrize("code", [None, 0, 85])
+def test_what_main_returns_is_the_exit_code(code):
+    with pytest.raises(SystemExit) as left:
+        run(lambda: code)
+    assert left.value.code == code

@@ -1,4 +1,4 @@
-"""What every family must do, over all FAMILIES: who trains when, which weight moves which loss, two ranks, a restart."""
+"""What every family must do, over all FAMILIES: who trains when, which weight moves which loss, ranks, a restart."""
 
 import contextlib
 import itertools

@@ -1,4 +1,4 @@
-"""PG2 against a reference that was written without sight of it (tests/pg2_reference.py), and against published counts."""
+"""PG2 against a reference written without sight of it (tests/pg2_reference.py), and against published counts."""
 
 import pytest
 import torch

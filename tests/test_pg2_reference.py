@@ -66,7 +66,7 @@ def test_parameters_are_registered_in_the_order_of_the_forward_pass(height, widt
         leaves = [module for module in network.modules() if not list(module.children())]
         called = []
         for leaf in leaves:
-            leaf.register_forward_hook(lambda module, _, __: called.append(module))
+            leaf.register_forward_hook(lambda module, _, __, called=called: called.append(module))
         network(*inputs)
         assert called == leaves
 

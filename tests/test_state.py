@@ -49,7 +49,9 @@ def test_without_a_halflife_the_average_is_the_weights_themselves(alone):
     ours = state(alone, "pg2", "train.ema_halflife=0", stage="I")
     fill(ours.networks["G1"], 3.0)
     ours.follow(1)
-    assert torch.equal(ours.average["G1"].encoder["CONV1"].conv.weight, ours.networks["G1"].encoder["CONV1"].conv.weight)
+    assert torch.equal(
+        ours.average["G1"].encoder["CONV1"].conv.weight, ours.networks["G1"].encoder["CONV1"].conv.weight
+    )
 
 
 @pytest.mark.parametrize(("family", "G1"), [("mscgan", "G.G1"), ("pg2", "G1")])
@@ -100,7 +102,9 @@ def test_weights_of_other_networks_are_refused(alone):
 def test_names_in_a_checkpoint_are_the_networks_places(alone):
     tensors, facts = state(alone, stage="II").state()
     assert {"G.G1.encoder.CONV1.conv.weight", "average.G.G2.decoder.CONV1.conv.bias", "D.D1.FC.weight"} <= set(tensors)
-    assert "exp_avg.G.G2.encoder.CONV1.conv.weight" in tensors and "exp_avg.G.G1.encoder.CONV1.conv.weight" not in tensors
+    assert (
+        "exp_avg.G.G2.encoder.CONV1.conv.weight" in tensors and "exp_avg.G.G1.encoder.CONV1.conv.weight" not in tensors
+    )
     assert facts == {"stage": "II", "engines": {"G.G2.": {"step": 0}, "D.": {"step": 0}}}
 
 

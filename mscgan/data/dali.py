@@ -31,9 +31,10 @@ def build(
     index = (torch.cuda.current_device() if device.index is None else device.index) if on_gpu else None
     pipeline = Pipeline(batch, threads, index, prefetch_queue_depth=AHEAD)
     with pipeline:
-        jpegs = fn.external_source(source, batch=True, dtype=types.UINT8, ndim=1)
+        uint8, rgb = types.UINT8, types.RGB  # type: ignore[attr-defined]  # DALI adds these names at run time
+        jpegs = fn.external_source(source, batch=True, dtype=uint8, ndim=1)
         images = fn.decoders.image(
-            jpegs, device=decode, output_type=types.RGB, adjust_orientation=False, jpeg_fancy_upsampling=True
+            jpegs, device=decode, output_type=rgb, adjust_orientation=False, jpeg_fancy_upsampling=True
         )
         pipeline.set_outputs(images.gpu() if on_gpu else images)
     pipeline.build()

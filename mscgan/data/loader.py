@@ -186,7 +186,7 @@ class Loader(Iterator[Batch]):
             raise self._too_many(f"more than data.max_corrupt={self.max_corrupt}")
 
     def _too_many(self, why: str) -> UserError:
-        names = ", ".join(self.shards.locate(i) for i in np.flatnonzero(self._bad))
+        names = ", ".join(self.shards.locate(i) for i in np.flatnonzero(self._bad).tolist())
         return UserError(
             f"{int(self._bad.sum())} images cannot be decoded ({why}): {names}; "
             f"see `python shards/verify.py {self.shards.root}` and build the folder again"

@@ -91,7 +91,7 @@ class ShardSet:
         for number, tar in enumerate(tars):
             path = self._inside(tar["name"])
             length = path.stat().st_size if path.is_file() else None
-            if length != tar["bytes"]:
+            if length is None or length != tar["bytes"]:
                 came = "is missing" if length is None else f"has {length} bytes, manifest.json says {tar['bytes']}"
                 raise self._damaged(tar["name"], came)
             index = self._checked(tar["index"], tar["index_sha256"], (tar["images"] + 1) * _MAX_INDEX_LINE)

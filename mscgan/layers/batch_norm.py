@@ -4,14 +4,17 @@ torch's SyncBatchNorm refuses to work on a CPU, and on a GPU its forward waits f
 exchange their means and variances, joined as Chan et al. (1979) join them, which loses no digits to cancellation.
 """
 
+from typing import TypeVar
+
 import torch
 import torch.distributed as torch_dist
 from torch import Tensor, nn
 
 _all_gather = getattr(torch_dist, "all_gather_single", torch_dist.all_gather_into_tensor)  # its name since torch 2.13
+Network = TypeVar("Network", bound=nn.Module)
 
 
-def sync_batch_norm(module: nn.Module) -> nn.Module:
+def sync_batch_norm(module: Network) -> Network:
     """`module` with every BatchNorm2d normalising over the batches of all ranks; names in state_dict() stay."""
     for child in module.modules():
         if type(child) is nn.BatchNorm2d:
@@ -32,6 +35,7 @@ class _SyncBatchNorm2d(nn.BatchNorm2d):
         return y
 
     def _track(self, mean: Tensor, unbiased_variance: Tensor) -> None:
+        assert self.num_batches_tracked is not None and self.running_mean is not None and self.running_var is not None
         self.num_batches_tracked.add_(1)
         momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean, momentum)
@@ -55,6 +59,7 @@ class _Normalise(torch.autograd.Function):
         ctx.mark_non_differentiable(mean, variance, count)
         y = (wide - _plane(mean)) * _plane(scale)
         if weight is not None:
+            assert bias is not None, "a BatchNorm with a weight but no bias"
             y = y * _plane(weight) + _plane(bias)
         return y.to(x.dtype), mean, variance, count
 

@@ -1,6 +1,7 @@
 """What the networks' tables are made of: a convolution, one with what follows it, and the block of two."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from mscgan.ops.bias_act import bias_act
 
+Padding = int | Literal["SAME"]
 SLOPE = 0.2  # of LeakyReLU, as in DCGAN
 ACTS = {
     "relu": lambda y: F.relu(y, inplace=True),
@@ -34,13 +36,14 @@ class Convolution(nn.Module):
         channels_out: int,
         kernel: int,
         stride: int,
-        padding: int | str = 1,
+        padding: Padding = 1,
         up: bool = False,
         bias: bool = True,
     ):
         super().__init__()
         self.channels_in, self.channels_out, self.stride, self.up = channels_in, channels_out, stride, up
-        needed = max(kernel - stride, 0) if padding == "SAME" else 2 * padding  # of a size that the stride divides
+        # Of a size that the stride divides.
+        needed = 2 * padding if isinstance(padding, int) else max(kernel - stride, 0)
         self.before, self.after = needed // 2, needed - needed // 2
         first, last = (channels_in, channels_out) if up else (channels_out, channels_in)
         self.weight = nn.Parameter(torch.empty(first, kernel, kernel, last))
@@ -61,7 +64,7 @@ class Convolution(nn.Module):
         if channels or lopsided:
             sides = (self.before, self.after) * 2 if lopsided else (0, 0, 0, 0)
             x = F.pad(x, (*sides, 0, channels))
-        weight = self.weight
+        weight: Tensor = self.weight
         if x.shape[1] > self.channels_in:
             weight = F.pad(weight, (0, full - self.channels_in))
         return F.conv2d(x, weight.permute(0, 3, 1, 2), bias, self.stride, 0 if lopsided else self.before)
@@ -82,7 +85,7 @@ class Layer(nn.Module):
         kernel: int,
         stride: int,
         act: str,
-        padding: int | str = 1,
+        padding: Padding = 1,
         norm: bool = False,
         up: bool = False,
         bias: bool = True,
@@ -112,7 +115,7 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self, channels_in: int, channels_out: int, kernel: int, act: str, residual: bool, padding: int | str = 1
+        self, channels_in: int, channels_out: int, kernel: int, act: str, residual: bool, padding: Padding = 1
     ):
         super().__init__()
         self.residual = residual
@@ -132,7 +135,7 @@ def flatten(x: Tensor) -> Tensor:
 
 
 def draw_weights(network: nn.Module, distribution: Callable[[Tensor], Tensor]) -> None:
-    """Gives every convolution and FC layer its first weights, drawn in place by `distribution`, and zeros for biases."""
+    """Gives every convolution and FC layer its first weights, drawn in place by `distribution`; biases are zeros."""
     for module in network.modules():
         if isinstance(module, Convolution | nn.Linear):
             # In the order of dimensions that torch's distributions are written for.

@@ -3,13 +3,13 @@
 A paper's network is a literal table of `Row`s, a line per layer of one level, and the widths of the levels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from mscgan.layers.convolution import Block, Layer, flatten
+from mscgan.layers.convolution import Block, Layer, Padding, flatten
 
 
 class Row(NamedTuple):
@@ -28,7 +28,7 @@ class Row(NamedTuple):
     layer: str
     kernel: int
     stride: int
-    padding: int | str
+    padding: Padding
     act: str
     width: int | str
     levels: str
@@ -86,8 +86,8 @@ class UNet(nn.Module):
             joined = channels + skips[level] if row.layer.endswith("BLOCK") else channels
             self.decoder[name], channels = _layer(row, joined, widths, level)
 
-    def forward(self, x: Tensor) -> Tensor:
-        skips = []
+    def walk(self, x: Tensor) -> Tensor:
+        skips: list[Tensor | None] = []
         for layer in self.encoder.values():
             x = layer(x)
             if isinstance(layer, Block):
@@ -101,6 +101,8 @@ class UNet(nn.Module):
                 x = x if skip is None else torch.cat([x, skip], 1)
             x = layer(x)
         return x
+
+    forward: Callable[..., Tensor] = walk  # a network made of it may take several inputs
 
 
 def applies(levels: str, level: int, last: int) -> bool:

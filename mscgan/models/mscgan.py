@@ -10,6 +10,8 @@ The paper does not say how weights start. In the generators: as Glorot and Bengi
 on which they build. In the discriminators: normal with deviation 0.02, like DCGAN's (Radford et al. 2015). Biases: 0.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -77,7 +79,7 @@ class G2(UNet):
 
     def forward(self, x: Tensor, y1: Tensor) -> Tensor:
         """x and y1, both (N, 3, H, W) -> y_hat = y1 + y2, (N, 3, H, W), about [-1, 1]."""
-        return y1 + super().forward(torch.cat([x, y1], 1))
+        return y1 + self.walk(torch.cat([x, y1], 1))
 
 
 class Generators(nn.Module):
@@ -148,15 +150,24 @@ def build(options: config.MsCGAN, height: int, width: int) -> nn.ModuleDict:
     return nn.ModuleDict({"G": G, "D": Discriminators(height, width, options.base, tuple(options.scales))})
 
 
+def _generators(networks: nn.ModuleDict) -> Generators:
+    return cast(Generators, networks["G"])
+
+
 def trains(stage: str, networks: nn.ModuleDict) -> dict[str, nn.Module]:
-    G, D = networks["G"], networks["D"]
-    return {"I": {"G": G.G1}, "II": {"G": G.G2, "D": D}, "joint": {"G": G, "D": D}}[stage]
+    G, D = _generators(networks), networks["D"]
+    stages: dict[str, dict[str, nn.Module]] = {
+        "I": {"G": G.G1},
+        "II": {"G": G.G2, "D": D},
+        "joint": {"G": G, "D": D},
+    }
+    return stages[stage]
 
 
 def hand_over(before: str, networks: nn.ModuleDict, average: nn.ModuleDict) -> None:
     """What stands on stage I's result stands on its average."""
     if before == "I":
-        networks["G"].G1.load_state_dict(average["G"].G1.state_dict())
+        _generators(networks).G1.load_state_dict(_generators(average).G1.state_dict())
 
 
 def images(stage: str, networks: nn.ModuleDict, inputs: Inputs) -> dict[str, Tensor]:
@@ -181,9 +192,7 @@ def _step_I(G, inputs: list[Inputs], options: config.MsCGAN) -> Terms:
     return mean(terms)
 
 
-def _step_adversarial(
-    stage: str, G, D, networks: nn.ModuleDict, inputs: list[Inputs], options: config.MsCGAN
-) -> Terms:
+def _step_adversarial(stage: str, G, D, networks: nn.ModuleDict, inputs: list[Inputs], options: config.MsCGAN) -> Terms:
     """The discriminators learn (equation 3), then the generator through the updated ones (equation 4).
 
     The generator runs once: what it makes serves both. Over several micro-batches its graphs do not fit beside each
@@ -225,7 +234,7 @@ def _generate(stage: str, batch: Inputs, networks: nn.ModuleDict, G, through) ->
     if stage == "joint":
         return through(batch.condition)
     with torch.no_grad(), G.autocast():
-        y1 = networks["G"].G1(batch.condition)
+        y1 = _generators(networks).G1(batch.condition)
     return y1, through(batch.x, y1)
 
 
@@ -247,17 +256,16 @@ def loss_I(y1: Tensor, y: Tensor, mask: Tensor, lambda_bg_1: float) -> tuple[Ten
     return L1 + lambda_bg_1 * bg, {"L1_1": L1.detach(), "bg_1": bg.detach()}
 
 
-def loss_D(
-    real_logits: list[Tensor], fake_logits: list[Tensor], options: config.MsCGAN
-) -> tuple[Tensor, Terms]:
+def loss_D(real_logits: list[Tensor], fake_logits: list[Tensor], options: config.MsCGAN) -> tuple[Tensor, Terms]:
     """What the discriminators minimise: the negative of Equations 2 and 3. Logits: (N,) each, one a discriminator."""
-    total, terms = 0.0, {}
+    parts: list[Tensor] = []
+    terms: Terms = {}
     weighed = zip(_discriminators(options), real_logits, fake_logits, strict=True)
     for (name, weight), real, fake in weighed:
         real_term, fake_term = as_real(real), as_fake(fake)
-        total = total + weight * (real_term + fake_term)
+        parts.append(weight * (real_term + fake_term))
         terms |= {f"{name}_real": real_term.detach(), f"{name}_fake": fake_term.detach()}
-    return total, terms
+    return cast(Tensor, sum(parts)), terms
 
 
 def loss_II(

@@ -76,7 +76,7 @@ class G2(UNet):
 
     def forward(self, y1: Tensor, x: Tensor) -> Tensor:
         """y1 and x, both (N, 3, H, W) -> y_hat, (N, 3, H, W), about [-1, 1]."""
-        return y1 + super().forward(torch.cat([y1, x], 1))
+        return y1 + self.walk(torch.cat([y1, x], 1))
 
 
 class D(nn.Module):

@@ -60,7 +60,7 @@ def _condition_reference(
 ) -> Tensor:  # fmt: skip
     out = _empty(images, channels, dtype)
     out[:, :3] = _normalise_reference(images, flip, dtype)
-    out[:, 3:CHANNELS] = pose.heatmaps(keypoints, *images.shape[1:3], kind, sigma, radius)
+    out[:, 3:CHANNELS] = pose.heatmaps(keypoints, images.shape[1], images.shape[2], kind, sigma, radius)
     out[:, CHANNELS:] = 0
     return out
 

@@ -97,7 +97,7 @@ def _spread(grad: Tensor, shape: tuple[int, ...], kernel: int, stride: int, padd
 def _empty_pairs(y_hat: Tensor, scales: int, pool: str, channels: int) -> list[Tensor]:
     count, _, height, width = y_hat.shape
     shapes = []
-    for scale in range(scales):
+    for _ in range(scales):
         shapes.append((count, channels, height, width))
         odd = 1 if pool == "mean3" else 0
         height, width = (height + odd) // 2, (width + odd) // 2

@@ -21,9 +21,9 @@ from pathlib import Path
 
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
-# KillWait and SlurmdTimeout are short so that a fault is noticed within a test, and MinJobAge is long so that a job that
-# ended can still be asked about. cred_expire=5 lets a requeued job start again after 6 s (default 121 s). Nodes may claim
-# more CPUs than the host has (config_overrides).
+# KillWait and SlurmdTimeout are short so that a fault is noticed within a test, and MinJobAge is long so that a job
+# that ended can still be asked about. cred_expire=5 lets a requeued job start again after 6 s (default 121 s). Nodes
+# may claim more CPUs than the host has (config_overrides).
 SLURM_CONF = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)

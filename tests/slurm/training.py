@@ -96,7 +96,7 @@ class Training:
         file = self.run / "heartbeat" / f"rank-{rank:05d}"
         for _ in range(count):
             before = file.stat().st_mtime_ns
-            self._until(lambda: file.stat().st_mtime_ns != before, "gave no sign of life")
+            self._until(lambda before=before: file.stat().st_mtime_ns != before, "gave no sign of life")
 
     def _checkpoint(self) -> int:
         names = [folder.name.removeprefix("pairs-") for folder in self.run.glob("checkpoints/pairs-*")]
