@@ -171,7 +171,7 @@ def hand_over(before: str, networks: nn.ModuleDict, average: nn.ModuleDict) -> N
 
 
 def images(stage: str, networks: nn.ModuleDict, inputs: Inputs) -> dict[str, Tensor]:
-    G = networks["G"]
+    G = _generators(networks)
     y1 = G.G1(inputs.condition)
     return {"stage I": y1} | ({} if stage == "I" else {"stage II": G.G2(inputs.x, y1)})
 
