@@ -20,8 +20,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from omegaconf import OmegaConf
-
 from launch import options, runs, sbatch, slurm, snapshot, states
 from mscgan import config as configuration
 from mscgan.errors import UserError, run
@@ -199,8 +197,7 @@ def _dry_run(plan: runs.Plan, targets: list[Target]) -> int:
     for target in targets:
         print(f"\n# the configuration of {target.folder}")
         if target.config:
-            text = OmegaConf.to_yaml(OmegaConf.structured(target.config))
-            print("\n".join(f"# {line}" for line in text.splitlines()))
+            print("\n".join(f"# {line}" for line in configuration.text(target.config).splitlines()))
     return 0
 
 

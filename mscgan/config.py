@@ -164,7 +164,10 @@ def load(preset: str, overrides: Sequence[str] = ()) -> Config:
 
 
 def _read(path: Path) -> DictConfig:
-    return OmegaConf.create(yaml.safe_load(path.read_text()) or {})
+    values = yaml.safe_load(path.read_text()) or {}
+    if not isinstance(values, dict):
+        raise TypeError(f"a {type(values).__name__} where keys are expected")
+    return OmegaConf.create(values)
 
 
 def _names(folder: Path) -> str:

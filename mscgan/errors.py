@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 DONE = 0  # nothing is left to do; the launcher ends the job
-FAILED = 1  # a crash, as every code not named here; a training runs again, `crash_retries` times
+FAILED = 1  # a crash, and so is every code not named here; training runs again, at most `crash_retries` times
 MISTAKE = 2  # the user's to mend; the job ends
 AGAIN = 85  # saved on a signal, to go on from there; the job runs again
 BAD_NODE = 87  # the preflight found one; the job runs again without it

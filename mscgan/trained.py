@@ -70,13 +70,18 @@ def load(folder: Path) -> Trained:
     try:
         with safe_open(folder / "generator.safetensors", framework="pt") as file:
             networks.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
-            stage = (file.metadata() or {}).get("stage", STAGES[config.family][-1])
+            stage = (file.metadata() or {}).get("stage", "none")
     except (SafetensorError, OSError) as error:
         raise UserError(f"{folder / 'generator.safetensors'} cannot be read ({error}); copy it again") from error
     except RuntimeError as error:  # what load_state_dict raises for other names or shapes
         reason = str(error).strip().splitlines()[-1].strip()
         why = f"{folder / 'generator.safetensors'} does not fit config.yaml beside it: {reason}"
         raise UserError(f"{why}; use the two files of one run, and the version that wrote them") from error
+    if stage not in STAGES[config.family]:
+        raise UserError(
+            f"{folder / 'generator.safetensors'} says that stage {stage} made it, and {config.family} has "
+            f"{', '.join(STAGES[config.family])}; use the file that training wrote"
+        )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Trained(family, networks.to(device).requires_grad_(False).eval(), config, stage)
 

@@ -26,8 +26,7 @@ WEIGHTS = {
 def config(family: str, *overrides: str) -> Config:
     """The smallest of the family: images of 32x32, width 8."""
     small = "data.height=32 data.width=32 data.sigma=2 data.radius=2 train.batch=8 train.precision=fp32".split()
-    # At a small rate: Adam's first step takes rounding for a direction where a gradient is near 0.
-    return load("demo", [f"family={family}", f"{family}.base=8", "train.lr=1e-5", *small, *WEIGHTS[family], *overrides])
+    return load("demo", [f"family={family}", f"{family}.base=8", *small, *WEIGHTS[family], *overrides])
 
 
 def inputs(settings: Config, *numbers: int) -> Inputs:

@@ -1,13 +1,22 @@
-"""Writes the folder of a small run that was never trained, for tests of what reads a run."""
+"""A small run that was never trained, and a pose for it, for tests of what reads a run."""
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
 from mscgan import config as configuration
 from mscgan.models import FAMILIES
 from tests.shard_factory import write_shards
+
+
+def points() -> np.ndarray:
+    """(1, 18, 2) keypoints in 64x32, the last joint missing."""
+    rng = np.random.default_rng(5)
+    keypoints = rng.integers(0, [32, 64], (1, 18, 2)).astype(np.float32)
+    keypoints[0, 17] = -1
+    return keypoints
 
 
 def write_run(folder: Path, persons: int, views: int, family: str = "mscgan", stage: str = "II") -> Path:

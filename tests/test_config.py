@@ -158,7 +158,8 @@ def test_an_unknown_preset_is_answered_with_the_known_ones():
 
 
 @pytest.mark.parametrize(
-    ("written", "said"), [(b"- a\n", "ListConfig"), (b"\xff", "decode"), (b"run: [\n", "line 2, column 1")]
+    ("written", "said"),
+    [(b"- a\n", "a list where keys"), (b"\xff", "decode"), (b"run: [\n", "line 2, column 1")],
 )
 def test_a_file_that_is_no_configuration_is_refused_in_one_line(written, said, tmp_path):
     (tmp_path / "mine.yaml").write_bytes(written)

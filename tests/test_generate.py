@@ -15,21 +15,13 @@ from mscgan import trained
 from mscgan.errors import run
 from mscgan.generate import main
 from mscgan.pictures import to_uint8
-from tests.run_factory import write_run
+from tests.run_factory import points, write_run
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """The folder of an untrained run of the demo's size; its shards lie beside it."""
     return write_run(tmp_path_factory.mktemp("generate"), persons=3, views=2)
-
-
-def points() -> np.ndarray:
-    """(1, 18, 2) keypoints in 64x32, the last joint missing."""
-    rng = np.random.default_rng(5)
-    keypoints = rng.integers(0, [32, 64], (1, 18, 2)).astype(np.float32)
-    keypoints[0, 17] = -1
-    return keypoints
 
 
 def test_the_command_puts_a_persons_own_image_into_a_pose(made, tmp_path):

@@ -32,6 +32,11 @@ def test_SAME_pads_the_bottom_and_the_right_more_as_tensorflow_does(kernel, expe
     assert convolution(image, None)[0, 0].tolist() == expected
 
 
+def test_a_padding_that_is_neither_pixels_nor_SAME_is_refused():
+    with pytest.raises(ValueError, match="VALID"):
+        Convolution(1, 1, 3, stride=1, padding="VALID")
+
+
 @pytest.mark.parametrize("kernel", [1, 3, 5])
 def test_SAME_at_stride_1_keeps_the_size_with_as_many_zeros_on_each_side(kernel):
     convolution = drawn(Convolution(2, 3, kernel, stride=1, padding="SAME"))

@@ -1,12 +1,12 @@
 """The reference against the numbers that are known of PG2's public code, and against sums done by hand."""
 
-import copy
 import math
 
 import pytest
 import torch
-from pg2_reference import G1, G2, LAMBDA, D, conv, judged, loss_D, loss_G2, stage_I, train_step_I, train_step_II
 from torch import nn
+
+from tests.pg2_reference import G1, G2, LAMBDA, D, conv, judged, loss_D, loss_G2, stage_I
 
 EDITIONS = ("market1501", "deepfashion")
 SIZES = [(height, width) for height in (32, 64, 128, 256) for width in (height // 2, height)]
@@ -188,46 +188,3 @@ def test_deepfashion_reaches_y2_also_through_the_statistics_that_x_shares():
     assert shared.abs().max() > 0
     whole = gradient(loss_G2(logits, y2, y, mask, "deepfashion", 0))
     torch.testing.assert_close(whole, (direct + shared) / 2, rtol=1e-9, atol=1e-15)
-
-
-def moves(parts, inputs, edition, rate_G2=0.1) -> list[torch.Tensor]:
-    """How far one step of stage II with plain SGD takes G1, G2 and D."""
-    after = copy.deepcopy(parts)
-    for parameter in (*after[1].parameters(), *after[2].parameters()):
-        parameter.grad = torch.randn_like(parameter)  # of an earlier step: must not count
-    optimiser_G2, optimiser_D = (torch.optim.SGD(part.parameters(), lr) for part, lr in zip(after[1:], (rate_G2, 0.1)))
-    train_step_II(*after, optimiser_G2, optimiser_D, *inputs, edition, LAMBDA[edition])
-    flat = nn.utils.parameters_to_vector
-    return [flat(new.parameters()) - flat(old.parameters()) for new, old in zip(after, parts)]
-
-
-@pytest.mark.parametrize("edition", EDITIONS)
-def test_a_step_of_stage_two_is_the_mean_over_micro_batches_and_leaves_g1(edition):
-    parts = networks(64, 32, edition)
-    first, second = batch(2, 64, 32, seed=1), batch(2, 64, 32, seed=2)
-    both = moves(parts, [list(pair) for pair in zip(first, second)], edition)
-    alone = [moves(parts, inputs, edition) for inputs in (first, second)]
-    assert not both[0].any()
-    for together, one, other in list(zip(both, *alone))[1:]:
-        assert together.any()
-        torch.testing.assert_close(together, (one + other) / 2, rtol=1e-9, atol=1e-13)
-
-
-@pytest.mark.parametrize("edition", EDITIONS)
-def test_d_learns_from_images_made_before_the_step_of_g2(edition):
-    parts, inputs = networks(64, 32, edition), batch(2, 64, 32)
-    still, fast = (moves(parts, inputs, edition, rate_G2=rate) for rate in (0, 1))
-    assert not still[1].any() and fast[1].any()
-    assert torch.equal(still[2], fast[2])
-
-
-def test_a_step_of_stage_one_is_the_mean_over_micro_batches():
-    start = networks(64, 32, "market1501")[0]
-    first, second = batch(2, 64, 32, seed=1), batch(2, 64, 32, seed=2)
-    gradients, losses = [], []
-    for inputs in ([list(pair) for pair in zip(first, second)], [torch.cat(pair) for pair in zip(first, second)]):
-        g1 = copy.deepcopy(start)
-        losses.append(train_step_I(g1, torch.optim.SGD(g1.parameters(), 0.1), *inputs))
-        gradients.append(nn.utils.parameters_to_vector(parameter.grad for parameter in g1.parameters()))
-    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-9, atol=1e-13)  # G1 has no BN: mean = the whole
-    torch.testing.assert_close(*losses)

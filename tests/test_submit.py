@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from launch import local, options, runs, slurm, snapshot
+from mscgan import config
 from mscgan.errors import UserError
 from tests.launch_checkout import ROOT, Checkout
 from tests.shard_factory import write_shards
@@ -100,6 +101,16 @@ def test_a_job_of_one_process_has_one_task_however_many_gpus_a_node_has(checkout
     assert code == 0
     for line in ("nodes=1", "ntasks-per-node=1", "gpus-per-node=1"):
         assert f"#SBATCH --{line}\n" in script
+
+
+def test_what_the_dry_run_prints_of_the_configuration_is_one_that_loads(checkout, tmp_path):
+    code, printed = checkout.train("--dry-run", "family=pg2", "run=runs/a", "train.lr=3e-4")
+    assert code == 0
+    lines = printed.partition("# the configuration of runs/a\n")[2].splitlines()
+    (tmp_path / "mine.yaml").write_text("\n".join(line.removeprefix("# ") for line in lines))
+    assert config.load(str(tmp_path / "mine.yaml")) == config.load(
+        "demo", ["family=pg2", "run=runs/a", "train.lr=3e-4"]
+    )
 
 
 def test_the_folder_one_submits_from_is_checked_too(checkout, tmp_path):

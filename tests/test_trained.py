@@ -12,21 +12,13 @@ from mscgan.data.read import open_shards, read_images
 from mscgan.errors import UserError
 from mscgan.models.mscgan import Generators
 from mscgan.pictures import to_uint8
-from tests.run_factory import write_run
+from tests.run_factory import points, write_run
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """The folder of an untrained run of the demo's size; its shards lie beside it."""
     return write_run(tmp_path_factory.mktemp("trained"), persons=3, views=2)
-
-
-def points() -> np.ndarray:
-    """(1, 18, 2) keypoints in 64x32, the last joint missing."""
-    rng = np.random.default_rng(5)
-    keypoints = rng.integers(0, [32, 64], (1, 18, 2)).astype(np.float32)
-    keypoints[0, 17] = -1
-    return keypoints
 
 
 def test_the_networks_get_the_image_and_gaussian_maps_of_the_target_pose(made):
@@ -114,3 +106,8 @@ def test_a_run_of_stage_I_alone_shows_stage_I_as_its_answer(tmp_path):
     model = trained.load(write_run(tmp_path, persons=1, views=2, stage="I"))
     shown = model.images(torch.zeros(1, 64, 32, 3, dtype=torch.uint8), torch.from_numpy(points()))
     assert list(shown) == ["stage I"]
+
+
+def test_an_export_that_names_no_stage_of_the_family_is_refused(tmp_path):
+    with pytest.raises(UserError, match="stage III made it, and mscgan has I, II, joint"):
+        trained.load(write_run(tmp_path, persons=1, views=2, stage="III"))

@@ -43,7 +43,7 @@ class Convolution(nn.Module):
         super().__init__()
         self.channels_in, self.channels_out, self.stride, self.up = channels_in, channels_out, stride, up
         # Of a size that the stride divides.
-        needed = 2 * padding if isinstance(padding, int) else max(kernel - stride, 0)
+        needed = max(kernel - stride, 0) if padding == "SAME" else 2 * int(padding)
         self.before, self.after = needed // 2, needed - needed // 2
         first, last = (channels_in, channels_out) if up else (channels_out, channels_in)
         self.weight = nn.Parameter(torch.empty(first, kernel, kernel, last))
