@@ -21,6 +21,7 @@ from mscgan.errors import UserError
 from mscgan.layers.convolution import SLOPE, Layer
 from mscgan.losses import as_fake, as_real
 from mscgan.models import FAMILIES
+from mscgan.rates import learning_rate
 
 ACTS = {
     "relu": lambda: nn.ReLU(inplace=True),
@@ -139,7 +140,7 @@ class PlainStep:
         trained = {"I": [self.G1], "II": [self.G2, self.D], "joint": [self.G1, self.G2, self.D]}[stage]
         if stage == "II":
             self.G1.requires_grad_(False)
-        adam = {"lr": train.lr, "betas": tuple(train.betas), "fused": compiled}
+        adam = {"lr": learning_rate(train, seen=0), "betas": tuple(train.betas), "fused": compiled}
         generators = [p for network in trained if network is not self.D for p in network.parameters()]
         self.G_optimizer = torch.optim.Adam(generators, **adam)
         self.D_optimizer = torch.optim.Adam(self.D.parameters(), **adam)
@@ -171,7 +172,7 @@ class PlainStep:
         self.D_optimizer.zero_grad()
         with self._autocast():
             real_logits, fake_logits = self.D(reals, [fake.detach() for fake in fakes])
-        lambda_D = options.lambda_D or [1 / scales] * scales
+        lambda_D = options.lambda_D or [1.0] * scales
         weighed = zip(lambda_D, real_logits, fake_logits, strict=True)
         sum(weight * (as_real(real) + as_fake(fake)) for weight, real, fake in weighed).backward()
         self.D_optimizer.step()

@@ -22,7 +22,7 @@ from torch import Tensor
 from mscgan import dist
 from mscgan.errors import UserError
 
-SCHEMA = 3  # 1 had the weights of convolutions in another order; 2 was called images-000012345
+SCHEMA = 4  # 1 had the weights of convolutions in another order; 2 was called images-000012345; 3 did not count `seen`
 COMPLETE = re.compile(r"pairs-(\d{9,})")
 OLDER = re.compile(r"images-\d{9,}")
 PARTIAL = "partial-"  # starts the names of folders that are being written or removed

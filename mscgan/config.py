@@ -51,7 +51,7 @@ class MsCGAN:
     lambda_bg_1: float = 1.0  # equation 1; PG2's value
     lambda_L1_2: float = 10.0  # equation 4; PG2: 10 for Market-1501, 50 for DeepFashion
     lambda_bg_2: float = 10.0  # equation 4; PG2 weighs L1 and masked L1 alike
-    lambda_D: list[float] = field(default_factory=list)  # equation 3, a weight a discriminator; empty: equal shares
+    lambda_D: list[float] = field(default_factory=list)  # equation 3, a weight a discriminator; empty: 1 each
 
 
 @dataclass
@@ -69,7 +69,10 @@ class Train:
     init: str = ""  # generator.safetensors to start from
     batch: int = 16  # pairs an optimiser step, over all ranks
     accumulate: int = 1  # micro-batches an optimiser step
-    lr: float = 1e-4  # Adam (section 4.2)
+    lr: float = 1e-4  # Adam (section 4.2), at a batch of tuned_batch; mscgan/rates.py says what it is at another
+    tuned_batch: int = 16  # pairs an optimiser step that lr is for
+    warmup: int = 0  # pairs over which the rate rises from 0, at the start of a stage
+    least_steps: int = 0  # optimiser steps that a stage needs to learn; training refuses fewer
     betas: list[float] = field(default_factory=lambda: [0.5, 0.9])  # Adam (section 4.2)
     ema_halflife: int = 10_000  # pairs after which a weight counts half in the generators' average; 0: no average
     seed: int = 0
@@ -117,12 +120,12 @@ CHOICES = {
     "train.precision": ("bf16", "fp16", "fp32"),
 }
 POSITIVE = (
-    "data.height data.width data.threads data.sigma data.radius train.batch train.accumulate train.lr "
+    "data.height data.width data.threads data.sigma data.radius train.batch train.tuned_batch train.accumulate train.lr "
     "log.every log.samples log.checkpoint log.keep"
 ).split()
 NOT_NEGATIVE = (
-    "train.ema_halflife train.seed data.max_corrupt data.flip mscgan.lambda_bg_1 mscgan.lambda_L1_2 mscgan.lambda_bg_2 "
-    "pg2.lambda_bg_1 pg2.lambda_L1_2 pg2.lambda_bg_2"
+    "train.ema_halflife train.warmup train.least_steps train.seed data.max_corrupt data.flip "
+    "mscgan.lambda_bg_1 mscgan.lambda_L1_2 mscgan.lambda_bg_2 pg2.lambda_bg_1 pg2.lambda_L1_2 pg2.lambda_bg_2"
 ).split()
 
 
@@ -266,5 +269,7 @@ def _check_options(config: Config) -> None:
         if weights and len(weights) != len(scales):
             raise UserError(
                 f"mscgan.lambda_D has {len(weights)} weights for the {len(scales)} discriminators of mscgan.scales="
-                f"{scales}; give one a discriminator, or none for equal shares"
+                f"{scales}; give one a discriminator, or none for 1 each"
             )
+        if not all(0 <= weight < math.inf for weight in weights) or (weights and not any(weights)):
+            raise UserError(f"mscgan.lambda_D is {weights}; each must be 0 or more, and one at least above 0")

@@ -45,6 +45,7 @@ class Engine(ABC):
         self._device = next(module.parameters()).device
         self._shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
         self._trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+        self._optimizer: torch.optim.Adam
         self._scaler: Any = None  # in fp16 torch's GradScaler or _LossScale
 
     @abstractmethod
@@ -55,6 +56,11 @@ class Engine(ABC):
 
     @abstractmethod
     def step(self) -> None: ...
+
+    def set_lr(self, lr: float) -> None:
+        """The learning rate of the next step."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
 
     @abstractmethod
     def _moment(self, parameter: Tensor, key: str) -> Tensor: ...

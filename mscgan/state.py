@@ -19,6 +19,7 @@ from mscgan.layers.batch_norm import sync_batch_norm
 from mscgan.losses import Terms
 from mscgan.models import FAMILIES
 from mscgan.prepare import Inputs
+from mscgan.rates import decay, learning_rate
 
 SCALARS = ("step", "loss_scale")  # Adam's, and fp16's where it is used
 
@@ -53,6 +54,7 @@ class State:
         average: the average of those that make images.
         engines: those of what the stage trains.
         stage: its name; empty before the first.
+        seen: pairs that the stage has trained on.
 
     Raises:
         UserError: CUDA graphs without CUDA.
@@ -66,7 +68,7 @@ class State:
         self.networks = self._build()
         made = nn.ModuleDict({name: self.networks[name] for name in self.family.MAKES})
         self.average = copy.deepcopy(made).requires_grad_(False).eval()
-        self.stage = ""
+        self.stage, self.seen = "", 0
         self.engines: dict[str, Engine] = {}
 
     def _build(self) -> nn.ModuleDict:
@@ -83,7 +85,7 @@ class State:
             self.networks.load_state_dict({name: tensors[name] for name in self.networks.state_dict()})
         if self.stage:
             self.family.hand_over(self.stage, self.networks, self.average)
-        self.stage = stage
+        self.stage, self.seen = stage, 0
         self.networks.requires_grad_(False).eval()
         self.engines = {name: self._engine(part) for name, part in self.family.trains(stage, self.networks).items()}
 
@@ -97,7 +99,7 @@ class State:
             backend=train.backend,
             zero=train.zero,
             precision=train.precision,
-            lr=train.lr,
+            lr=learning_rate(train, self.seen),
             betas=(train.betas[0], train.betas[1]),
             accumulate=train.accumulate,
             micro_batch=self.micro_batch,
@@ -107,20 +109,21 @@ class State:
         """One optimiser step of the stage, a micro-batch an element of `inputs`. Returns the mean loss terms."""
         if self.config.train.cuda_graphs:  # what the networks return may now overwrite what they returned last time
             torch.compiler.cudagraph_mark_step_begin()
+        for engine in self.engines.values():
+            engine.set_lr(learning_rate(self.config.train, self.seen))
         return self.family.step(self.stage, self.engines, self.networks, inputs, self.config.options())
 
     @torch.no_grad()
     def follow(self, pairs: int) -> None:
-        """Moves the average after a step over `pairs` pairs: after train.ema_halflife pairs a weight counts half."""
-        halflife = self.config.train.ema_halflife
-        decay = 0.5 ** (pairs / halflife) if halflife else 0.0
+        """Counts a step over `pairs` pairs and moves the average after it, by the law of rates.decay."""
+        self.seen += pairs
         with contextlib.ExitStack() as stack:
             for prefix, engine in self._prefixes().items():
                 if prefix.startswith(tuple(f"{name}." for name in self.family.MAKES)):
                     stack.enter_context(engine.gathered())
             averages: list[Tensor] = list(self.average.parameters())
             weights: list[Tensor] = [w for name in self.family.MAKES for w in self.networks[name].parameters()]
-            torch._foreach_lerp_(averages, weights, 1.0 - decay)
+            torch._foreach_lerp_(averages, weights, 1.0 - decay(self.config.train, pairs, self.seen))
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
         """Takes the weights of the networks that make images, and so their average, from another run's `export`.
@@ -141,7 +144,7 @@ class State:
         frozen = {name: tensor for name, tensor in self.networks.state_dict().items()
                   if not name.startswith(tuple(prefixes))}  # fmt: skip
         tensors = _cpu(frozen) | {f"average.{name}": tensor for name, tensor in self.export().items()}
-        facts: dict[str, Any] = {"stage": self.stage, "engines": {}}
+        facts: dict[str, Any] = {"stage": self.stage, "seen": self.seen, "engines": {}}
         for prefix, engine in prefixes.items():
             state = engine.state()
             tensors |= {prefix + name: tensor for name, tensor in (state["weights"] | state["buffers"]).items()}
@@ -162,6 +165,7 @@ class State:
         weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(("average.", *moments))}
         self._load(self.networks, weights)
         self.enter(facts["stage"])
+        self.seen = facts["seen"]
         for prefix, engine in self._prefixes().items():
             state = {moment: _strip(tensors, f"{moment}.{prefix}") for moment in MOMENTS}
             buffers = {name: tensors[prefix + name] for name, _ in engine.module.named_buffers()}

@@ -27,6 +27,7 @@ from mscgan.data.shards import ShardSet
 from mscgan.errors import AGAIN, DONE, FAILED, UserError, run
 from mscgan.losses import Terms
 from mscgan.prepare import prepare
+from mscgan.rates import check_steps
 from mscgan.state import State, schedule
 from mscgan.telemetry import Telemetry
 from mscgan.trained import Trained, sample_grid
@@ -54,6 +55,7 @@ def train(config: Config) -> int:
     # What can be refused is refused before the ranks meet.
     signalled = _listen()
     folder = _run_folder(config)
+    check_steps(config)
     shards = _open_shards(config.data)
     stages = schedule(config.family, config.train.pairs)
 

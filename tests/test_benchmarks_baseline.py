@@ -11,6 +11,7 @@ from mscgan.errors import UserError
 from mscgan.models import FAMILIES
 from mscgan.models.mscgan import Discriminators, Generators
 from mscgan.prepare import prepare
+from mscgan.rates import learning_rate
 
 SMALL = "train.backend=ddp data.height=32 data.width=16".split()
 CONFIG = load("demo", [*SMALL, "mscgan.base=8", "mscgan.lambda_D=[0.7,0.3]"])
@@ -82,7 +83,7 @@ def test_a_plain_step_moves_the_weights_as_a_step_of_training_does(ranks, stage,
     start = {name: weight.clone() for name, weight in G.state_dict().items()}
     state.step([prepare(batch, CONFIG.data)])
     theirs = {f"{name}.{key}": w for name in ("G1", "G2") for key, w in getattr(plain, name).state_dict().items()}
-    lr = CONFIG.train.lr
+    lr = learning_rate(CONFIG.train, seen=0)
     weights = G.state_dict()
     for name, weight, before in zip(weights, *map(ordinary, (weights.values(), start.values())), strict=True):
         # Adam's first step is lr * sign(gradient): where a gradient is all but 0 rounding decides its sign.

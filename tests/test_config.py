@@ -21,9 +21,11 @@ def test_the_presets_have_the_papers_sizes_and_pg2s_weights():
     market, fashion = config.load("market1501"), config.load("deepfashion")
     assert (market.data.height, market.data.width, market.mscgan.lambda_L1_2) == (128, 64, 10)
     assert (fashion.data.height, fashion.data.width, fashion.mscgan.lambda_L1_2) == (256, 256, 50)
+    assert (market.train.batch, fashion.train.batch) == (16, 6)
+    assert market.train.pairs == {"I": 22_000 * 16, "II": 14_000 * 16, "joint": 0}
+    assert fashion.train.pairs == {"I": 30_000 * 6, "II": 20_000 * 6, "joint": 0}
     for preset in (market, fashion):
-        assert (preset.train.lr, preset.train.betas, preset.train.batch) == (1e-4, [0.5, 0.9], 16)
-        assert preset.train.pairs == {"I": 22_000 * 16, "II": 14_000 * 16, "joint": 0}
+        assert (preset.train.lr, preset.train.betas, preset.train.tuned_batch) == (1e-4, [0.5, 0.9], preset.train.batch)
         assert (preset.family, preset.mscgan.base, preset.mscgan.scales) == ("mscgan", 128, [1, 2])
 
 
@@ -31,9 +33,10 @@ def test_another_family_brings_its_own_heatmaps_rates_and_edition():
     market, fashion = config.load("market1501", ["family=pg2"]), config.load("deepfashion", ["family=pg2"])
     assert (market.pg2.edition, market.pg2.lambda_L1_2, market.pg2.lambda_bg_2) == ("market1501", 10, 10)
     assert (fashion.pg2.edition, fashion.pg2.lambda_L1_2, fashion.pg2.lambda_bg_2) == ("deepfashion", 50, 50)
+    assert market.train.pairs == {"I": 22_000 * 16, "II": 14_000 * 16}
+    assert fashion.train.pairs == {"I": 30_000 * 6, "II": 20_000 * 6}
     for preset in (market, fashion):
         assert preset.options() is preset.pg2
-        assert preset.train.pairs == {"I": 22_000 * 16, "II": 14_000 * 16}
         assert (preset.data.heatmap, preset.train.lr, preset.train.betas) == ("disc_pg2", 2e-5, [0.5, 0.999])
         assert preset.train.ema_halflife == 0
 
@@ -137,6 +140,11 @@ def test_what_is_another_familys_is_refused(written, overrides, said, tmp_path):
         ("data.height=16", "32 or more"),
         ("data.width=32", "a width of the height or half of it"),
         ("mscgan.lambda_D=[1]", "1 weights for the 2 discriminators of mscgan.scales=[1, 2]"),
+        ("mscgan.lambda_D=[1,-1]", "mscgan.lambda_D is [1.0, -1.0]; each must be 0 or more"),
+        ("mscgan.lambda_D=[1,nan]", "each must be 0 or more"),
+        ("mscgan.lambda_D=[0,0]", "one at least above 0"),
+        ("train.tuned_batch=0", "train.tuned_batch is 0; it must be above 0"),
+        ("train.warmup=-1", "must not be negative"),
         ("train.lr=nan", "train.lr is nan; it must be above 0"),
         ("mscgan.lambda_bg_1=-1", "must not be negative"),
         ("data.flip=1.5", "a probability"),

@@ -238,13 +238,15 @@ def test_gradients_flow_to_images_and_logits_but_not_through_the_terms(batch, lo
 
 
 @pytest.mark.parametrize(("scales", "names"), [([2], ["D2"]), ([1, 4], ["D1", "D3"])])
-def test_discriminators_without_weights_count_alike_and_keep_their_names(scales, names, batch, logits):
+def test_discriminators_without_weights_count_1_each_and_keep_their_names(scales, names, batch, logits):
     options, (real, fake) = MsCGAN(scales=scales), (tensors(*group[: len(scales)]) for group in logits)
     total, terms = loss_D(real, fake, options)
     assert list(terms) == [f"{name}_{kind}" for name in names for kind in ("real", "fake")]
-    assert total.item() == pytest.approx(sum(term.item() for term in terms.values()) / len(scales), rel=1e-5)
+    assert total.item() == pytest.approx(sum(term.item() for term in terms.values()), rel=1e-5)
     total, terms = loss_II(*tensors(*batch), fake, options)
     assert list(terms) == ["L1_2", "bg_2", *(f"G_{name}" for name in names)]
+    L1 = options.lambda_L1_2 * terms["L1_2"] + options.lambda_bg_2 * terms["bg_2"]
+    assert total.item() == pytest.approx((L1 + sum(terms[f"G_{name}"] for name in names)).item(), rel=1e-5)
 
 
 def test_a_missing_discriminator_is_noticed():

@@ -38,11 +38,47 @@ def only_value(module: torch.nn.Module) -> float:
 
 def test_after_the_halflife_a_weight_counts_half(alone):
     ours = state(alone, "mscgan", "train.ema_halflife=100", stage="joint")
+    ours.seen = 2_000  # from here on the ramp-up allows the whole half-life
     fill(ours.average, 1.0)
     fill(ours.networks["G"], 0.0)
     for pairs, left in ((25, 0.5**0.25), (75, 0.5), (200, 0.125)):  # of the 1.0, after 25, 100 and 300 pairs
         ours.follow(pairs)
         assert only_value(ours.average) == pytest.approx(left, rel=1e-5)
+
+
+def test_the_average_of_a_short_run_is_of_its_last_weights(alone):
+    ours = state(alone, "mscgan", "train.ema_halflife=10000", stage="I")
+    fill(ours.networks["G"], 1.0)
+    for _ in range(10):
+        ours.follow(8)
+    assert only_value(ours.average) == pytest.approx(1.0, abs=0.1)
+    fill(ours.networks["G"], 0.0)
+    ours.follow(8)  # 88 pairs seen: the half-life is 4.4 pairs
+    assert only_value(ours.average) == pytest.approx(0.5 ** (8 / 4.4), rel=1e-3)
+
+
+def test_a_stage_counts_its_pairs_from_its_start_and_goes_on_counting(alone):
+    ours = state(alone, stage="I")
+    ours.follow(8)
+    tensors, facts = ours.state()
+    other = state(alone)
+    other.restore(tensors, facts)
+    assert other.seen == 8
+    other.enter("II")
+    assert other.seen == 0
+
+
+def test_every_engine_steps_at_the_rate_of_the_batch_and_the_warm_up(alone):
+    # tuned for 4 pairs, and a batch is 16: twice the rate; after 16 of 64 pairs of warm-up, half of that for the second
+    ours = state(
+        alone, "mscgan", "train.batch=16", "train.tuned_batch=4", "train.lr=1e-3", "train.warmup=64", stage="joint"
+    )
+    rates = []
+    for number in range(5):
+        ours.step([inputs(ours.config, number)])
+        rates.append({group["lr"] for engine in ours.engines.values() for group in engine._optimizer.param_groups})
+        ours.follow(16)
+    assert [rate for (rate,) in rates] == pytest.approx([0.5e-3, 1e-3, 1.5e-3, 2e-3, 2e-3])
 
 
 def test_without_a_halflife_the_average_is_the_weights_themselves(alone):
@@ -105,7 +141,7 @@ def test_names_in_a_checkpoint_are_the_networks_places(alone):
     assert (
         "exp_avg.G.G2.encoder.CONV1.conv.weight" in tensors and "exp_avg.G.G1.encoder.CONV1.conv.weight" not in tensors
     )
-    assert facts == {"stage": "II", "engines": {"G.G2.": {"step": 0}, "D.": {"step": 0}}}
+    assert facts == {"stage": "II", "seen": 0, "engines": {"G.G2.": {"step": 0}, "D.": {"step": 0}}}
 
 
 def test_stages_come_in_the_familys_order_and_those_without_pairs_are_left_out():

@@ -283,6 +283,6 @@ def loss_II(
 
 
 def _discriminators(options: config.MsCGAN) -> list[tuple[str, float]]:
-    """Name and lambda_D of each; where the configuration gives no weights, they count alike and sum to 1."""
+    """Name and lambda_D of each; where the configuration gives no weights, 1 each, as pix2pixHD sums its scales."""
     names = [f"D{config.SCALES.index(scale) + 1}" for scale in options.scales]
-    return list(zip(names, options.lambda_D or [1 / len(names)] * len(names), strict=True))
+    return list(zip(names, options.lambda_D or [1.0] * len(names), strict=True))

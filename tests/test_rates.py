@@ -1,0 +1,38 @@
+"""What follows batch and schedule, against numbers worked out by hand."""
+
+import pytest
+
+from mscgan.config import Train, load
+from mscgan.errors import UserError
+from mscgan.rates import check_steps, decay, learning_rate
+
+
+@pytest.mark.parametrize(("batch", "rate"), [(16, 1e-4), (64, 2e-4), (4, 0.5e-4), (512, 5.656854e-4)])
+def test_the_rate_grows_with_the_square_root_of_the_batch(batch, rate):
+    assert learning_rate(Train(batch=batch, lr=1e-4, tuned_batch=16), seen=0) == pytest.approx(rate)
+
+
+def test_the_warm_up_is_counted_in_pairs():
+    train = Train(batch=16, lr=1.0, tuned_batch=16, warmup=160)
+    assert [learning_rate(train, seen) for seen in (0, 16, 144, 160, 10**6)] == pytest.approx([0.1, 0.2, 1, 1, 1])
+
+
+def test_the_averages_half_life_ramps_up_with_the_pairs_seen():
+    train = Train(ema_halflife=100)
+    assert decay(train, 8, seen=10**6) == pytest.approx(0.5 ** (8 / 100))
+    assert decay(train, 8, seen=800) == pytest.approx(0.5 ** (8 / 40))  # a twentieth of what was seen
+    assert decay(train, 8, seen=8) < 1e-5  # the first step's weights are no start to keep
+    assert decay(Train(ema_halflife=0), 8, seen=800) == 0
+
+
+def test_half_the_batch_twice_moves_the_average_as_far_as_the_batch_once():
+    train = Train(ema_halflife=100)
+    assert decay(train, 8, 10**6) ** 2 == pytest.approx(decay(train, 16, 10**6))
+
+
+def test_too_few_optimiser_steps_are_refused_with_the_pairs_that_are_enough():
+    given = ["train.batch=512", "train.pairs.I=352000", "train.pairs.II=0", "train.least_steps=1000"]
+    with pytest.raises(UserError, match="train.pairs.I=352000 is 687 optimiser steps .* set train.pairs.I=512000 or"):
+        check_steps(load("market1501", given))
+    check_steps(load("market1501", [*given, "train.pairs.I=512000"]))
+    check_steps(load("market1501", [*given, "train.least_steps=0"]))
