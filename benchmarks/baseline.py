@@ -140,7 +140,7 @@ class PlainStep:
         trained = {"I": [self.G1], "II": [self.G2, self.D], "joint": [self.G1, self.G2, self.D]}[stage]
         if stage == "II":
             self.G1.requires_grad_(False)
-        adam = {"lr": learning_rate(train, seen=0), "betas": tuple(train.betas), "fused": compiled}
+        adam = {"lr": learning_rate(train, stage, seen=0), "betas": tuple(train.betas), "fused": compiled}
         generators = [p for network in trained if network is not self.D for p in network.parameters()]
         self.G_optimizer = torch.optim.Adam(generators, **adam)
         self.D_optimizer = torch.optim.Adam(self.D.parameters(), **adam)

@@ -72,6 +72,7 @@ class Train:
     lr: float = 1e-4  # Adam (section 4.2), at a batch of tuned_batch; mscgan/rates.py says what it is at another
     tuned_batch: int = 16  # pairs an optimiser step that lr is for
     warmup: int = 0  # pairs over which the rate rises from 0, at the start of a stage
+    decay: float = 0.0  # share of a stage's pairs, its last, over which the rate falls to 0
     least_steps: int = 0  # optimiser steps that a stage needs to learn; training refuses fewer
     betas: list[float] = field(default_factory=lambda: [0.5, 0.9])  # Adam (section 4.2)
     ema_halflife: int = 10_000  # pairs after which a weight counts half in the generators' average; 0: no average
@@ -120,11 +121,11 @@ CHOICES = {
     "train.precision": ("bf16", "fp16", "fp32"),
 }
 POSITIVE = (
-    "data.height data.width data.threads data.sigma data.radius train.batch train.tuned_batch train.accumulate train.lr "
-    "log.every log.samples log.checkpoint log.keep"
+    "data.height data.width data.threads data.sigma data.radius train.batch train.tuned_batch train.accumulate "
+    "train.lr log.every log.samples log.checkpoint log.keep"
 ).split()
 NOT_NEGATIVE = (
-    "train.ema_halflife train.warmup train.least_steps train.seed data.max_corrupt data.flip "
+    "train.ema_halflife train.warmup train.decay train.least_steps train.seed data.max_corrupt data.flip "
     "mscgan.lambda_bg_1 mscgan.lambda_L1_2 mscgan.lambda_bg_2 pg2.lambda_bg_1 pg2.lambda_L1_2 pg2.lambda_bg_2"
 ).split()
 
@@ -241,6 +242,8 @@ def _check(config: Config) -> None:
             raise UserError(f"{key} is {OmegaConf.select(values, key)}; it must not be negative")
     if config.data.flip > 1:
         raise UserError(f"data.flip is {config.data.flip}; it is a probability, from 0 to 1")
+    if config.train.decay > 1:
+        raise UserError(f"train.decay is {config.train.decay}; it is a share of a stage, from 0 to 1")
     if len(config.train.betas) != 2 or not all(0 <= beta < 1 for beta in config.train.betas):
         raise UserError(f"train.betas is {config.train.betas}; give two numbers, each 0 or more and below 1")
     height, width = config.data.height, config.data.width

@@ -9,18 +9,22 @@ from mscgan.errors import UserError
 RAMP = 0.05  # the average's half-life is at most this share of the pairs seen, as in StyleGAN2's and EDM2's ramp-up
 
 
-def learning_rate(train: Train, seen: int) -> float:
+def learning_rate(train: Train, stage: str, seen: int) -> float:
     """Adam's rate for the step after `seen` pairs of a stage.
 
     train.lr is for a batch of train.tuned_batch. A batch k times as large takes sqrt(k) times the rate: the square
     root scaling rule of Malladi et al. 2022, "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms". Over
-    the first train.warmup pairs of a stage the rate rises from a step's share of that to all of it.
+    the first train.warmup pairs of a stage the rate rises to that, and over the last train.decay of its pairs it falls
+    towards 0, both in a straight line.
     """
     full = train.lr * (train.batch / train.tuned_batch) ** 0.5
-    return full * min(1.0, (seen + train.batch) / train.warmup) if train.warmup else full
+    rise = (seen + train.batch) / train.warmup if train.warmup else 1.0
+    pairs = train.pairs.get(stage, 0)
+    fall = (pairs - seen) / (train.decay * pairs) if train.decay and pairs else 1.0
+    return full * min(1.0, rise, max(fall, 0.0))
 
 
-def decay(train: Train, pairs: int, seen: int) -> float:
+def kept(train: Train, pairs: int, seen: int) -> float:
     """What the average keeps of itself in a step over `pairs` pairs, which ends after `seen` pairs of a stage.
 
     A weight counts half after train.ema_halflife pairs, or after RAMP x seen where that is less, so that the average of

@@ -19,7 +19,7 @@ from mscgan.layers.batch_norm import sync_batch_norm
 from mscgan.losses import Terms
 from mscgan.models import FAMILIES
 from mscgan.prepare import Inputs
-from mscgan.rates import decay, learning_rate
+from mscgan.rates import kept, learning_rate
 
 SCALARS = ("step", "loss_scale")  # Adam's, and fp16's where it is used
 
@@ -99,7 +99,7 @@ class State:
             backend=train.backend,
             zero=train.zero,
             precision=train.precision,
-            lr=learning_rate(train, self.seen),
+            lr=learning_rate(train, self.stage, self.seen),
             betas=(train.betas[0], train.betas[1]),
             accumulate=train.accumulate,
             micro_batch=self.micro_batch,
@@ -110,12 +110,12 @@ class State:
         if self.config.train.cuda_graphs:  # what the networks return may now overwrite what they returned last time
             torch.compiler.cudagraph_mark_step_begin()
         for engine in self.engines.values():
-            engine.set_lr(learning_rate(self.config.train, self.seen))
+            engine.set_lr(learning_rate(self.config.train, self.stage, self.seen))
         return self.family.step(self.stage, self.engines, self.networks, inputs, self.config.options())
 
     @torch.no_grad()
     def follow(self, pairs: int) -> None:
-        """Counts a step over `pairs` pairs and moves the average after it, by the law of rates.decay."""
+        """Counts a step over `pairs` pairs and moves the average after it, by the law of rates.kept."""
         self.seen += pairs
         with contextlib.ExitStack() as stack:
             for prefix, engine in self._prefixes().items():
@@ -123,7 +123,7 @@ class State:
                     stack.enter_context(engine.gathered())
             averages: list[Tensor] = list(self.average.parameters())
             weights: list[Tensor] = [w for name in self.family.MAKES for w in self.networks[name].parameters()]
-            torch._foreach_lerp_(averages, weights, 1.0 - decay(self.config.train, pairs, self.seen))
+            torch._foreach_lerp_(averages, weights, 1.0 - kept(self.config.train, pairs, self.seen))
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
         """Takes the weights of the networks that make images, and so their average, from another run's `export`.

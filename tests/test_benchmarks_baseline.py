@@ -83,7 +83,7 @@ def test_a_plain_step_moves_the_weights_as_a_step_of_training_does(ranks, stage,
     start = {name: weight.clone() for name, weight in G.state_dict().items()}
     state.step([prepare(batch, CONFIG.data)])
     theirs = {f"{name}.{key}": w for name in ("G1", "G2") for key, w in getattr(plain, name).state_dict().items()}
-    lr = learning_rate(CONFIG.train, seen=0)
+    lr = learning_rate(CONFIG.train, stage, seen=0)
     weights = G.state_dict()
     for name, weight, before in zip(weights, *map(ordinary, (weights.values(), start.values())), strict=True):
         # Adam's first step is lr * sign(gradient): where a gradient is all but 0 rounding decides its sign.
