@@ -4,6 +4,12 @@
     python shards/build.py market1501  --images DIR --annotations CSV [--test-annotations CSV] --out DIR
     python shards/build.py deepfashion --images DIR --annotations CSV [--test-annotations CSV] --out DIR
 
+The test split is for the final scores alone. `--validation N` holds N persons out of train, with all their pairs, as a
+third split for what is looked at and chosen while training; it depends on the persons alone. Photographs: those whose
+identity has the smallest SHA-256 (the identity without the colour for DeepFashion, so that a garment is never in both;
+its other colours come along and N may be exceeded by those). Drawn people: the last ones that are not in test.
+Without it train stays whole, as published.
+
 The same command again goes on after a kill. `python shards/verify.py DIR` checks the result.
 """
 
@@ -27,7 +33,7 @@ def main() -> None:
         raise UserError(f"--workers {a.workers}: give 1 or more processes")
     if a.command == "synthetic":
         check_draw(None, a.seed)
-        plan = synthetic.plan(a.people, a.views, a.seed, a.height, a.width, a.test_pairs)
+        plan = synthetic.plan(a.people, a.views, a.seed, a.height, a.width, a.test_pairs, a.validation)
     else:
         plan = _photographs(a)
     started = time.monotonic()
@@ -45,7 +51,7 @@ def _photographs(a: argparse.Namespace) -> Plan:
     if not annotations:
         raise UserError("no keypoint file: give --annotations CSV, --test-annotations CSV or both")
     check_draw(a.sample, a.seed)
-    plan, report = photographs.plan(DATASETS[a.command], a.images, annotations, a.pairs, a.sample, a.seed)
+    plan, report = photographs.plan(DATASETS[a.command], a.images, annotations, a.pairs, a.sample, a.seed, a.validation)
     print("\n".join(report), flush=True)
     return plan
 
@@ -57,6 +63,13 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to make")
     common.add_argument(
         "--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (as many as cores)"
+    )
+    common.add_argument(
+        "--validation",
+        type=int,
+        default=0,
+        metavar="N",
+        help="persons to hold out of train as a split of their own (0)",
     )
 
     drawn = commands.add_parser("synthetic", parents=[common], help="drawn people, any number and size")

@@ -35,6 +35,11 @@ def person(name: str) -> str | None:
     return found[1]
 
 
+def item(person: str) -> str:
+    """What a held-out person must not share with train: the garment, whatever its colour (the last two digits)."""
+    return person[:-2]
+
+
 def files(folder: Path) -> dict[str, Path]:
     """All .jpg below a folder, flat or in the original tree, by flat name."""
     found = {}

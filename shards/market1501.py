@@ -27,6 +27,11 @@ def person(name: str) -> str | None:
     return name.split("_")[0]
 
 
+def item(person: str) -> str:
+    """What a held-out person must not share with train: the person."""
+    return person
+
+
 def files(folder: Path) -> dict[str, Path]:
     """Pictures of a folder, and of bounding_box_train and bounding_box_test within it, by name."""
     folders = [folder, folder / "bounding_box_train", folder / "bounding_box_test"]

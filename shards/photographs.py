@@ -34,17 +34,29 @@ class _Rows:
 
 
 def plan(
-    dataset, images: Path, annotations: dict[str, Path], lists: list[Path], draw: int | None, seed: int
+    dataset,
+    images: Path,
+    annotations: dict[str, Path],
+    lists: list[Path],
+    draw: int | None,
+    seed: int,
+    validation: int = 0,
 ) -> tuple[Plan, list[str]]:
     """The plan and a report of what it takes and leaves, a line each.
 
     dataset: a module of pairs.DATASETS. annotations: keypoint file of each split ("train", "test"), one at least.
     lists: from,to files, each for the split whose annotation names its images; a split without a file takes all
     ordered pairs. draw: that many of the test pairs (of the train pairs, if there is no test annotation), by `seed`.
+    validation: so many of the train persons that have a pair become a split of their own, with all their pairs: those
+    whose item (dataset.item) has the smallest SHA-256. An item is not divided, so there may be a few more.
 
     Raises:
         UserError: a missing or broken file, a list that does not fit, a person in both splits, nothing to build.
     """
+    if validation < 0 or (validation and "train" not in annotations):
+        raise UserError(
+            f"--validation {validation}: give a number of persons of train to hold out, and --annotations CSV of train"
+        )
     if not images.is_dir():
         raise UserError(f"--images {images} is not a folder; give the folder of the {dataset.NAME} pictures")
     files = dataset.files(images)
@@ -65,11 +77,22 @@ def plan(
             pairs = _listed_pairs(*listed[split], rows, dataset, report)
         else:
             pairs = ordered_pairs(rows.persons)
-            pairs = sample(pairs, draw, seed) if split == drawn else pairs
-        splits[split] = _present(rows, pairs, dataset.flat)
+        held_out = _held_out(rows, pairs, validation, dataset.item) if split == "train" and validation else set()
+        held = np.array([rows.persons[source] in held_out for source, _ in pairs], bool)
+        kept = sample(pairs[~held], draw, seed) if split == drawn else pairs[~held]
+        splits[split] = _present(rows, kept, dataset.flat, set(rows.persons) - held_out)
+        if held_out:
+            splits["validation"] = _present(rows, pairs[held], dataset.flat, held_out)
         absent = [row.name for row, path in zip(rows.kept, rows.paths, strict=True) if path is None]
         missing += absent
-        report += _report(split, rows, len(pairs), splits[split], absent)
+        report += _report(split, rows, len(kept) + held.sum(), splits[split], absent)
+        if held_out:
+            made = splits["validation"]
+            report.append(
+                f"validation: {len(made.images):,} images of {len({image.person for image in made.images}):,} "
+                f"persons held out of train, "
+                f"{len(made.pairs):,} pairs"
+            )
     if ignored := len(files.keys() - set.union(*(_names(rows, dataset) for rows in found.values()))):
         report.append(f"{ignored:,} pictures in {images} that no annotation names: ignored")
     splits = {split: made for split, made in splits.items() if len(made.pairs)}
@@ -84,6 +107,8 @@ def plan(
         "images_sha256": _digest(splits.values()),
         "missing_images": len(missing),
     }
+    if validation:
+        source["validation"] = {"persons": validation, "rule": "the smallest SHA-256 of the item, items undivided"}
     make = partial(photograph, height=dataset.HEIGHT, width=dataset.WIDTH)
     notes = {MISSING: "".join(f"{name}\n" for name in missing)} if missing else {}
     return Plan(dataset.NAME, dataset.HEIGHT, dataset.WIDTH, source, splits, make, notes), report
@@ -181,11 +206,29 @@ def _listed_pairs(path: Path, listed: list, rows: _Rows, dataset, report: list[s
     return np.array(pairs, np.int64).reshape(-1, 2)
 
 
-def _present(rows: _Rows, pairs: np.ndarray, flat: Callable[[str], str]) -> Split:
-    """The images that have a file, grouped by person, and the pairs among them."""
+def _held_out(rows: _Rows, pairs: np.ndarray, count: int, item: Callable[[str], str]) -> set[str]:
+    """The first `count` persons, and the rest of the last one's item, by the SHA-256 of the item; of those with a pair.
+
+    Raises:
+        UserError: nobody would be left to train on.
+    """
+    paired = {rows.persons[i] for i, j in pairs if rows.paths[i] and rows.paths[j]}
+    order = sorted(paired, key=lambda person: (hashlib.sha256(item(person).encode()).hexdigest(), person))
+    items = {item(person) for person in order[:count]}
+    held_out = {person for person in rows.persons if item(person) in items}
+    if not paired - held_out:
+        raise UserError(
+            f"--validation {count}: train has {len(paired)} persons with a pair; give a number that leaves some of "
+            "them to train on"
+        )
+    return held_out
+
+
+def _present(rows: _Rows, pairs: np.ndarray, flat: Callable[[str], str], people: set[str]) -> Split:
+    """The images of these people that have a file, grouped by person, and the pairs (all theirs) among them."""
     groups: dict[str, list[int]] = {}
     for i, (person, path) in enumerate(zip(rows.persons, rows.paths, strict=True)):
-        if path is not None:
+        if path is not None and person in people:
             groups.setdefault(person, []).append(i)
     order = [i for group in groups.values() for i in group]
     place = np.full(len(rows.kept), -1)

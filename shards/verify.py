@@ -134,9 +134,9 @@ def main() -> int:
     )
     a = parser.parse_args()
     faults, rows = verify(a.root, a.workers)
-    print(f"{'split':<6} {'tars':>5} {'images':>8} {'persons':>8} {'pairs':>9} {'MB':>8}")
+    print(f"{'split':<10} {'tars':>5} {'images':>8} {'persons':>8} {'pairs':>9} {'MB':>8}")
     for name, tars, images, persons, pairs, megabytes in rows:
-        print(f"{name:<6} {tars:>5,} {images:>8,} {persons:>8,} {pairs:>9,} {megabytes:>8.1f}")
+        print(f"{name:<10} {tars:>5,} {images:>8,} {persons:>8,} {pairs:>9,} {megabytes:>8.1f}")
     for fault in faults:
         print(f"fault: {fault}")
     print(f"{a.root}: {len(faults)} faults" if faults else f"{a.root}: no fault")
