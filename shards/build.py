@@ -10,20 +10,25 @@ identity has the smallest SHA-256 (the identity without the colour for DeepFashi
 its other colours come along and N may be exceeded by those). Drawn people: the last ones that are not in test.
 Without it train stays whole, as published.
 
-The same command again goes on after a kill. `python shards/verify.py DIR` checks the result.
+The same command again goes on after a kill, Ctrl-C (exit code 130) or a mistake that was mended, be it a picture that
+was replaced or removed. `python shards/verify.py DIR` checks the result.
 """
 
 import argparse
 import os
+import signal
 import sys
 import time
 from pathlib import Path
 
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports below needs no traceback
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mscgan.errors import UserError, run
 from shards import photographs, synthetic
 from shards.pairs import DATASETS, check_draw
+from shards.parallel import stoppable
 from shards.write import Plan, write
 
 
@@ -101,4 +106,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(lambda: stoppable(main, "the same command goes on from the last finished tar"))

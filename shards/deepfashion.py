@@ -9,6 +9,7 @@ from mscgan.errors import UserError
 
 NAME = "deepfashion"
 HEIGHT, WIDTH = 256, 256
+PLACES = "in it or anywhere below"
 TREE = re.compile(r"(?:.*/)?(MEN|WOMEN)/([^/]+)/id_(\d{8})/(\d{2})_(\d+)_(\w+\.jpg)")
 # category, item and colour: a person in an outfit. Ten digits must follow "id", which is also found in "2side.jpg".
 OUTFIT = re.compile(r"(.*id\d{10})_")

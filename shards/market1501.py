@@ -7,6 +7,7 @@ from mscgan.errors import UserError
 
 NAME = "market1501"
 HEIGHT, WIDTH = 128, 64
+PLACES = "in it, or in its folders bounding_box_train and bounding_box_test"
 
 
 def flat(name: str) -> str:

@@ -24,7 +24,7 @@ def plan(people: int, views: int, seed: int, height: int, width: int, test_pairs
     """`people` persons with `views` pictures each; a fifth of the people, one at least, are the test split.
 
     validation: the last so many of the others are held out of train. Each person is drawn alone, so the last are as
-    good as any, and neither the test split nor the people that stay in train depend on the number.
+    good as any, and the test split and the pictures of train's people are what they are without it.
     Train, validation: all ordered pairs of a person. Test: test_pairs of them, drawn with the seed.
 
     Raises:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mscgan.errors import UserError, run
-from shards.parallel import mapper
+from shards.parallel import mapper, stoppable
 from shards.verify_tar import TarReport, read_tar
 from shards.write import SCHEMA, file_sha256
 
@@ -144,4 +144,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(lambda: stoppable(main, "nothing was changed"))
