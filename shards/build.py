@@ -12,9 +12,12 @@ Without it train stays whole, as published.
 
 The same command again goes on after a kill, Ctrl-C (exit code 130) or a mistake that was mended, be it a picture that
 was replaced or removed. `python shards/verify.py DIR` checks the result.
+The last lines, kept as `audit` in manifest.json, say what splits share, which joints are missing and which images are
+there twice (by the bytes of the JPEG).
 """
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -27,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mscgan.errors import UserError, run
 from shards import photographs, synthetic
+from shards.audit import lines
 from shards.pairs import DATASETS, check_draw
 from shards.parallel import stoppable
 from shards.write import Plan, write
@@ -45,6 +49,7 @@ def main() -> None:
     if not write(plan, a.out, a.workers):
         print(f"{a.out} is already built; nothing to do")
         return
+    print("\n".join(lines(json.loads((a.out / "manifest.json").read_text())["audit"])))
     images = sum(len(split.images) for split in plan.splits.values())
     pairs = ", ".join(f"{len(split.pairs):,} {name} pairs" for name, split in plan.splits.items())
     print(f"{a.out}: {images:,} images of {plan.height}x{plan.width}, {pairs}, {time.monotonic() - started:.0f} s")

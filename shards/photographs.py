@@ -128,7 +128,9 @@ def plan(
         source["validation"] = {"persons": validation, "rule": "the smallest SHA-256 of the item, items undivided"}
     make = partial(photograph, height=dataset.HEIGHT, width=dataset.WIDTH)
     notes = {MISSING: "".join(f"{name}\n" for name in missing)} if missing else {}
-    return Plan(dataset.NAME, dataset.HEIGHT, dataset.WIDTH, source, splits, make, notes, found_files), report
+    return Plan(
+        dataset.NAME, dataset.HEIGHT, dataset.WIDTH, source, splits, make, notes, found_files, dataset.item
+    ), report
 
 
 def photograph(recipe: tuple[str, str, list], height: int, width: int) -> Sample:

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from mscgan.errors import UserError
 from mscgan.files import whole
+from shards.audit import audit
 from shards.index import index_text
 from shards.parallel import mapper
 
@@ -65,7 +66,8 @@ class Split:
 class Plan:
     """All that a build makes. source: what it was told to make, files: what it found to make it from, both JSON
     values; a build with the same source and other files goes on, if it is not finished, and is another if it is.
-    make: a picklable function of a recipe; notes: further text files to write, name -> text."""
+    make: a picklable function of a recipe; notes: further text files to write, name -> text. item: what of a person
+    the audit looks for in the other splits."""
 
     dataset: str
     height: int
@@ -75,6 +77,7 @@ class Plan:
     make: Callable[[object], Sample]
     notes: dict[str, str] = field(default_factory=dict)
     files: dict = field(default_factory=dict)
+    item: Callable[[str], str] = str
 
     def sha256(self) -> str:
         splits = {n: [[i.key for i in s.images], sha256(_npy(s.pairs))] for n, s in self.splits.items()}
@@ -102,7 +105,8 @@ def _build(plan: Plan, out: Path, workers: int) -> bool:
     with _claimed(out, plan) as todo:
         if not todo:
             return False
-        splits = {}
+        splits: dict[str, dict] = {}
+        facts: dict[str, list[dict]] = {name: [] for name in plan.splits}  # of each image, for the audit
         tars = {name: list(_tars(name, split.images)) for name, split in plan.splits.items()}
         _remove_others(out, {tar for cut in tars.values() for tar, _ in cut})
         everything = sum(len(split.images) for split in plan.splits.values())
@@ -110,12 +114,13 @@ def _build(plan: Plan, out: Path, workers: int) -> bool:
             for name, split in plan.splits.items():
                 records = []
                 for tar, images in tars[name]:
-                    record = _finished(out, tar, images)
-                    if record is None:
-                        record = _write_tar(out, tar, name, images, run(plan.make, [i.recipe for i in images]), bar)
+                    done = _finished(out, tar, images)
+                    if done is None:
+                        done = _write_tar(out, tar, name, images, run(plan.make, [i.recipe for i in images]), bar)
                     else:
                         bar.update(len(images))
-                    records.append(record)
+                    records.append(done["record"])
+                    facts[name] += done["facts"]
                 table = _npy(split.pairs)
                 put(out / f"{name}-pairs.npy", table)
                 splits[name] = {
@@ -134,6 +139,13 @@ def _build(plan: Plan, out: Path, workers: int) -> bool:
             "width": plan.width,
             "source": _source(plan),
             "splits": splits,
+            "audit": audit(
+                {name: [image.key for image in split.images] for name, split in plan.splits.items()},
+                {name: [image.person for image in split.images] for name, split in plan.splits.items()},
+                {name: split.pairs for name, split in plan.splits.items()},
+                facts,
+                plan.item,
+            ),
         }
         put(out / "manifest.json", json.dumps(manifest, indent=1).encode())
         shutil.rmtree(out / ".build")
@@ -189,12 +201,16 @@ def _tars(split: str, images: list[Image]) -> Iterator[tuple[str, list[Image]]]:
 
 
 def _write_tar(out: Path, tar: str, split: str, images: list[Image], samples: Iterable[Sample], bar: tqdm) -> dict:
+    """What .build keeps of a finished tar: made_from, its record in the manifest, facts of its images for the audit."""
     from webdataset import TarWriter  # here, since it loads torch (3 s), which the worker processes need not
 
+    facts = []
     with whole(out / tar) as temporary, temporary.open("wb") as file:
         with TarWriter(file, user="mscgan", group="mscgan", mtime=0, encoder=False) as writer:
             for image, sample in zip(images, samples, strict=True):
                 about = {"name": sample.name, "person": image.person, "split": split, "keypoints": sample.keypoints}
+                missing = [joint for joint, point in enumerate(sample.keypoints) if point == [-1, -1]]
+                facts.append({"sha256": sha256(sample.jpeg), "missing": missing})
                 writer.write({"__key__": image.key, "jpg": sample.jpeg, "json": json.dumps(about).encode()})
                 bar.update()
         file.flush()
@@ -210,8 +226,9 @@ def _write_tar(out: Path, tar: str, split: str, images: list[Image], samples: It
         "index": index_name,
         "index_sha256": sha256(index),
     }
-    put(out / ".build" / f"{tar}.json", json.dumps({"made_from": _made_from(images), "record": record}).encode())
-    return record
+    done = {"made_from": _made_from(images), "record": record, "facts": facts}
+    put(out / ".build" / f"{tar}.json", json.dumps(done).encode())
+    return done
 
 
 def _made_from(images: list[Image]) -> str:
@@ -229,17 +246,17 @@ def _remove_others(out: Path, tars: set[str]) -> None:
 
 
 def _finished(out: Path, tar: str, images: list[Image]) -> dict | None:
-    """The record of a tar of these images that an earlier, stopped run has finished, if its bytes are still those."""
+    """What `_write_tar` gave for a tar of these images in an earlier, stopped run, if its bytes are still those."""
     path = out / ".build" / f"{tar}.json"
     if not path.exists():
         return None
-    kept = json.loads(path.read_text())
-    if kept.get("made_from") != _made_from(images):
+    done = json.loads(path.read_text())
+    if done.get("made_from") != _made_from(images):
         return None
-    record = kept["record"]
+    record = done["record"]
     files = {record["name"]: record["sha256"], record["index"]: record["index_sha256"]}
     whole = all((out / name).exists() and file_sha256(out / name) == digest for name, digest in files.items())
-    return record if whole else None
+    return done if whole else None
 
 
 @contextmanager
