@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 
 demo: install
 	mkdir -p -m 700 runs runs/demo
-	$(RUN) shards/build.py synthetic --out runs/demo/shards --people 200 --views 8 --height 64 --width 32
+	$(RUN) shards/build.py synthetic --out runs/demo/shards --people 200 --views 8 --validation 16 --height 64 --width 32
 	$(RUN) launch/submit.py --config demo --follow
 	$(RUN) -m mscgan.evaluate --run runs/demo
 	$(RUN) -m mscgan.generate --run runs/demo --pairs 8

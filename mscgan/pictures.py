@@ -64,25 +64,28 @@ def pose_column(keypoints: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.stack([draw_pose(one, height, width, scale) for one in keypoints])
 
 
-def grid(columns: dict[str, np.ndarray]) -> Image.Image:
+def grid(columns: dict[str, np.ndarray], title: str = "") -> Image.Image:
     """A row a pair, a titled column an entry; small images are enlarged (bicubic, as a viewer would).
 
     Args:
         columns: title -> (N, H, W, 3) uint8. N is the same for all; H and W are those of the images, except
             for columns from `pose_column`, which are drawn at the final size.
+        title: of the whole, in a line of its own above the columns' titles.
     """
     height = min(images.shape[1] for images in columns.values())
     width = min(images.shape[2] for images in columns.values())
     rows = len(next(iter(columns.values())))
-    scale, gap, head = _enlargement(height), 4, 24
+    scale, gap, line = _enlargement(height), 4, 24
+    head = 2 * line if title else line
     cell_height, cell_width = height * scale, width * scale
     picture = Image.new(
         "RGB", (gap + len(columns) * (cell_width + gap), head + rows * (cell_height + gap)), (255, 255, 255)
     )
     draw = ImageDraw.Draw(picture)
-    for column, (title, images) in enumerate(columns.items()):
+    draw.text((picture.width / 2, line / 2), title, (0, 0, 0), _font(title, picture.width), anchor="mm")
+    for column, (name, images) in enumerate(columns.items()):
         left = gap + column * (cell_width + gap)
-        draw.text((left + cell_width / 2, head / 2), title, (0, 0, 0), _font(title, cell_width), anchor="mm")
+        draw.text((left + cell_width / 2, head - line / 2), name, (0, 0, 0), _font(name, cell_width), anchor="mm")
         for row, image in enumerate(images):
             cell = Image.fromarray(image)
             if cell.size != (cell_width, cell_height):

@@ -79,9 +79,9 @@ def train(config: Config) -> int:
         position=pairs,
     )
     heartbeat.start(folder, ranks.rank)
-    samples = None
+    samples, title = None, ""
     if ranks.rank == 0:
-        samples = _samples(shards)
+        samples, title = _samples(shards)
         save(replace(config, data=replace(config.data, staged="")), folder / "config.yaml")
     history = History()
     code = DONE
@@ -112,7 +112,7 @@ def train(config: Config) -> int:
                 _save(config, state, shards, pairs, folder, ranks)
             if shows and samples:
                 trained = Trained(state.family, state.average, config, state.stage)
-                telemetry.pictures(pairs, sample_grid(trained, samples, min(4, len(samples.pairs))))
+                telemetry.pictures(pairs, sample_grid(trained, samples, min(4, len(samples.pairs)), title))
             if stop and pairs < stages[-1].end:
                 code = AGAIN
     del state  # before the group that its engines talk through (dist.shutdown)
@@ -184,10 +184,11 @@ def _open_shards(data: Data) -> ShardSet:
     return shards
 
 
-def _samples(shards: ShardSet) -> ShardSet:
-    """The split that the pictures are of: people never seen, where the folder has them."""
-    test = ShardSet(shards.root, "test") if "test" in shards.splits else shards
-    return test if len(test.pairs) else shards
+def _samples(shards: ShardSet) -> tuple[ShardSet, str]:
+    """The split that the pictures are of, and their title. Never the test split: people choose by these pictures."""
+    if "validation" in shards.splits and len((held_out := ShardSet(shards.root, "validation")).pairs):
+        return held_out, "people of the validation split, not trained on"
+    return shards, "people of the train split"
 
 
 def _made_with(config: Config, shards: ShardSet) -> dict:

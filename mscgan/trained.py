@@ -86,8 +86,11 @@ def load(folder: Path) -> Trained:
     return Trained(family, networks.to(device).requires_grad_(False).eval(), config, stage)
 
 
-def sample_grid(trained: Trained, shards: ShardSet, count: int) -> Image.Image:
-    """source | target pose | what the family makes | target, a row a pair, for `count` pairs spread over the table."""
+def sample_grid(trained: Trained, shards: ShardSet, count: int, title: str = "") -> Image.Image:
+    """source | target pose | what the family makes | target, a row a pair, for `count` pairs spread over the table.
+
+    title: written above; "people of the ... split" without one.
+    """
     data = trained.config.data
     sources, targets = shards.pairs[choose_pairs(shards, count)].T
     keypoints = shards.keypoints[targets]
@@ -95,8 +98,9 @@ def sample_grid(trained: Trained, shards: ShardSet, count: int) -> Image.Image:
     made: dict[str, list[np.ndarray]] = {}
     for start in range(0, count, BATCH):
         part = slice(start, start + BATCH)
-        for title, images in trained.images(torch.from_numpy(x[part]), torch.from_numpy(keypoints[part])).items():
-            made.setdefault(title, []).append(to_uint8(images))
+        for name, images in trained.images(torch.from_numpy(x[part]), torch.from_numpy(keypoints[part])).items():
+            made.setdefault(name, []).append(to_uint8(images))
     columns = {"source": x, "target pose": pose_column(keypoints, data.height, data.width)}
-    columns |= {title: np.concatenate(parts) for title, parts in made.items()}
-    return grid(columns | {"target": read_images(shards, targets)})
+    columns |= {name: np.concatenate(parts) for name, parts in made.items()}
+    columns |= {"target": read_images(shards, targets)}
+    return grid(columns, title or f"people of the {shards.split} split")

@@ -9,6 +9,7 @@ from mscgan.errors import UserError
 
 NAME = "deepfashion"
 HEIGHT, WIDTH = 256, 256
+PLACES = "in it or anywhere below"
 TREE = re.compile(r"(?:.*/)?(MEN|WOMEN)/([^/]+)/id_(\d{8})/(\d{2})_(\d+)_(\w+\.jpg)")
 # category, item and colour: a person in an outfit. Ten digits must follow "id", which is also found in "2side.jpg".
 OUTFIT = re.compile(r"(.*id\d{10})_")
@@ -33,6 +34,11 @@ def person(name: str) -> str | None:
     if not found:
         raise UserError(f"{name!r} is not a DeepFashion name such as fashionWOMENDressesid0000000202_1front.jpg")
     return found[1]
+
+
+def item(person: str) -> str:
+    """What a held-out person must not share with train: the garment, whatever its colour (the last two digits)."""
+    return person[:-2]
 
 
 def files(folder: Path) -> dict[str, Path]:

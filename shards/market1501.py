@@ -7,6 +7,7 @@ from mscgan.errors import UserError
 
 NAME = "market1501"
 HEIGHT, WIDTH = 128, 64
+PLACES = "in it, or in its folders bounding_box_train and bounding_box_test"
 
 
 def flat(name: str) -> str:
@@ -25,6 +26,11 @@ def person(name: str) -> str | None:
     if not re.match(r"\d{4}_", name):
         raise UserError(f"{name!r} is not a Market-1501 name such as 0002_c1s1_000451_03.jpg")
     return name.split("_")[0]
+
+
+def item(person: str) -> str:
+    """What a held-out person must not share with train: the person."""
+    return person
 
 
 def files(folder: Path) -> dict[str, Path]:

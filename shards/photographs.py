@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from PIL import Image as Picture
 from mscgan.errors import UserError
 from shards.annotations import Annotation, read
 from shards.pairs import ordered_pairs, read_list, sample, usable
-from shards.write import Image, Plan, Sample, Split, file_sha256
+from shards.write import Image, Plan, Sample, Split, file_sha256, sha256
 
 MISSING = "missing-images.txt"
 LARGEST_FILE = 16 * 2**20  # bytes; a 256x256 JPEG has 20 kB
@@ -31,26 +31,47 @@ class _Rows:
     kept: list[Annotation]
     persons: list[str]
     paths: list[Path | None]
+    shows_nobody: bool  # in some of its rows: junk, distractors
 
 
 def plan(
-    dataset, images: Path, annotations: dict[str, Path], lists: list[Path], draw: int | None, seed: int
+    dataset,
+    images: Path,
+    annotations: dict[str, Path],
+    lists: list[Path],
+    draw: int | None,
+    seed: int,
+    validation: int = 0,
 ) -> tuple[Plan, list[str]]:
     """The plan and a report of what it takes and leaves, a line each.
 
     dataset: a module of pairs.DATASETS. annotations: keypoint file of each split ("train", "test"), one at least.
     lists: from,to files, each for the split whose annotation names its images; a split without a file takes all
     ordered pairs. draw: that many of the test pairs (of the train pairs, if there is no test annotation), by `seed`.
+    validation: so many of the train persons that have a pair become a split of their own, with all their pairs: those
+    whose item (dataset.item) has the smallest SHA-256. An item is not divided, so there may be a few more.
 
     Raises:
         UserError: a missing or broken file, a list that does not fit, a person in both splits, nothing to build.
     """
+    if validation < 0 or (validation and "train" not in annotations):
+        raise UserError(
+            f"--validation {validation}: give a number of persons of train to hold out, and --annotations CSV of train"
+        )
     if not images.is_dir():
         raise UserError(f"--images {images} is not a folder; give the folder of the {dataset.NAME} pictures")
-    files = dataset.files(images)
+    try:
+        files = dataset.files(images)
+        holds = ", ".join(sorted(path.name for path in images.iterdir())[:3])
+    except OSError as error:
+        raise UserError(f"--images {images} cannot be read: {error.strerror}") from error
     if not files:
-        raise UserError(f"--images {images} has no .jpg files of {dataset.NAME}")
+        raise UserError(
+            f"--images {images} has no .jpg file of {dataset.NAME}, but {holds or 'nothing'}; the pictures must lie "
+            f"{dataset.PLACES}"
+        )
     found = {split: _read(dataset, path, files) for split, path in annotations.items()}
+    _refuse_swapped(found, images)
     _refuse_shared_persons(found)
     listed = _match(lists, found, dataset)
     drawn = list(found)[-1] if draw else None
@@ -59,34 +80,57 @@ def plan(
             f"--sample draws the {drawn} pairs, which {listed[drawn][0]} already gives; leave out one of them"
         )
 
-    splits, report, missing = {}, [], []
+    splits, report, missing, reasons = {}, [], [], {}
     for split, rows in found.items():
         if split in listed:
             pairs = _listed_pairs(*listed[split], rows, dataset, report)
         else:
             pairs = ordered_pairs(rows.persons)
-            pairs = sample(pairs, draw, seed) if split == drawn else pairs
-        splits[split] = _present(rows, pairs, dataset.flat)
+        if not any(rows.paths[i] and rows.paths[j] for i, j in pairs):
+            reasons[split] = _why_none(rows, len(pairs), images, files)
+        holds_out = split == "train" and validation and split not in reasons
+        held_out = _held_out(rows, pairs, validation, dataset.item) if holds_out else set()
+        held = np.array([rows.persons[source] in held_out for source, _ in pairs], bool)
+        kept = sample(pairs[~held], draw, seed) if split == drawn else pairs[~held]
+        splits[split] = _present(rows, kept, dataset.flat, set(rows.persons) - held_out)
+        if held_out:
+            splits["validation"] = _present(rows, pairs[held], dataset.flat, held_out)
         absent = [row.name for row, path in zip(rows.kept, rows.paths, strict=True) if path is None]
         missing += absent
-        report += _report(split, rows, len(pairs), splits[split], absent)
+        report += _report(split, rows, len(kept) + held.sum(), splits[split], absent)
+        if held_out:
+            made = splits["validation"]
+            report.append(
+                f"validation: {len(made.images):,} images of {len({image.person for image in made.images}):,} "
+                f"persons held out of train, "
+                f"{len(made.pairs):,} pairs"
+            )
     if ignored := len(files.keys() - set.union(*(_names(rows, dataset) for rows in found.values()))):
         report.append(f"{ignored:,} pictures in {images} that no annotation names: ignored")
     splits = {split: made for split, made in splits.items() if len(made.pairs)}
-    if not splits:
-        first = f"; {len(missing):,} images are missing, {missing[0]} for one" if missing else ""
-        raise UserError(f"no pair to build: no person has two usable images in {images}{first}")
-    report += [f"the {split} split has no pair and is left out" for split in found if split not in splits]
+    if not splits or (validation and "train" in reasons):
+        raise UserError("no pair to build; " + "; ".join(f"{split}: {reason}" for split, reason in reasons.items()))
+    report += [f"the {split} split has no pair and is left out: {reason}" for split, reason in reasons.items()]
+    persons = {split: len(set(rows.persons)) for split, rows in found.items()}
+    if len(persons) == 2 and persons["test"] > 2 * persons["train"]:
+        report.append(
+            f"warning: {persons['test']:,} persons are for testing and {persons['train']:,} for training; are "
+            "--annotations and --test-annotations the wrong way round?"
+        )
     source = {
         "annotations": {split: _provenance(rows.path) for split, rows in found.items()},
         "pair_lists": {split: _provenance(path) for split, (path, _) in listed.items()},
         "sample": draw and {"split": drawn, "pairs": draw, "seed": seed},
-        "images_sha256": _digest(splits.values()),
-        "missing_images": len(missing),
     }
+    made_from = "".join(image.made_from for split in splits.values() for image in split.images)
+    found_files = {"images_sha256": sha256(made_from.encode()), "missing_images": len(missing)}
+    if validation:
+        source["validation"] = {"persons": validation, "rule": "the smallest SHA-256 of the item, items undivided"}
     make = partial(photograph, height=dataset.HEIGHT, width=dataset.WIDTH)
     notes = {MISSING: "".join(f"{name}\n" for name in missing)} if missing else {}
-    return Plan(dataset.NAME, dataset.HEIGHT, dataset.WIDTH, source, splits, make, notes), report
+    return Plan(
+        dataset.NAME, dataset.HEIGHT, dataset.WIDTH, source, splits, make, notes, found_files, dataset.item
+    ), report
 
 
 def photograph(recipe: tuple[str, str, list], height: int, width: int) -> Sample:
@@ -128,7 +172,8 @@ def photograph(recipe: tuple[str, str, list], height: int, width: int) -> Sample
 def _read(dataset, path: Path, files: dict[str, Path]) -> _Rows:
     rows = read(path, dataset.HEIGHT, dataset.WIDTH)
     kept, persons = usable(rows, dataset)
-    return _Rows(path, rows, kept, persons, [files.get(dataset.flat(row.name)) for row in kept])
+    nobody = any(dataset.person(dataset.flat(row.name)) is None for row in rows)
+    return _Rows(path, rows, kept, persons, [files.get(dataset.flat(row.name)) for row in kept], nobody)
 
 
 def _names(rows: _Rows, dataset) -> set[str]:
@@ -142,6 +187,50 @@ def _refuse_shared_persons(found: dict[str, _Rows]) -> None:
         raise UserError(
             f"{len(both)} persons, {min(both)} for one, are in both annotations; test people must not be trained on"
         )
+
+
+def _refuse_swapped(found: dict[str, _Rows], images: Path) -> None:
+    """UserError where the train annotation shows that it is of test: by its name, by where its pictures lie, or by
+    rows that only test has."""
+    if "train" not in found:
+        return
+    train = found["train"]
+    here = [path for path in train.paths if path]
+    in_test = sum(not {"test", "bounding_box_test"}.isdisjoint(path.relative_to(images).parts[:-1]) for path in here)
+    why = ""
+    if "test" in train.path.stem and "train" not in train.path.stem:
+        why = "by its name"
+    elif here and (images.name == "bounding_box_test" or in_test > len(here) / 2):
+        why = "by the folder of its pictures"
+    elif "train" in train.path.stem:
+        return
+    elif "test" in found and train.shows_nobody and not found["test"].shows_nobody:
+        why = "by its junk and distractors, of which the other file has none"
+    if why:
+        other = f", and {found['test'].path} with --annotations" if "test" in found else ""
+        raise UserError(f"{train.path} is of the test split, {why}; give it with --test-annotations{other}")
+
+
+def _why_none(rows: _Rows, pairs: int, images: Path, files: dict[str, Path]) -> str:
+    """Why a split has no pair to build, and what to do."""
+    here = [person for person, path in zip(rows.persons, rows.paths, strict=True) if path]
+    if not rows.kept:
+        joints = sum(not row.usable for row in rows.rows)
+        return (
+            f"0 of {len(rows.rows):,} rows of {rows.path.name} are usable: {joints:,} lack a hip or a shoulder, the "
+            "rest show nobody known; give the data set's keypoint file"
+        )
+    if not here:
+        return (
+            f"0 of the {len(rows.kept):,} images that {rows.path.name} names, {rows.kept[0].name} for one, are in "
+            f"{images}, which has {len(files):,}, {min(files)} for one; give the folder of these images, or the "
+            "keypoint file of that folder"
+        )
+    return (
+        f"{f'none of {pairs:,} pairs has both its images' if pairs else 'no person has two usable images'}: "
+        f"{len(here):,} images of {len(set(here)):,} persons are in {images}, {len(rows.kept) - len(here):,} that "
+        f"{rows.path.name} names are missing; fetch more of them"
+    )
 
 
 def _match(lists: list[Path], found: dict[str, _Rows], dataset) -> dict[str, tuple[Path, list]]:
@@ -181,11 +270,29 @@ def _listed_pairs(path: Path, listed: list, rows: _Rows, dataset, report: list[s
     return np.array(pairs, np.int64).reshape(-1, 2)
 
 
-def _present(rows: _Rows, pairs: np.ndarray, flat: Callable[[str], str]) -> Split:
-    """The images that have a file, grouped by person, and the pairs among them."""
+def _held_out(rows: _Rows, pairs: np.ndarray, count: int, item: Callable[[str], str]) -> set[str]:
+    """The first `count` persons, and the rest of the last one's item, by the SHA-256 of the item; of those with a pair.
+
+    Raises:
+        UserError: nobody would be left to train on.
+    """
+    paired = {rows.persons[i] for i, j in pairs if rows.paths[i] and rows.paths[j]}
+    order = sorted(paired, key=lambda person: (hashlib.sha256(item(person).encode()).hexdigest(), person))
+    items = {item(person) for person in order[:count]}
+    held_out = {person for person in rows.persons if item(person) in items}
+    if not paired - held_out:
+        raise UserError(
+            f"--validation {count}: train has {len(paired)} persons with a pair; give a number that leaves some of "
+            "them to train on"
+        )
+    return held_out
+
+
+def _present(rows: _Rows, pairs: np.ndarray, flat: Callable[[str], str], people: set[str]) -> Split:
+    """The images of these people that have a file, grouped by person, and the pairs (all theirs) among them."""
     groups: dict[str, list[int]] = {}
     for i, (person, path) in enumerate(zip(rows.persons, rows.paths, strict=True)):
-        if path is not None:
+        if path is not None and person in people:
             groups.setdefault(person, []).append(i)
     order = [i for group in groups.values() for i in group]
     place = np.full(len(rows.kept), -1)
@@ -193,7 +300,12 @@ def _present(rows: _Rows, pairs: np.ndarray, flat: Callable[[str], str]) -> Spli
     images = []
     for i in order:
         row, path = rows.kept[i], rows.paths[i]
-        images.append(Image(flat(row.name).split(".")[0], rows.persons[i], (str(path), row.name, row.keypoints)))
+        try:
+            made_from = json.dumps([row.name, path.stat().st_size, row.keypoints])
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}; fetch it again, or remove it") from error
+        recipe = (str(path), row.name, row.keypoints)
+        images.append(Image(flat(row.name).split(".")[0], rows.persons[i], recipe, made_from))
     pairs = place[pairs]
     return Split(images, pairs[(pairs >= 0).all(axis=1)])
 
@@ -213,13 +325,3 @@ def _report(split: str, rows: _Rows, pairs: int, made: Split, absent: list[str])
 
 def _provenance(path: Path) -> dict[str, str]:
     return {"file": path.name, "sha256": file_sha256(path)}
-
-
-def _digest(splits: Iterable[Split]) -> str:
-    """A hash of all that the images are made from, except the folder that they lie in."""
-    digest = hashlib.sha256()
-    for split in splits:
-        for image in split.images:
-            path, name, keypoints = image.recipe
-            digest.update(json.dumps([name, Path(path).stat().st_size, keypoints]).encode())
-    return digest.hexdigest()

@@ -20,10 +20,12 @@ DRAWING = 1  # raise it when the same seed gives other pictures, so that an old 
 FRAME = 0.78  # an average person's height as a share of the picture's
 
 
-def plan(people: int, views: int, seed: int, height: int, width: int, test_pairs: int) -> Plan:
+def plan(people: int, views: int, seed: int, height: int, width: int, test_pairs: int, validation: int = 0) -> Plan:
     """`people` persons with `views` pictures each; a fifth of the people, one at least, are the test split.
 
-    Train: all ordered pairs of a person. Test: test_pairs of them, drawn with the seed.
+    validation: the last so many of the others are held out of train. Each person is drawn alone, so the last are as
+    good as any, and the test split and the pictures of train's people are what they are without it.
+    Train, validation: all ordered pairs of a person. Test: test_pairs of them, drawn with the seed.
 
     Raises:
         UserError: too few people or views, or an impossible size.
@@ -33,12 +35,23 @@ def plan(people: int, views: int, seed: int, height: int, width: int, test_pairs
     if not (16 <= height <= 1024 and 16 <= width <= 1024):
         raise UserError(f"pictures of {height}x{width}: give --height and --width between 16 and 1024")
     test = max(1, people // 5)
+    if not 0 <= validation < people - test:
+        raise UserError(
+            f"--validation {validation}: {people} people are {people - test} of train and {test} of test; "
+            f"give 0 to {people - test - 1}, so that one is left to train on"
+        )
+    bounds = {"train": (0, people - test - validation), "validation": (people - test - validation, people - test)}
     splits = {}
-    for split, persons in (("train", range(people - test)), ("test", range(people - test, people))):
+    for split, (first, end) in (bounds | {"test": (people - test, people)}).items():
+        if first == end:
+            continue
+        persons = range(first, end)
         images = [Image(f"p{p:05d}_v{v:03d}", f"p{p:05d}", (p, v)) for p in persons for v in range(views)]
         pairs = ordered_pairs([image.person for image in images])
         splits[split] = Split(images, sample(pairs, test_pairs, seed) if split == "test" else pairs)
     source = {"people": people, "views": views, "seed": seed, "test_pairs": test_pairs, "drawing": DRAWING}
+    if validation:
+        source["validation"] = {"persons": validation, "rule": "the last of the people that are not in test"}
     make = partial(person, views=views, seed=seed, height=height, width=width)
     return Plan("synthetic", height, width, source, splits, make)
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mscgan.errors import UserError, run
-from shards.parallel import mapper
+from shards.parallel import mapper, stoppable
 from shards.verify_tar import TarReport, read_tar
 from shards.write import SCHEMA, file_sha256
 
@@ -134,9 +134,9 @@ def main() -> int:
     )
     a = parser.parse_args()
     faults, rows = verify(a.root, a.workers)
-    print(f"{'split':<6} {'tars':>5} {'images':>8} {'persons':>8} {'pairs':>9} {'MB':>8}")
+    print(f"{'split':<10} {'tars':>5} {'images':>8} {'persons':>8} {'pairs':>9} {'MB':>8}")
     for name, tars, images, persons, pairs, megabytes in rows:
-        print(f"{name:<6} {tars:>5,} {images:>8,} {persons:>8,} {pairs:>9,} {megabytes:>8.1f}")
+        print(f"{name:<10} {tars:>5,} {images:>8,} {persons:>8,} {pairs:>9,} {megabytes:>8.1f}")
     for fault in faults:
         print(f"fault: {fault}")
     print(f"{a.root}: {len(faults)} faults" if faults else f"{a.root}: no fault")
@@ -144,4 +144,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(lambda: stoppable(main, "nothing was changed"))

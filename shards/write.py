@@ -3,7 +3,8 @@
 A build is described by a `Plan`, whose images are named and grouped by person but not yet made. Processes make the
 images, this one writes the tars in order, so the bytes of a tar do not depend on the number of processes. Each file
 is written under a temporary name, synced and renamed. While a build runs, OUT/.build holds what it is (plan.json) and
-a record of each finished tar; the same command after a kill keeps the tars whose records and bytes agree.
+a record of each finished tar. The same command after a kill keeps the tars whose records and bytes agree and whose
+images are still to be made from the same files: a picture may have been mended in between.
 """
 
 import fcntl
@@ -22,6 +23,7 @@ from tqdm import tqdm
 
 from mscgan.errors import UserError
 from mscgan.files import whole
+from shards.audit import audit
 from shards.index import index_text
 from shards.parallel import mapper
 
@@ -34,11 +36,13 @@ LONGEST_KEY = 90  # so that KEY.json fits the 100 bytes of a plain tar header
 
 @dataclass(frozen=True)
 class Image:
-    """One image to be made: `recipe` is what the plan's `make` needs for it (picklable)."""
+    """One image to be made: `recipe` is what the plan's `make` needs for it (picklable). made_from: a text that is
+    another where the file it is made from is another; empty where the plan's source says it all."""
 
     key: str
     person: str
     recipe: object
+    made_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a build makes. source: what it was made from, JSON values; two builds with equal sources and keys
-    are the same build. make: a picklable function of a recipe; notes: further text files to write, name -> text."""
+    """All that a build makes. source: what it was told to make, files: what it found to make it from, both JSON
+    values; a build with the same source and other files goes on, if it is not finished, and is another if it is.
+    make: a picklable function of a recipe; notes: further text files to write, name -> text. item: what of a person
+    the audit looks for in the other splits."""
 
     dataset: str
     height: int
@@ -70,10 +76,12 @@ class Plan:
     splits: dict[str, Split]
     make: Callable[[object], Sample]
     notes: dict[str, str] = field(default_factory=dict)
+    files: dict = field(default_factory=dict)
+    item: Callable[[str], str] = str
 
     def sha256(self) -> str:
         splits = {n: [[i.key for i in s.images], sha256(_npy(s.pairs))] for n, s in self.splits.items()}
-        identity = [SCHEMA, IMAGES_PER_TAR, self.dataset, self.height, self.width, self.source, splits]
+        identity = [SCHEMA, IMAGES_PER_TAR, self.dataset, self.height, self.width, self.source | self.files, splits]
         return sha256(json.dumps(identity, sort_keys=True).encode())
 
 
@@ -81,25 +89,38 @@ def write(plan: Plan, out: Path, workers: int) -> bool:
     """Builds the plan's shard folder in `out`; False where it was already there, whole.
 
     Raises:
-        UserError: `out` holds something else, or an image cannot be made.
+        UserError: `out` holds something else or cannot be written to, or an image cannot be made.
     """
     _check_keys(plan)
+    try:
+        return _build(plan, out, workers)
+    except OSError as error:
+        raise UserError(
+            f"the build in {out} stopped: {error.strerror or error}; mend that (is the disk full?) and give the same "
+            "command again: it goes on"
+        ) from error
+
+
+def _build(plan: Plan, out: Path, workers: int) -> bool:
     with _claimed(out, plan) as todo:
         if not todo:
             return False
-        splits = {}
+        splits: dict[str, dict] = {}
+        facts: dict[str, list[dict]] = {name: [] for name in plan.splits}  # of each image, for the audit
         tars = {name: list(_tars(name, split.images)) for name, split in plan.splits.items()}
+        _remove_others(out, {tar for cut in tars.values() for tar, _ in cut})
         everything = sum(len(split.images) for split in plan.splits.values())
         with mapper(workers, chunk=16) as run, tqdm(total=everything, unit="image", desc=plan.dataset) as bar:
             for name, split in plan.splits.items():
                 records = []
                 for tar, images in tars[name]:
-                    record = _finished(out, tar)
-                    if record is None:
-                        record = _write_tar(out, tar, name, images, run(plan.make, [i.recipe for i in images]), bar)
+                    done = _finished(out, tar, images)
+                    if done is None:
+                        done = _write_tar(out, tar, name, images, run(plan.make, [i.recipe for i in images]), bar)
                     else:
                         bar.update(len(images))
-                    records.append(record)
+                    records.append(done["record"])
+                    facts[name] += done["facts"]
                 table = _npy(split.pairs)
                 put(out / f"{name}-pairs.npy", table)
                 splits[name] = {
@@ -118,6 +139,13 @@ def write(plan: Plan, out: Path, workers: int) -> bool:
             "width": plan.width,
             "source": _source(plan),
             "splits": splits,
+            "audit": audit(
+                {name: [image.key for image in split.images] for name, split in plan.splits.items()},
+                {name: [image.person for image in split.images] for name, split in plan.splits.items()},
+                {name: split.pairs for name, split in plan.splits.items()},
+                facts,
+                plan.item,
+            ),
         }
         put(out / "manifest.json", json.dumps(manifest, indent=1).encode())
         shutil.rmtree(out / ".build")
@@ -173,12 +201,16 @@ def _tars(split: str, images: list[Image]) -> Iterator[tuple[str, list[Image]]]:
 
 
 def _write_tar(out: Path, tar: str, split: str, images: list[Image], samples: Iterable[Sample], bar: tqdm) -> dict:
+    """What .build keeps of a finished tar: made_from, its record in the manifest, facts of its images for the audit."""
     from webdataset import TarWriter  # here, since it loads torch (3 s), which the worker processes need not
 
+    facts = []
     with whole(out / tar) as temporary, temporary.open("wb") as file:
         with TarWriter(file, user="mscgan", group="mscgan", mtime=0, encoder=False) as writer:
             for image, sample in zip(images, samples, strict=True):
                 about = {"name": sample.name, "person": image.person, "split": split, "keypoints": sample.keypoints}
+                missing = [joint for joint, point in enumerate(sample.keypoints) if point == [-1, -1]]
+                facts.append({"sha256": sha256(sample.jpeg), "missing": missing})
                 writer.write({"__key__": image.key, "jpg": sample.jpeg, "json": json.dumps(about).encode()})
                 bar.update()
         file.flush()
@@ -194,19 +226,37 @@ def _write_tar(out: Path, tar: str, split: str, images: list[Image], samples: It
         "index": index_name,
         "index_sha256": sha256(index),
     }
-    put(out / ".build" / f"{tar}.json", json.dumps(record).encode())
-    return record
+    done = {"made_from": _made_from(images), "record": record, "facts": facts}
+    put(out / ".build" / f"{tar}.json", json.dumps(done).encode())
+    return done
 
 
-def _finished(out: Path, tar: str) -> dict | None:
-    """The record of a tar that an earlier, killed run of this build has finished, if its bytes are still those."""
+def _made_from(images: list[Image]) -> str:
+    return sha256(json.dumps([[image.key, image.person, image.made_from] for image in images]).encode())
+
+
+def _remove_others(out: Path, tars: set[str]) -> None:
+    """Removes the tars that an earlier, stopped run has finished and that are none of these: it had more images."""
+    for path in (out / ".build").glob("*.tar.json"):
+        tar = path.name.removesuffix(".json")
+        if tar not in tars:
+            for name in (tar, tar.removesuffix(".tar") + ".idx"):
+                (out / name).unlink(missing_ok=True)
+            path.unlink()
+
+
+def _finished(out: Path, tar: str, images: list[Image]) -> dict | None:
+    """What `_write_tar` gave for a tar of these images in an earlier, stopped run, if its bytes are still those."""
     path = out / ".build" / f"{tar}.json"
     if not path.exists():
         return None
-    record = json.loads(path.read_text())
+    done = json.loads(path.read_text())
+    if done.get("made_from") != _made_from(images):
+        return None
+    record = done["record"]
     files = {record["name"]: record["sha256"], record["index"]: record["index_sha256"]}
     whole = all((out / name).exists() and file_sha256(out / name) == digest for name, digest in files.items())
-    return record if whole else None
+    return done if whole else None
 
 
 @contextmanager
@@ -214,7 +264,7 @@ def _claimed(out: Path, plan: Plan) -> Iterator[bool]:
     """Makes `out` this plan's folder and locks it against a second build; yields False if the build is done."""
     state = out / ".build"
     if (out / "manifest.json").exists():
-        _refuse_other(out / "manifest.json", plan, out)
+        _refuse_other(out / "manifest.json", plan, out, finished=True)
         shutil.rmtree(state, ignore_errors=True)  # of a build killed on its last step
         yield False
         return
@@ -232,23 +282,27 @@ def _claimed(out: Path, plan: Plan) -> Iterator[bool]:
         for left_over in out.glob(".*.tmp"):  # of a build that was killed
             left_over.unlink()
         if (state / "plan.json").exists():
-            _refuse_other(state / "plan.json", plan, out)
+            _refuse_other(state / "plan.json", plan, out, finished=False)
         else:
             put(state / "plan.json", json.dumps({"source": _source(plan)}).encode())
         yield True
 
 
-def _refuse_other(path: Path, plan: Plan, out: Path) -> None:
-    """UserError unless the JSON file names this plan as its source."""
+def _refuse_other(path: Path, plan: Plan, out: Path, finished: bool) -> None:
+    """UserError unless the JSON file names this plan as its source, down to the files if the build is finished."""
     try:
-        found = json.loads(path.read_text())["source"]
+        found = dict(json.loads(path.read_text())["source"])
     except (ValueError, LookupError, TypeError):
-        found = None
-    if found != _source(plan):
-        raise UserError(
-            f"{out} holds shards of another configuration; give --out a new folder, or remove that one first"
-        )
+        found = {}
+    ours = _source(plan)
+    other = sorted(name for name in found.keys() | ours.keys() if found.get(name) != ours.get(name))
+    asked = [name for name in other if name not in (*plan.files, "plan_sha256")]
+    advice = "give --out a new folder, or remove that one first"
+    if asked:
+        raise UserError(f"{out} holds shards of another configuration ({', '.join(asked)}); {advice}")
+    if other and finished:
+        raise UserError(f"the pictures are not those any more that {out} was built from; {advice}")
 
 
 def _source(plan: Plan) -> dict:
-    return {**plan.source, "plan_sha256": plan.sha256()}
+    return {**plan.source, **plan.files, "plan_sha256": plan.sha256()}

@@ -81,6 +81,12 @@ def test_grid_has_a_titled_column_an_entry_and_shows_the_images():
     assert (picture[24 + 260 : 24 + 260 + 256, 136 : 136 + 128] == poses[1]).all()
 
 
+def test_a_grid_with_a_title_is_the_same_grid_a_line_lower():
+    columns = {"source": np.full((1, 64, 32, 3), 200, np.uint8)}
+    plain, titled = np.array(grid(columns)), np.array(grid(columns, "people of the train split"))
+    assert (titled[24:] == plain).all() and (titled[:24] < 128).any()
+
+
 def test_grid_leaves_large_images_at_their_size():
     images = np.zeros((1, 256, 256, 3), np.uint8)
     assert grid({"source": images}).size == (4 + 260, 24 + 260)

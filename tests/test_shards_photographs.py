@@ -15,6 +15,7 @@ from PIL import Image
 
 from mscgan.errors import UserError
 from shards import deepfashion, market1501
+from shards import write as writer
 from shards.annotations import HEADER
 from shards.photographs import MISSING, photograph, plan
 from shards.verify import verify
@@ -138,14 +139,133 @@ def test_a_folder_without_the_images_is_refused(market, tmp_path):
     with pytest.raises(UserError, match="is not a folder"):
         make(tmp_path / "none", market[1])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="has no .jpg files"):
+    with pytest.raises(UserError, match="has no .jpg file of market1501, but nothing; the pictures must lie in it, or"):
         make(tmp_path / "empty", market[1])
-    for file in market[0].glob("0007*"):
+    (tmp_path / "empty/a.png").touch()
+    with pytest.raises(UserError, match="no .jpg file of market1501, but a.png"):
+        make(tmp_path / "empty", market[1])
+
+
+def test_why_nothing_can_be_built_is_said(market, tmp_path):
+    images, csv = market
+    for file in images.glob("0007*"):
         file.unlink()
     with pytest.raises(
-        UserError, match="no pair to build: no person has two usable images in .*; 4 images are missing"
+        UserError,
+        match="no pair to build; train: none of 8 pairs has both its images: 1 images of 1 persons are in .*, 4 that "
+        "train.csv names are missing; fetch more of them",
     ):
-        make(*market)
+        make(images, csv)
+    (images / "0002_c1.jpg").unlink()
+    with pytest.raises(UserError, match="train: 0 of the 5 images that train.csv names, 0007_c1.jpg for one, are in"):
+        make(images, csv)
+    annotate(csv, [("0001_c1.jpg", YS, XS), ("0002_c1.jpg", YS, XS)])
+    (images / "0001_c1.jpg").write_bytes(jpeg())
+    with pytest.raises(UserError, match="train: no person has two usable images: 1 images of 1 persons are in"):
+        make(images, csv)
+    annotate(csv, [("-1_c1.jpg", YS, XS), ("0001_c1.jpg", [-1] * 18, [-1] * 18), ("0001_c2.jpg", [-1] * 18, [-1] * 18)])
+    with pytest.raises(UserError, match="train: 0 of 3 rows of train.csv are usable: 2 lack a hip or a shoulder"):
+        make(images, csv)
+
+
+def test_a_split_without_a_pair_is_left_out_with_its_reason(market, tmp_path):
+    test = annotate(tmp_path / "test.csv", [("0100_c1.jpg", YS, XS), ("0100_c2.jpg", YS, XS)])
+    made, report = make(market[0], None, train=market[1], test=test)
+    assert list(made.splits) == ["train"]
+    assert report[-1].startswith("the test split has no pair and is left out: 0 of the 2 images that test.csv names")
+
+
+def named(folder, path, camera, persons=(1, 2)):
+    """A keypoint file of two pictures a person, which lie in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"{person:04d}_c{camera}{n}.jpg" for person in persons for n in (1, 2)]
+    for name in names:
+        (folder / name).write_bytes(jpeg())
+    return annotate(path, [(name, YS, XS) for name in names])
+
+
+def test_the_test_annotation_given_as_that_of_train_is_refused(tmp_path):
+    images = tmp_path / "Market"
+    first = named(images / "bounding_box_train", tmp_path / "first.csv", 1)
+    second = named(images / "bounding_box_test", tmp_path / "second.csv", 2, persons=(3, 4))
+    make(images, None, train=first, test=second)
+    for annotations in ({"train": second, "test": first}, {"train": second}):
+        with pytest.raises(UserError, match="second.csv is of the test split, by the folder of its pictures; give it "):
+            make(images, None, **annotations)
+    with pytest.raises(UserError, match="second.csv is of the test split, by the folder"):
+        make(images / "bounding_box_test", second)
+    with pytest.raises(UserError, match="annotation-test.csv is of the test split, by its name"):
+        make(images, first.rename(tmp_path / "annotation-test.csv"))
+
+
+def test_junk_shows_which_annotation_is_of_test(tmp_path):
+    images = tmp_path / "all"
+    first = named(images, tmp_path / "first.csv", 1)
+    second = named(images, tmp_path / "second.csv", 2, persons=(3, 4))
+    make(images, None, train=second, test=first)
+    with second.open("a") as file:
+        file.write(f"\n0000_c1.jpg: {YS}: {XS}")
+    make(images, None, train=first, test=second)
+    with pytest.raises(
+        UserError, match="second.csv is of the test split, by its junk and .*, and .*first.csv with --ann"
+    ):
+        make(images, None, train=second, test=first)
+
+
+def test_far_more_persons_for_testing_are_warned_of(tmp_path):
+    few = named(tmp_path / "all", tmp_path / "few.csv", 1, persons=(1,))
+    many = named(tmp_path / "all", tmp_path / "many.csv", 1, persons=(2, 3, 4))
+    assert "the wrong way round?" in make(tmp_path / "all", None, train=few, test=many)[1][-1]
+    assert not any("wrong" in line for line in make(tmp_path / "all", None, train=many, test=few)[1])
+
+
+def test_a_failed_build_goes_on_when_the_picture_is_mended_or_removed(market, tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "IMAGES_PER_TAR", 2)
+    images, _ = market
+    names = [f"{person:04d}_c{camera}.jpg" for person in (1, 2, 3, 4) for camera in (1, 2)]
+    for name in names:
+        (images / name).write_bytes(picture(name))
+    csv, out = annotate(tmp_path / "people.csv", [(name, YS, XS) for name in names]), tmp_path / "out"
+    (images / names[4]).write_bytes(b"<html>404</html>")
+    with pytest.raises(UserError, match="0003_c1.jpg is not a whole JPEG"):
+        write(make(images, csv)[0], out, workers=1)
+    kept = (out / "train-00000.tar").stat()
+    (images / names[2]).unlink()  # in a tar that is finished; its person has no pair left
+    (images / names[4]).write_bytes(picture(names[4]))
+    with pytest.raises(UserError, match="another configuration .validation."):
+        write(plan(market1501, images, {"train": csv}, [], None, 0, 1)[0], out, workers=1)
+    assert write(make(images, csv)[0], out, workers=1)
+    assert verify(out, workers=1)[0] == []
+    assert (out / "train-00000.tar").stat().st_ino == kept.st_ino
+    write(make(images, csv)[0], tmp_path / "at-once", workers=1)
+    files = [{p.name: p.read_bytes() for p in folder.iterdir()} for folder in (out, tmp_path / "at-once")]
+    assert files[0] == files[1]
+    assert not write(make(images, csv)[0], out, workers=1)
+    (images / names[2]).write_bytes(picture(names[2]))
+    with pytest.raises(UserError, match="the pictures are not those any more that .* was built from"):
+        write(make(images, csv)[0], out, workers=1)
+
+
+def test_tars_that_a_mended_build_does_not_need_are_removed(market, tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "IMAGES_PER_TAR", 2)
+    images, _ = market
+    csv = named(images, tmp_path / "people.csv", 1, persons=(1, 2, 3))
+    whole_put = writer.put
+
+    def full(path, data):
+        if path.name == "train-pairs.npy":
+            raise OSError(28, "No space left on device")
+        whole_put(path, data)
+
+    monkeypatch.setattr(writer, "put", full)
+    with pytest.raises(UserError, match="stopped: No space left on device; mend that .* it goes on"):
+        write(make(images, csv)[0], tmp_path / "out", workers=1)
+    assert (tmp_path / "out/train-00002.tar").exists()
+    monkeypatch.setattr(writer, "put", whole_put)
+    for file in images.glob("0003*"):
+        file.unlink()
+    assert write(make(images, csv)[0], tmp_path / "out", workers=1)
+    assert not list((tmp_path / "out").glob("train-00002.*")) and verify(tmp_path / "out", workers=1)[0] == []
 
 
 def test_deepfashion_flat_and_tree_make_the_same_shards(tmp_path):
@@ -240,7 +360,7 @@ def test_real_market_pictures_become_faultless_shards(tmp_path):
     made, report = plan(market1501, folder, annotations, [], None, 0)
     assert "12,116 usable" in report[0] and "263,632 pairs" in report[0]
     assert report[1] == "train: 187 images of 58 persons found, 522 pairs"
-    assert report[-1] == "the test split has no pair and is left out"
+    assert report[-1].startswith("the test split has no pair and is left out: 0 of the 12,344 images")
     write(made, tmp_path / "out", workers=1)
     assert verify(tmp_path / "out", workers=1)[0] == []
 

@@ -15,6 +15,7 @@ from wds2idx import IndexCreator
 from mscgan.errors import UserError
 from shards import write as writer
 from shards.build import main as build
+from shards.parallel import stoppable
 from shards.synthetic import plan
 from shards.verify import verify
 from shards.write import write
@@ -113,6 +114,40 @@ def test_a_killed_build_goes_on_and_keeps_its_whole_tars(shards, tmp_path, monke
     assert contents(out) == contents(shards)
     assert (out / "train-00000.tar").stat().st_ino == kept.st_ino
     assert (out / "train-00000.tar").stat().st_mtime_ns == kept.st_mtime_ns
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_stopped_build_says_one_line_and_leaves_no_process(tmp_path, number, code):
+    command = [sys.executable, "shards/build.py", "synthetic", "--people", "400", "--workers", "2", "--out", tmp_path]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob(".train-*.tmp")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    said = process.communicate(timeout=120)[1].replace("\r", "\n").splitlines()  # ends when the last process does
+    assert process.returncode == code
+    if number == signal.SIGINT:
+        lines = [line for line in said if line and "image" not in line]
+        assert lines == ["stopped; the same command goes on from the last finished tar"]
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_term_ends_in_a_line_too(capsys):
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        assert stoppable(lambda: os.kill(os.getpid(), signal.SIGTERM), "go on") == 143
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert capsys.readouterr().err == "stopped; go on\n"
 
 
 def test_the_same_build_again_does_nothing_and_another_is_refused(shards, monkeypatch):

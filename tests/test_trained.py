@@ -75,7 +75,7 @@ def test_the_grid_shows_each_pairs_own_images(made, monkeypatch):
     monkeypatch.setattr(trained, "BATCH", 4)  # so that the second batch is not whole
     picture = np.array(trained.sample_grid(model, shards, 6))
     # Cells are enlarged four times, so the mean of a cell is that of its image.
-    cells = picture[24:].reshape(6, 260, -1, 3)[:, :256, 4:].reshape(6, 256, 5, 132, 3)[:, :, :, :128]
+    cells = picture[48:].reshape(6, 260, -1, 3)[:, :256, 4:].reshape(6, 256, 5, 132, 3)[:, :, :, :128]
     shown = cells.mean(axis=(1, 3))
     images = model.images(
         torch.from_numpy(read_images(shards, shards.pairs[:, 0])),

@@ -31,6 +31,7 @@ class ShardSet:
     Attributes:
         height, width: pixels of every image.
         dataset: the data set's name.
+        split: the name of this one.
         splits: the names of all splits of the folder.
         keys: n member names, in tar order.
         persons: n names of people.
@@ -45,7 +46,7 @@ class ShardSet:
     def __init__(self, root: str | Path, split: str):
         if not str(root):
             raise UserError("no shard folder is given; set data.root=DIR, a folder that shards/build.py made")
-        self.root = Path(root)
+        self.root, self.split = Path(root), split
         manifest = _manifest(self.root)
         try:
             self.dataset = str(manifest["dataset"])
