@@ -92,7 +92,7 @@ def test_the_dry_run_prints_a_script_and_leaves_nothing(checkout):
         < script.index("srun ")
     )
     assert "#   lr: 0.0002" in script.splitlines()
-    assert not (checkout.root / "runs").exists()
+    assert [folder.name for folder in (checkout.root / "runs").iterdir()] == ["demo"]
 
 
 def test_a_job_of_one_process_has_one_task_however_many_gpus_a_node_has(checkout):
@@ -163,7 +163,7 @@ def test_two_processes_train_here_from_the_snapshot_in_a_private_folder(checkout
 
 
 def test_a_run_without_a_name_gets_one_of_its_own(checkout):
-    checkout.root.joinpath("own.yaml").write_text("data: {height: 64, width: 32}")
+    checkout.root.joinpath("own.yaml").write_text("data: {root: runs/demo/shards, height: 64, width: 32}")
     code, output = checkout.run("submit.py", "--config", "own.yaml", "--gpus-per-node=0", "--tasks-per-node=1")
     assert code == 0, output
     assert len(list(checkout.root.glob("runs/own-20??????-??????-??????/checkpoints/pairs-8"))) == 1
@@ -178,7 +178,7 @@ def test_editing_the_checkout_does_not_change_a_run_that_goes_on(checkout):
 
 
 def test_ranks_are_told_of_the_copy_of_the_shards(checkout, tmp_path):
-    shards = write_shards(tmp_path / "shards", persons=1, views=2, height=32, width=16)
+    shards = write_shards(tmp_path / "shards", persons=1, views=2)
     code, output = checkout.train("run=runs/a", f"data.root={shards}", f"data.stage_to={tmp_path}/local disk")
     assert code == 0, output
     (copy,) = (tmp_path / "local disk").glob("mscgan-*/manifest.json")
