@@ -55,7 +55,7 @@ def main() -> int:
     _check_free(plan)
     if on_slurm:
         sbatch.check(plan)
-        ranks = int(settings["nodes"]) * (plan.gpus or int(settings.get("tasks_per_node", 1)))
+        ranks = int(plan.settings["nodes"]) * (plan.gpus or int(plan.settings.get("tasks_per_node", 1)))
     else:
         from launch import local
 

@@ -10,7 +10,7 @@ from mscgan.errors import UserError
 
 
 def beside(folder: Path | str, holding: str) -> str:
-    """For a folder that is not there: "did you mean A or B?", its neighbours of a like name that hold the file; or ""."""
+    """Which folders beside one that is not there have a like name and hold the file: "did you mean A or B?", or ""."""
     folder = Path(folder)
     names = [found.parent.name for found in folder.parent.glob(f"*/{holding}")]
     near = difflib.get_close_matches(folder.name, names, n=3, cutoff=0.5)

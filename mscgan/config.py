@@ -148,10 +148,10 @@ def load(preset: str, overrides: Sequence[str] = ()) -> Config:
     file_is, command_is = f"configuration {path.name}", "command line"
     with _blamed(file_is):
         file = _read(path)
-        family = file.get("family") or Config.family
+        family = cast(str, file.get("family") or Config.family)
     with _blamed(command_is):
         command = OmegaConf.from_dotlist(list(overrides))
-        family = command.get("family") or family
+        family = cast(str, command.get("family") or family)
     layers = [("", _part_of(family, _read(_named("family", family))))]
     for source, layer in ((file_is, _part_of(family, file) if path == shipped else file), (command_is, command)):
         with _blamed(source):
@@ -244,7 +244,9 @@ def _refuse_others(family: str, layer: DictConfig, source: str) -> None:
     for other in STAGES:
         if other in layer and other != family:
             keys = ", ".join(f"{other}.{key}" for key in layer[other]) if OmegaConf.is_dict(layer[other]) else other
-            raise UserError(f"{source}: {keys} is of the family {other}, and this run's is {family}; set family={other}")
+            raise UserError(
+                f"{source}: {keys} is of the family {other}, and this run's is {family}; set family={other}"
+            )
 
 
 def text(config: Config) -> str:

@@ -37,7 +37,9 @@ def read_manifest(root: Path | str, split: str) -> dict:
         raise UserError(f"{path} has schema {schema}, this version reads {SCHEMA}; build the folder again")
     splits = manifest.get("splits")
     if not isinstance(splits, dict) or not all(isinstance(manifest.get(side), int) for side in ("height", "width")):
-        raise UserError(f"{path}: a field is missing or of a wrong type (height, width, splits); build the folder again")
+        raise UserError(
+            f"{path}: a field is missing or of a wrong type (height, width, splits); build the folder again"
+        )
     if split not in splits:
         raise UserError(f"{root} has no split {split!r}; it has {', '.join(sorted(splits)) or 'none'}")
     return manifest
