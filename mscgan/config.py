@@ -196,8 +196,8 @@ def _blamed(source: str, family: str = Config.family, overrides: Sequence[str] =
     except MISTAKES as error:
         text = str(error).split("\n")[0] if isinstance(error, OmegaConfBaseException) else str(error)
         reason = " ".join(text.split())
-        if key := getattr(error, "full_key", None):
-            reason = f"{key}: {reason}"
+        if where := getattr(error, "full_key", None):
+            reason = f"{where}: {reason}"
         raise UserError(f"{source}: {reason}; mscgan/config.py lists every key") from error
 
 

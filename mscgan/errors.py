@@ -16,7 +16,7 @@ HUNG = 88  # the watchdog ended a silent rank; the job runs again as after a cra
 STALLED = 93  # the launcher's own: `stalled_tries` attempts made no new checkpoint; the job ends
 
 
-RANK_0_FIRST = 5.0  # seconds
+RANK_0_FIRST = 15.0  # seconds; a busy machine takes some to end rank 0 and then the others
 
 
 class UserError(ValueError):
