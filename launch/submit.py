@@ -2,7 +2,7 @@
 
     python launch/submit.py --nodes 4 --config market1501 data.root=DIR
     python launch/submit.py --config market1501 data.root=DIR --sweep train.lr=1e-4,2e-4 --sweep train.seed=0,1
-    python launch/submit.py --job evaluate --config market1501 run=runs/RUN -- --pairs 1000
+    python launch/submit.py --job evaluate run=runs/RUN -- --pairs 1000
     python launch/submit.py --job shards -- synthetic --out DIR
 
 `run=FOLDER` (or the preset's `run:`) is the run's folder, and the same command again goes on in it; without one, a new
@@ -22,16 +22,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from launch import options, runs, sbatch, slurm, snapshot, states
 from mscgan import config as configuration
+from mscgan.checks import check_trained, check_weights
+from mscgan.data.manifest import check_size, read_manifest
 from mscgan.errors import UserError, run
 
 ROOT = Path(__file__).resolve().parents[1]
 JOBS = ("train", "evaluate", "generate", "shards", "throughput")
-WITH_CONFIG = ("train", "evaluate", "generate")
+OF_A_RUN = ("evaluate", "generate")  # jobs that take the configuration of the run they work on
 
 
 @dataclass
 class Target:
-    """One run of the launch: its resolved configuration (None for shards and throughput) and its folder."""
+    """One run of the launch: its resolved configuration (None but for training) and its folder."""
 
     config: configuration.Config | None
     folder: str
@@ -53,9 +55,14 @@ def main() -> int:
     _check_free(plan)
     if on_slurm:
         sbatch.check(plan)
-        _check_training(plan, targets)
+        ranks = int(plan.settings["nodes"]) * (plan.gpus or int(plan.settings.get("tasks_per_node", 1)))
+    else:
+        from launch import local
+
+        ranks = local.processes(plan)
+    _check_work(plan, targets, ranks, on_slurm)
     _prepare(plan, targets)
-    return _on_slurm(plan, given.follow) if on_slurm else _here(plan)
+    return _on_slurm(plan, given.follow) if on_slurm else _here(plan, ranks)
 
 
 def _on_slurm(plan: runs.Plan, follow: bool) -> int:
@@ -70,10 +77,9 @@ def _on_slurm(plan: runs.Plan, follow: bool) -> int:
     return 0
 
 
-def _here(plan: runs.Plan) -> int:
+def _here(plan: runs.Plan, count: int) -> int:
     from launch import local
 
-    count = local.processes(plan)
     plan.preflight = False  # one machine: what is wrong shows at once, and starting twice costs more than it tells
     plan.here = True
     runs.write_plan(plan)
@@ -112,12 +118,12 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
         options.plain(text, "an argument")
     for text in extra:
         options.plain(text, "an argument after --")
-    if given.job in WITH_CONFIG and not given.config:
-        raise UserError(f"--job {given.job} needs --config PRESET, for example --config market1501")
-    if given.job not in WITH_CONFIG and (given.overrides or given.sweep or given.config):
+    if given.job == "train" and not given.config:
+        raise UserError("--job train needs --config PRESET, for example --config market1501")
+    if given.job not in ("train", *OF_A_RUN) and (given.overrides or given.sweep or given.config):
         raise UserError(f"--job {given.job} takes its arguments after --, for example: --job {given.job} -- --help")
-    unused = [text for text in [*given.overrides, *given.sweep] if not text.startswith("run=")]
-    if given.job in ("evaluate", "generate") and unused:
+    unused = [text for text in given.overrides if not text.startswith("run=")] + given.sweep
+    if given.job in OF_A_RUN and unused:
         raise UserError(
             f"--job {given.job} takes the configuration of its run, so {unused[0]!r} would do nothing; give run=FOLDER "
             f"and, after --, what `python -m mscgan.{given.job} --help` lists"
@@ -128,11 +134,16 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
 def _targets(given: argparse.Namespace) -> list[Target]:
     """The runs: one, or one for each combination of the swept values; where none names a folder, with a unique one."""
     name = runs.unique_name(Path(given.config).stem if given.config else given.job)
-    if given.job not in WITH_CONFIG:
+    if given.job in OF_A_RUN:
+        folder = given.overrides[-1].removeprefix("run=") if given.overrides else ""
+        if not folder and given.config:
+            folder = configuration.load(given.config).run
+        if not folder:
+            raise UserError(f"--job {given.job} needs the run it works on: give run=FOLDER")
+        return [Target(None, folder)]
+    if given.job != "train":
         return [Target(None, f"runs/{name}")]
     base = configuration.load(given.config, given.overrides)
-    if not base.run and given.job != "train":
-        raise UserError(f"--job {given.job} needs the run it works on: give run=FOLDER")
     base.run = base.run or f"runs/{name}"
     if not given.sweep:
         return [Target(base, base.run)]
@@ -195,8 +206,8 @@ def _dry_run(plan: runs.Plan, targets: list[Target]) -> int:
         print("note: no SLURM here that could say how many GPUs a node has; give --gpus-per-node N", file=sys.stderr)
     print(sbatch.script(plan))
     for target in targets:
-        print(f"\n# the configuration of {target.folder}")
         if target.config:
+            print(f"\n# the configuration of {target.folder}")
             print("\n".join(f"# {line}" for line in configuration.text(target.config).splitlines()))
     return 0
 
@@ -228,16 +239,35 @@ def _check_free(plan: runs.Plan) -> None:
                 )
 
 
-def _check_training(plan: runs.Plan, targets: list[Target]) -> None:
-    """Says before anything is queued what training would refuse once it has the nodes."""
+def _check_work(plan: runs.Plan, targets: list[Target], ranks: int, on_slurm: bool) -> None:
+    """Says before any folder is made or job queued what the programs would refuse once they run."""
+    if plan.kind in OF_A_RUN and "dependency" not in plan.settings:  # else the run may be yet to come
+        check_trained(Path(targets[0].folder))
     if plan.kind != "train":
         return
-    ranks = int(plan.settings["nodes"]) * (plan.gpus or int(plan.settings.get("tasks_per_node", 1)))
     for target in targets:
         assert target.config, "training has a configuration"
-        configuration.micro_batch(target.config.train.batch, ranks, target.config.train.accumulate)
-        if not target.config.data.root:
-            raise UserError("no shards to train on; give data.root=FOLDER, as shards/build.py makes it")
+        data, train = target.config.data, target.config.train
+        configuration.micro_batch(train.batch, ranks, train.accumulate)
+        if not (data.root and on_slurm and _maybe_on_nodes(f"{data.root}/manifest.json", target.folder)):
+            check_size(data.root, read_manifest(data.root, "train"), data.height, data.width)
+        # A run that goes on does not read train.init again.
+        if train.init and not runs.newest_checkpoint(target.folder):
+            if not (on_slurm and _maybe_on_nodes(train.init, target.folder)):
+                check_weights(Path(train.init))
+
+
+def _maybe_on_nodes(file: str, run: str) -> bool:
+    """Whether the nodes may have a file that this machine has not; says so. Nodes and this machine share the file
+    system of the run's folder, so what is missing there is missing everywhere."""
+
+    def device(path: str) -> int:
+        return next(place for place in [Path(path), *Path(path).absolute().parents] if place.exists()).stat().st_dev
+
+    maybe = not Path(file).exists() and device(file) != device(run)
+    if maybe:
+        print(f"note: {file} is not on this machine; the job fails if the nodes do not have it either", file=sys.stderr)
+    return maybe
 
 
 def _prepare_here(plan: runs.Plan, targets: list[Target]) -> int:
@@ -259,6 +289,7 @@ def _prepare_here(plan: runs.Plan, targets: list[Target]) -> int:
         )
     plan.job_name = os.environ["SLURM_JOB_NAME"]
     _check_free(plan)
+    _check_work(plan, targets, ranks=int(os.environ.get("SLURM_JOB_NUM_NODES", "1")) * (tasks or 1), on_slurm=False)
     _prepare(plan, targets)
     runs.write_job(plan.folder, slurm=job)
     runs.register(plan.folder)

@@ -8,15 +8,17 @@ Importing this file costs no torch, so that the submit path stays quick. Unknown
 another family than the chosen one; only the files in configs/ speak of several.
 """
 
+import difflib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from mscgan import files
 from mscgan.errors import UserError
@@ -130,6 +132,10 @@ NOT_NEGATIVE = (
 ).split()
 
 
+# What reading and merging raise. TypeError: a list where keys are expected, or keys where a list is.
+MISTAKES = (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, TypeError)
+
+
 def load(preset: str, overrides: Sequence[str] = ()) -> Config:
     """The configuration of a preset's name or a YAML file's path, then `key=value` overrides, checked.
 
@@ -141,30 +147,72 @@ def load(preset: str, overrides: Sequence[str] = ()) -> Config:
     if not path.is_file():
         raise UserError(f"no configuration {preset!r}; give one of {_names(PRESETS)}, or the path of a YAML file")
     for override in overrides:
-        if "=" not in override or override.startswith("-"):
+        if "=" not in override or override.startswith("-") or not all(override.partition("=")[0].split(".")):
             raise UserError(f"{override!r} is not of the form key=value, for example train.batch=32")
-    try:
-        file, command = _read(path), OmegaConf.from_dotlist(list(overrides))
-        family = command.get("family") or file.get("family") or Config.family
-        layers = [_part_of(family, _read(_named("family", family)))]
-        for layer in (_part_of(family, file) if path == shipped else file, command):
-            _refuse_others(family, layer)
+    file_is, command_is = f"configuration {path.name}", "command line"
+    with _blamed(file_is):
+        file = _read(path)
+        family = cast(str, file.get("family") or Config.family)
+    with _blamed(command_is):
+        command = OmegaConf.from_dotlist(list(overrides))
+        family = cast(str, command.get("family") or family)
+    layers = [("", _part_of(family, _read(_named("family", family))))]
+    for source, layer in ((file_is, _part_of(family, file) if path == shipped else file), (command_is, command)):
+        with _blamed(source):
+            _refuse_others(family, layer, source)
             if layer.get("variant"):
                 variant = _read(_named("variant", layer.variant))
                 if variant.get("family", family) != family:
                     raise UserError(f"variant={layer.variant} is one of {variant.family}, and family is {family}")
-                layers.append(_part_of(family, variant))
-            layers.append(layer)
-        config = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), *layers)))
-    # TypeError: a list where keys are expected, or keys where a list is.
-    except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
-        text = str(error).split("\n")[0] if isinstance(error, OmegaConfBaseException) else str(error)
-        reason = " ".join(text.split())
-        if key := getattr(error, "full_key", None):
-            reason = f"{key}: {reason}"
-        raise UserError(f"configuration {path.name}: {reason}; mscgan/config.py lists every key") from error
+                layers.append(("", _part_of(family, variant)))
+        layers.append((source, layer))
+    try:
+        config = _merged([layer for _, layer in layers])
+    except MISTAKES:
+        for count, (source, _) in enumerate(layers, 1):  # whose it is: that of the first layer with which it shows
+            with _blamed(source, family, overrides if source == command_is else ()):
+                _merged([layer for _, layer in layers[:count]])
+        raise
     _check(config)
     return config
+
+
+def _merged(layers: list[DictConfig]) -> Config:
+    config = cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), *layers)))
+    OmegaConf.structured(config)  # to_object lets keys below a stage's pairs through
+    return config
+
+
+@contextmanager
+def _blamed(source: str, family: str = Config.family, overrides: Sequence[str] = ()) -> Iterator[None]:
+    """Turns what a layer's reading or merging raises into a UserError that names the layer."""
+    try:
+        yield
+    except ConfigKeyError as error:
+        key, value = error.full_key or "", ""
+        for override in overrides:
+            given = override.partition("=")[0]
+            if f"{given}.".startswith(f"{key}."):
+                key, value = given, override.removeprefix(given)
+        meant = _meant(key, family)
+        hint = f" did you mean {meant}{value}?" if meant else ""
+        raise UserError(f"{source}: there is no key {key!r};{hint} mscgan/config.py lists every key") from error
+    except MISTAKES as error:
+        text = str(error).split("\n")[0] if isinstance(error, OmegaConfBaseException) else str(error)
+        reason = " ".join(text.split())
+        if where := getattr(error, "full_key", None):
+            reason = f"{where}: {reason}"
+        raise UserError(f"{source}: {reason}; mscgan/config.py lists every key") from error
+
+
+def _meant(key: str, family: str) -> str:
+    """The dotted key whose last word is the unknown key's, or is spelled much like it; "" where none is."""
+    leaves = {stage: f"train.pairs.{stage}" for stage in STAGES[family]}
+    for name, part in vars(Config()).items():
+        if name == family or name not in STAGES:
+            leaves |= {name: name} | ({leaf: f"{name}.{leaf}" for leaf in vars(part)} if is_dataclass(part) else {})
+    near = difflib.get_close_matches(key.rpartition(".")[2], leaves, n=1, cutoff=0.65)
+    return leaves[near[0]] if near else ""
 
 
 def _read(path: Path) -> DictConfig:
@@ -196,11 +244,13 @@ def _part_of(family: str, layer: DictConfig) -> DictConfig:
     return layer
 
 
-def _refuse_others(family: str, layer: DictConfig) -> None:
+def _refuse_others(family: str, layer: DictConfig, source: str) -> None:
     for other in STAGES:
         if other in layer and other != family:
-            keys = ", ".join(f"{other}.{key}" for key in layer[other])
-            raise UserError(f"{keys} is of the family {other}, and this run's is {family}; set family={other}")
+            keys = ", ".join(f"{other}.{key}" for key in layer[other]) if OmegaConf.is_dict(layer[other]) else other
+            raise UserError(
+                f"{source}: {keys} is of the family {other}, and this run's is {family}; set family={other}"
+            )
 
 
 def text(config: Config) -> str:

@@ -1,7 +1,9 @@
 """How every command of this project ends: its exit codes, and a mistake of the user as one line on stderr."""
 
 import os
+import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -14,16 +16,27 @@ HUNG = 88  # the watchdog ended a silent rank; the job runs again as after a cra
 STALLED = 93  # the launcher's own: `stalled_tries` attempts made no new checkpoint; the job ends
 
 
+RANK_0_FIRST = 15.0  # seconds; a busy machine takes some to end rank 0 and then the others
+
+
 class UserError(ValueError):
     """Something the user can mend. The message says what came, what was expected and what to do."""
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Exits with main's return code, or with MISTAKE and one line `error: ...` when it raises UserError."""
+    """Exits with main's return code, or with MISTAKE and one line `error: ...` when it raises UserError.
+
+    Most mistakes are found by every rank. So the others give rank 0 some seconds to say it first: whoever started them
+    (torchrun, srun, launch/local.py) ends them once rank 0 has ended, and it is said once.
+    """
     try:
         sys.exit(main())
     except UserError as error:
         rank, several = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "1") != "1"
         where = f"[rank {rank}] " if rank and several else ""
+        if where and rank != "0":
+            for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):  # nothing is left to save
+                signal.signal(number, signal.SIG_DFL)
+            time.sleep(RANK_0_FIRST)
         print(f"error: {where}{' '.join(str(error).split())}", file=sys.stderr)  # a cause quoted in it may have lines
         sys.exit(MISTAKE)

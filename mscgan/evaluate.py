@@ -1,10 +1,10 @@
-"""Scores a trained run: `python -m mscgan.evaluate --run RUN [--split test] [--pairs N] [--data DIR]`
+"""Scores a trained run: `python -m mscgan.evaluate --run RUN [--split test] [--pairs N] [--data DIR] [--out FILE]`
 
 For each image that the family shows (stage I, stage II) and, as the baseline, a copy of the source image: SSIM and
 mask-SSIM by protocols A and B (mscgan/metrics/ssim.py) and L1, over all pairs of the split or N spread evenly over
 them. All scores are of the 8-bit images that `generate` writes. Means with 95 % intervals, by a bootstrap over people:
-pairs of one person are alike. Prints a table and writes RUN/evaluation.json (evaluation-SPLIT.json for another split
-than test).
+pairs of one person are alike. Prints a table and writes RUN/evaluation.json. What is less or other than all test pairs
+of the run's own shards gets a name that says so, as evaluation-train-3-pairs.json, and so never replaces it.
 """
 
 import argparse
@@ -23,9 +23,10 @@ import torch
 from tqdm import tqdm
 
 from mscgan import files, trained
+from mscgan.checks import check_place
 from mscgan.data.read import choose_pairs, open_shards, read_images
 from mscgan.data.shards import ShardSet
-from mscgan.errors import run
+from mscgan.errors import UserError, run
 from mscgan.metrics.l1 import l1
 from mscgan.metrics.ssim import DESCRIPTIONS, mask_ssim, ssim
 from mscgan.ops.body_mask import body_mask
@@ -49,10 +50,10 @@ def evaluate(folder: Path, split: str = "test", pairs: int | None = None, root: 
     Raises:
         UserError: what trained.load, open_shards and choose_pairs raise.
     """
-    model = trained.load(folder)
-    data = model.config.data
+    data = trained.read_config(folder).data
     shards = open_shards(data, split, root)
     rows = choose_pairs(shards, len(shards.pairs) if pairs is None else pairs)
+    model = trained.load(folder)
     cores = len(os.sched_getaffinity(0))
     batches = _batches(model, shards, rows)
     scores = _in_processes(batches, cores) if cores > 1 and len(rows) >= WORTH_PROCESSES else map(_score, batches)
@@ -69,7 +70,9 @@ def evaluate(folder: Path, split: str = "test", pairs: int | None = None, root: 
         "dataset": shards.dataset,
         "pairs": len(rows),
         "pairs_in_split": len(shards.pairs),
+        "pairs_chosen": "all" if len(rows) == len(shards.pairs) else "spread evenly over the split's table",
         "people": len(np.unique(people)),
+        "shards": str(shards.root.absolute()),
         "shards_fingerprint": shards.fingerprint,
         "config_sha256": _sha256(folder / "config.yaml"),
         "generator_sha256": _sha256(folder / "generator.safetensors"),
@@ -177,19 +180,35 @@ def format_table(result: dict) -> str:
     return "\n".join(lines)
 
 
+def file_name(result: dict, run_root: str) -> str:
+    """evaluation.json for all test pairs of the shards at `run_root`, the run's own; else with what differs in it."""
+    parts = [result["split"]] if result["split"] != "test" else []
+    if os.path.realpath(result["shards"]) != os.path.realpath(run_root):
+        parts.append(Path(result["shards"]).name)
+    if result["pairs"] < result["pairs_in_split"]:
+        parts.append(f"{result['pairs']}-pairs")
+    return "-".join(["evaluation", *parts]) + ".json"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m mscgan.evaluate", description="Scores a trained run.")
     parser.add_argument("--run", type=Path, required=True, help="the run's folder")
     parser.add_argument("--split", default="test", help="of the shards")
     parser.add_argument("--pairs", type=int, help="score so many pairs, spread evenly over the split; all by default")
     parser.add_argument("--data", default="", help="shards to use instead of the run's data.root")
+    parser.add_argument("--out", type=Path, help="the JSON file to write; one in the run's folder by default")
     options = parser.parse_args()
+    if options.out:
+        check_place(options.out, "--out")
     torch.backends.cudnn.deterministic = True  # or transposed convolutions may differ from run to run
     result = evaluate(options.run, options.split, options.pairs, options.data)
-    name = "evaluation.json" if options.split == "test" else f"evaluation-{options.split}.json"
-    out = options.run / name
-    files.write(out, json.dumps(result, indent=2) + "\n")
-    print(format_table(result))
+    print(format_table(result), flush=True)
+    out = options.out or options.run / file_name(result, trained.read_config(options.run).data.root)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        files.write(out, json.dumps(result, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write {out} ({error.strerror}); give another file with --out") from error
     print(out)
 
 

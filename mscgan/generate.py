@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from mscgan import trained
-from mscgan.data.read import open_shards
+from mscgan.checks import check_place
+from mscgan.data.read import choose_pairs, open_shards
 from mscgan.errors import UserError, run
 from mscgan.pictures import save_png, to_uint8
 from mscgan.user_inputs import read_image, read_pose
@@ -36,18 +37,25 @@ def main() -> None:
     if options.out and options.out.suffix.lower() != ".png":
         raise UserError(f"--out {options.out}: pictures are written as PNG; give a name that ends with .png")
     torch.backends.cudnn.deterministic = True  # the same command, the same picture
-    model = trained.load(options.run)
-    data = model.config.data
-    if options.pairs is not None:
-        out = options.out or options.run / f"pairs-{options.split}.png"
+
+    # What can be refused is refused before the networks are built.
+    data = trained.read_config(options.run).data
+    name = f"pairs-{options.split}.png" if options.image is None else f"{options.image.stem}-in-new-pose.png"
+    out = options.out or options.run / name
+    check_place(out, "--out")
+    if options.image is None:
         shards = open_shards(data, options.split, options.data)
-        picture = trained.sample_grid(model, shards, options.pairs)
+        choose_pairs(shards, options.pairs)
     else:
-        out = options.out or options.run / f"{options.image.stem}-in-new-pose.png"
         x, note = read_image(options.image, data.height, data.width)
         keypoints = read_pose(options.keypoints, data.height, data.width)
         if note:
             print(note, file=sys.stderr)
+
+    model = trained.load(options.run)
+    if options.image is None:
+        picture = trained.sample_grid(model, shards, options.pairs)
+    else:
         *_, answer = model.images(torch.from_numpy(x)[None], torch.from_numpy(keypoints)[None]).values()
         picture = Image.fromarray(to_uint8(answer)[0])
     try:

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from mscgan import config as configuration
+from mscgan.checks import check_trained
 from mscgan.config import STAGES, Config
 from mscgan.data.read import choose_pairs, read_images
 from mscgan.data.shards import ShardSet
@@ -52,6 +53,16 @@ class Trained:
         return {title: images.float() for title, images in made.items()}
 
 
+def read_config(folder: Path) -> Config:
+    """The configuration of a trained run, before its networks are built.
+
+    Raises:
+        UserError: no such folder, or its configuration or weights are missing, or the configuration is broken.
+    """
+    check_trained(folder)
+    return configuration.load(str(folder / "config.yaml"))
+
+
 def load(folder: Path) -> Trained:
     """The networks of a run, on the CUDA device or else the CPU.
 
@@ -60,10 +71,7 @@ def load(folder: Path) -> Trained:
     Raises:
         UserError: a file is missing or broken, or the weights are of other networks than the configuration's.
     """
-    for name in ("config.yaml", "generator.safetensors"):
-        if not (folder / name).is_file():
-            raise UserError(f"{folder} has no {name}; give the folder of a run whose training has finished or saved")
-    config = configuration.load(str(folder / "config.yaml"))
+    config = read_config(folder)
     family = FAMILIES[config.family]
     networks = family.build(config.options(), config.data.height, config.data.width)
     networks = nn.ModuleDict({name: networks[name] for name in family.MAKES})

@@ -52,11 +52,15 @@ class Checkout:
     def __init__(self, root: Path):
         self.root = root
         shutil.copytree(ROOT / "launch", root / "launch", ignore=shutil.ignore_patterns("__pycache__"))
-        (root / "mscgan").mkdir()
-        for name in ("__init__.py", "config.py", "errors.py", "files.py"):
-            shutil.copy(ROOT / "mscgan" / name, root / "mscgan")
+        (root / "mscgan/data").mkdir(parents=True)
+        for name in ("__init__.py", "checks.py", "config.py", "errors.py", "files.py", "data/manifest.py"):
+            shutil.copy(ROOT / "mscgan" / name, root / "mscgan" / name)
         shutil.copytree(ROOT / "mscgan/configs", root / "mscgan/configs")
         (root / "mscgan/train.py").write_text(TRAIN)
+        shards = root / "runs/demo/shards"  # the demo's, as far as the launcher looks
+        shards.mkdir(parents=True)
+        manifest = {"schema": 1, "height": 64, "width": 32, "splits": {"train": {}}}
+        (shards / "manifest.json").write_text(json.dumps(manifest))
         hidden = ("SLURM_", "SBATCH_", "SUBMITIT_", "MSCGAN_", "PYTHONPATH")
         self.env = {key: value for key, value in os.environ.items() if not key.startswith(hidden)}
         self.env |= {

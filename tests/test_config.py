@@ -179,3 +179,41 @@ def test_a_file_that_is_no_configuration_is_refused_in_one_line(written, said, t
 def test_loading_a_configuration_costs_no_torch():
     program = "import sys, mscgan.config; mscgan.config.load('demo'); assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("written", "overrides", "said"),
+    [
+        ("", ["lr=1e-4"], "command line: there is no key 'lr'; did you mean train.lr=1e-4?"),
+        ("", ["seed=1", "train.lrr=1"], "command line: there is no key 'seed'; did you mean train.seed=1?"),
+        ("", ["train.lrr=2"], "command line: there is no key 'train.lrr'; did you mean train.lr=2?"),
+        ("", ["optim.lr=3"], "command line: there is no key 'optim.lr'; did you mean train.lr=3?"),
+        ("", ["I=64"], "command line: there is no key 'I'; did you mean train.pairs.I=64?"),
+        ("", ["rnu=a"], "command line: there is no key 'rnu'; did you mean run=a?"),
+        ("", ["family=pg2", "editoin=x"], "command line: there is no key 'editoin'; did you mean pg2.edition=x?"),
+        ("", ["edition=x"], "command line: there is no key 'edition'; mscgan/config.py lists every key"),  # of pg2
+        ("", ["train.batch=many"], "command line: train.batch: Value 'many'"),
+        ("", ["train=5"], "command line: Merge error"),
+        ("", ["train.pairs.I.x=1"], "command line: train.pairs.I"),
+        ("", ["run=${x}"], "command line: run: "),
+        ("", ["variant=${x}"], "command line: Interpolation key 'x' not found"),
+        ("family: ${x}", [], "configuration mine.yaml: Interpolation key 'x' not found"),
+        ("", ["run='a"], "command line: while scanning"),
+        ("", ["pg2=3"], "command line: pg2 is of the family pg2"),
+        ("", ["pg2.base=64"], "command line: pg2.base is of the family pg2"),
+        ("lr: 1", ["train.batch=8"], "configuration mine.yaml: there is no key 'lr'; did you mean train.lr?"),
+        ("trian: {batch: 8}", [], "configuration mine.yaml: there is no key 'trian'; did you mean train?"),
+        ("train: {batch: many}", ["lr=1"], "configuration mine.yaml: train.batch: Value 'many'"),
+        ("pg2: {base: 64}", [], "configuration mine.yaml: pg2.base is of the family pg2"),
+    ],
+)
+def test_a_mistake_is_blamed_on_who_wrote_it_and_the_nearest_key_is_named(written, overrides, said, tmp_path):
+    (tmp_path / "mine.yaml").write_text(written)
+    with pytest.raises(UserError) as refused:
+        config.load(str(tmp_path / "mine.yaml"), overrides)
+    assert str(refused.value).startswith(said) and "\n" not in str(refused.value)
+
+
+def test_a_file_may_name_its_run_after_what_the_command_line_changes(tmp_path):
+    (tmp_path / "mine.yaml").write_text("run: runs/${train.seed}")
+    assert config.load(str(tmp_path / "mine.yaml"), ["train.seed=7"]).run == "runs/7"

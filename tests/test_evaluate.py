@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -124,19 +125,68 @@ def test_the_command_prints_the_table_and_writes_the_json(made):
         cwd=Path(__file__).parents[1],
     )
     assert done.returncode == 0, done.stderr
-    written = json.loads((made / "evaluation.json").read_text())
+    written = json.loads((made / "evaluation-6-pairs.json").read_text())
     assert written["pairs"] == 6
-    assert done.stdout == f"{format_table(written)}\n{made / 'evaluation.json'}\n"
+    assert done.stdout == f"{format_table(written)}\n{made / 'evaluation-6-pairs.json'}\n"
     *_, copied, _, second, _ = done.stdout.splitlines()
     assert copied.startswith("copy source ") and second.startswith("stage II ")
     assert f"{written['scores']['stage_II']['L1']['mean']:.3f} [" in second
     assert not list(made.glob(".*"))
 
 
-def test_a_missing_run_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["evaluate", "--run", str(tmp_path / "nothing")])
+def exit_code(monkeypatch, *words: object) -> int:
+    """Of the command, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, words)])
     with pytest.raises(SystemExit) as left:
         run(module.main)
+    return left.value.code or 0
+
+
+def test_each_kind_of_evaluation_has_its_file_and_a_part_never_replaces_the_whole(tmp_path, monkeypatch):
+    made = write_run(tmp_path, persons=2, views=2)
+    moved = shutil.copytree(tmp_path / "shards", tmp_path / "moved")
+    expected = {
+        "evaluation.json": ([], 4, "shards"),
+        "evaluation-3-pairs.json": (["--pairs", 3], 3, "shards"),
+        "evaluation-train.json": (["--split", "train", "--pairs", 4], 4, "shards"),
+        "evaluation-moved.json": (["--data", moved], 4, "moved"),
+        "evaluation-train-moved-2-pairs.json": (["--split", "train", "--pairs", 2, "--data", moved], 2, "moved"),
+        "mine/scores.json": (["--pairs", 2, "--out", made / "mine/scores.json"], 2, "shards"),
+    }
+    for words, _, _ in expected.values():
+        assert exit_code(monkeypatch, "--run", made, *words) == 0
+    found = {str(path.relative_to(made)) for path in made.rglob("*.json")}
+    assert found == set(expected)
+    for name, (_, pairs, shards) in expected.items():
+        written = json.loads((made / name).read_text())
+        assert (written["pairs"], written["shards"]) == (pairs, str(tmp_path / shards))
+        assert written["pairs_chosen"] == ("all" if pairs == 4 else "spread evenly over the split's table")
+
+
+def test_what_cannot_be_written_was_printed_before(tmp_path, monkeypatch, capsys):
+    made = write_run(tmp_path, persons=1, views=2)
+    (made / "evaluation.json").mkdir()  # nobody, not even root, can write a file of that name
+    assert exit_code(monkeypatch, "--run", made) == 2
     said = capsys.readouterr()
-    assert left.value.code == 2 and said.out == ""
-    assert said.err.startswith("error: ") and said.err.count("\n") == 1
+    assert said.out.splitlines()[-1].startswith("stage II ")
+    assert said.err.startswith(f"error: cannot write {made}/evaluation.json (") and said.err.count("\n") == 1
+    assert said.err.endswith("give another file with --out\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--run", "{made}/../rum"], "did you mean {made}/../run?"),
+        (["--run", "nothing/at/all"], "no run folder 'nothing/at/all'; give the folder of a run"),
+        (["--run", "{made}", "--data", "{made}/../shardz"], "did you mean {made}/../shards?"),
+        (["--run", "{made}", "--pairs", "99"], "99 pairs asked for"),
+        (["--run", "{made}", "--out", "{made}"], "is a folder; give a file with --out"),
+        (["--run", "{made}", "--out", "{made}/config.yaml/a.json"], "config.yaml is no folder"),
+    ],
+)
+def test_a_mistake_is_one_line_before_the_networks_are_built(made, words, reason, monkeypatch, capsys):
+    monkeypatch.setattr(trained, "load", lambda folder: pytest.fail("the networks were built"))
+    assert exit_code(monkeypatch, *(word.format(made=made) for word in words)) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("error: ") and said.err.count("\n") == 1
+    assert reason.format(made=made) in said.err

@@ -77,12 +77,18 @@ def test_the_command_says_what_it_did_to_an_image_of_another_size(made, tmp_path
         (["--pairs", "2", "--image", "me.png", "--keypoints", "[]"], "give --image with --keypoints, or --pairs alone"),
         (["--pairs", "2", "--out", "a.jpg"], "--out a.jpg: pictures are written as PNG"),
         (["--pairs", "2", "--out", "me.png/a.png"], "cannot write me.png/a.png"),
+        (["--pairs", "2", "--out", "folder.png"], "folder.png is a folder"),
+        (["--pairs", "2", "--data", "shards"], "no shard folder 'shards'"),
+        (["--image", "me.png", "--keypoints", "pose.json"], "no pose file 'pose.json'"),
+        (["--pairs", "2", "--run", "nothing"], "no run folder 'nothing'; give the folder of a run"),
         (["--pairs", "99"], "99 pairs asked for"),
         (["--pairs", "2", "--split", "validation"], "has no split 'validation'"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(made, tmp_path, monkeypatch, capsys, words, reason):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trained, "load", lambda folder: pytest.fail("the networks were built"))
+    Path("folder.png").mkdir()
     Image.new("RGB", (32, 64)).save("me.png")
     assert exit_code(monkeypatch, "--run", made, *words) == 2
     said = capsys.readouterr()

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from launch import local, options, runs, slurm, snapshot
+from launch import local, options, runs, slurm, snapshot, submit
 from mscgan import config
 from mscgan.errors import UserError
 from tests.launch_checkout import ROOT, Checkout
@@ -92,7 +92,7 @@ def test_the_dry_run_prints_a_script_and_leaves_nothing(checkout):
         < script.index("srun ")
     )
     assert "#   lr: 0.0002" in script.splitlines()
-    assert not (checkout.root / "runs").exists()
+    assert [folder.name for folder in (checkout.root / "runs").iterdir()] == ["demo"]
 
 
 def test_a_job_of_one_process_has_one_task_however_many_gpus_a_node_has(checkout):
@@ -163,7 +163,7 @@ def test_two_processes_train_here_from_the_snapshot_in_a_private_folder(checkout
 
 
 def test_a_run_without_a_name_gets_one_of_its_own(checkout):
-    checkout.root.joinpath("own.yaml").write_text("data: {height: 64, width: 32}")
+    checkout.root.joinpath("own.yaml").write_text("data: {root: runs/demo/shards, height: 64, width: 32}")
     code, output = checkout.run("submit.py", "--config", "own.yaml", "--gpus-per-node=0", "--tasks-per-node=1")
     assert code == 0, output
     assert len(list(checkout.root.glob("runs/own-20??????-??????-??????/checkpoints/pairs-8"))) == 1
@@ -178,7 +178,7 @@ def test_editing_the_checkout_does_not_change_a_run_that_goes_on(checkout):
 
 
 def test_ranks_are_told_of_the_copy_of_the_shards(checkout, tmp_path):
-    shards = write_shards(tmp_path / "shards", persons=1, views=2, height=32, width=16)
+    shards = write_shards(tmp_path / "shards", persons=1, views=2)
     code, output = checkout.train("run=runs/a", f"data.root={shards}", f"data.stage_to={tmp_path}/local disk")
     assert code == 0, output
     (copy,) = (tmp_path / "local disk").glob("mscgan-*/manifest.json")
@@ -246,11 +246,69 @@ def test_a_run_that_is_being_trained_is_refused(checkout):
         (["--job=shards"], "takes its arguments after --"),
         (["--prepare"], "is for the .sbatch files"),
         (["--job=evaluate", "run=runs/a", "data.root=elsewhere"], "would do nothing"),
+        (["--job=evaluate", "--sweep=run=runs/a,runs/b"], "would do nothing"),
+        (["--job=evaluate", "run=runs/a"], "no run folder 'runs/a'"),
+        (["--job=generate"], "runs/demo has no config.yaml"),  # the preset's run
+        (["lr=1e-4"], "command line: there is no key 'lr'; did you mean train.lr=1e-4?"),
+        (["run=runs/a", "data.root=runs/demo/shard"], "'runs/demo/shard'; did you mean runs/demo/shards?"),
+        (["run=runs/a", "data.root=''"], "no shard folder is given"),
+        (["run=runs/a", "data.height=128", "data.width=64"], "holds images of 64x32"),
+        (["run=runs/a", "train.batch=7"], "batch 7 is not a multiple of 2 ranks x 1; set train.batch to 6 or 8"),
+        (["run=runs/a", "--tasks-per-node=3"], "batch 8 is not a multiple of 3 ranks"),
+        (["run=runs/a", "--sweep=train.batch=8,7"], "batch 7 is not a multiple"),
+        (["run=runs/a", "train.init=gone.safetensors"], "train.init=gone.safetensors: No such file"),
+        (["run=runs/a", "train.init=launch/submit.py"], "give a run's generator.safetensors"),
     ],
 )
-def test_a_mistake_gives_one_line_and_exit_code_2(checkout, arguments, complaint):
-    code, output = checkout.train(*arguments)
+def test_a_mistake_gives_one_line_and_exit_code_2_and_leaves_nothing(checkout, arguments, complaint):
+    code, output = checkout.train("--tasks-per-node=2", *arguments)
     assert code == 2 and complaint in output and output.count("\n") == 1 and output.startswith("error: ")
+    assert [folder.name for folder in (checkout.root / "runs").iterdir()] == ["demo"]
+    assert [folder.name for folder in (checkout.root / "runs/demo").iterdir()] == ["shards"]
+
+
+def test_a_run_that_goes_on_needs_its_first_weights_no_more(checkout):
+    (checkout.root / "runs/a/checkpoints/pairs-6").mkdir(parents=True)
+    code, output = checkout.train("run=runs/a", "train.init=gone.safetensors")
+    assert code == 0 and "begins at 6" in output, output
+
+
+@pytest.mark.parametrize("job", ["evaluate", "generate"])
+def test_a_trained_run_is_all_that_evaluate_and_generate_need(job, checkout):
+    (checkout.root / "runs/a").mkdir()
+    for name in ("config.yaml", "generator.safetensors"):
+        (checkout.root / "runs/a" / name).touch()
+    (checkout.root / f"mscgan/{job}.py").write_text("import sys; print('got', *sys.argv[1:])")
+    expected = f"got --run {checkout.root}/runs/a --pairs 2"
+    for preset in ([], ["--config=market1501"]):
+        code, output = checkout.run("submit.py", f"--job={job}", *preset, "run=runs/a", "--", "--pairs", "2")
+        assert code == 0 and expected in output.splitlines()
+    code, output = checkout.run("submit.py", f"--job={job}")
+    assert code == 2 and "give run=FOLDER" in output
+
+
+def on_slurm(tmp_path, **values):
+    """What submit.py checks for a training of 2 ranks on SLURM."""
+    resolved = config.load("demo", [f"run={tmp_path}/run", *(f"{key}={value}" for key, value in values.items())])
+    plan = runs.Plan("n", "train", "", "", "", [])
+    submit._check_work(plan, [submit.Target(resolved, resolved.run)], ranks=2, on_slurm=True)
+
+
+def test_on_slurm_only_what_the_nodes_see_too_is_refused(tmp_path, capsys):
+    """/proc stands for a disk that is not the run folder's: the nodes' own may be mounted there."""
+    on_slurm(tmp_path, **{"data.root": "/proc/nodes/own"})
+    assert capsys.readouterr().err.startswith("note: /proc/nodes/own/manifest.json is not on this machine")
+    for root in (f"{tmp_path}/gone", "''"):
+        with pytest.raises(UserError, match="no shard folder"):
+            on_slurm(tmp_path, **{"data.root": root})
+    shards = write_shards(tmp_path / "shards", persons=1, views=2)
+    on_slurm(tmp_path, **{"data.root": shards, "train.init": "/proc/nodes/own.safetensors"})
+    assert "note: /proc/nodes/own.safetensors" in capsys.readouterr().err
+    with pytest.raises(UserError, match="train.init="):
+        on_slurm(tmp_path, **{"data.root": shards, "train.init": tmp_path / "gone"})
+    with pytest.raises(UserError, match="holds images of 64x32"):
+        on_slurm(tmp_path, **{"data.root": shards, "data.height": 32})
+    assert capsys.readouterr().err == ""
 
 
 def test_a_run_folder_that_others_may_write_to_is_refused(tmp_path, monkeypatch):

@@ -14,14 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from mscgan.data.manifest import check_size, read_manifest
 from mscgan.errors import UserError
 
-SCHEMA = 1
 JOINTS = 18  # OpenPose's COCO joints
 _INDEX_VERSION = "v1.2"  # of DALI's wds2idx
 _MAX_IMAGE = 64 << 20  # bytes; far above any JPEG of a person crop
 _MAX_RECORD = 64 << 10  # bytes of a KEY.json
-_MAX_MANIFEST = 64 << 20  # bytes
 _MAX_INDEX_LINE = 1024  # bytes an image
 
 
@@ -44,17 +43,13 @@ class ShardSet:
     """
 
     def __init__(self, root: str | Path, split: str):
-        if not str(root):
-            raise UserError("no shard folder is given; set data.root=DIR, a folder that shards/build.py made")
-        self.root, self.split = Path(root), split
-        manifest = _manifest(self.root)
+        manifest = read_manifest(root, split)
+        self.root, self.split, self._manifest = Path(root), split, manifest
         try:
             self.dataset = str(manifest["dataset"])
-            self.height, self.width = int(manifest["height"]), int(manifest["width"])
+            self.height, self.width = manifest["height"], manifest["width"]
             splits = manifest["splits"]
             self.splits = sorted(splits)
-            if split not in splits:
-                raise UserError(f"{self.root} has no split {split!r}; it has {', '.join(sorted(splits)) or 'none'}")
             tars, table, images = splits[split]["tars"], splits[split]["pair_table"], int(splits[split]["images"])
             self._open(tars)
             self.pairs = self._pairs(table, images, int(splits[split]["pairs"]))
@@ -75,11 +70,7 @@ class ShardSet:
 
     def check_size(self, height: int, width: int) -> None:
         """Refuses images of another size than the model's."""
-        if (self.height, self.width) != (height, width):
-            raise UserError(
-                f"{self.root} holds images of {self.height}x{self.width} (height x width), the model takes "
-                f"{height}x{width}; give other shards, or train with data.height={self.height} data.width={self.width}"
-            )
+        check_size(self.root, self._manifest, height, width)
 
     def locate(self, i: int) -> str:
         """Where image i lies, as "train-00000.tar:KEY"."""
@@ -167,24 +158,6 @@ class ShardSet:
         return UserError(
             f"{self.root}/{what}: {why}; see `python shards/verify.py {self.root}`, or build the folder again"
         )
-
-
-def _manifest(root: Path) -> dict:
-    path = root / "manifest.json"
-    if not root.is_dir():
-        raise UserError(f"no shard folder {str(root)!r}; build one with `python shards/build.py`, or mend data.root")
-    if not path.is_file():
-        raise UserError(f"{root} has no manifest.json, so it is no whole shard folder; run `python shards/build.py`")
-    with open(path, "rb") as file:
-        text = file.read(_MAX_MANIFEST)
-    try:
-        manifest = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); build the folder again") from error
-    schema = manifest.get("schema") if isinstance(manifest, dict) else None
-    if schema != SCHEMA:
-        raise UserError(f"{path} has schema {schema}, this version reads {SCHEMA}; build the folder again")
-    return manifest
 
 
 def _parse_index(text: str, length: int) -> list[tuple[str, tuple[int, int], tuple[int, int]]]:

@@ -6,11 +6,14 @@ import sys
 import time
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from training import ROOT, SECONDS, SUBMIT, TINY, submit, train
 
 from launch import options
 from launch import submit as launcher
 from mscgan.errors import UserError
+from tests.shard_factory import write_shards
 
 SHORT = ["train.pairs.I=16", "train.pairs.II=16"]
 ONE = "--nodes 1 --gpus-per-node 0 --cpus-per-task 1".split()
@@ -96,7 +99,11 @@ def test_hostile_values_of_an_option_are_refused(option, cluster, tmp_path, monk
 def test_hostile_values_of_a_program_reach_it_as_they_are_and_run_nothing(cluster, tmp_path):
     mark = tmp_path / "mark"
     *plain, newline, escape = hostile(mark)
-    wild = [f"data.root={plain[0]}", f"train.init={plain[4]}"]
+    root, weights = (tmp_path / text for text in (plain[0], plain[4]))
+    (write_shards(root, persons=1, views=2) / "train-00000.tar").unlink()  # training finds that, the launcher does not
+    weights.parent.mkdir(parents=True)
+    save_file({"none": torch.zeros(1)}, weights)
+    wild = [f"data.root={root}", f"train.init={weights}"]
     batch = ["sbatch", "--parsable", "--gpus-per-node=0", f"--output={tmp_path}/log", "launch/train.sbatch"]
     jobs = [
         submit(cluster, *ONE, "--config=demo", f"run={tmp_path}/train", *wild),

@@ -1,0 +1,58 @@
+"""What a command can refuse before its work begins. No torch and no numpy, for the launcher's sake."""
+
+import difflib
+import os
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from mscgan.errors import UserError
+
+
+def beside(folder: Path | str, holding: str) -> str:
+    """Which folders beside one that is not there have a like name and hold the file: "did you mean A or B?", or ""."""
+    folder = Path(folder)
+    names = [found.parent.name for found in folder.parent.glob(f"*/{holding}")]
+    near = difflib.get_close_matches(folder.name, names, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(str(folder.with_name(name)) for name in near)}?" if near else ""
+
+
+def check_place(path: Path, option: str) -> None:
+    """Looks, before the work, whether the file `path` can be written; folders that are missing may be made.
+
+    Raises:
+        UserError: it cannot; `option` is what to change.
+    """
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give a file with {option}")
+    if not folder.is_dir():
+        raise UserError(f"cannot write {path} ({folder} is no folder); give another file with {option}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write {path} (no permission to write to {folder}); give another file with {option}")
+
+
+def check_trained(run: Path) -> None:
+    """Looks whether the folder holds a trained run: its configuration and its weights.
+
+    Raises:
+        UserError: it does not.
+    """
+    if not run.is_dir():
+        raise UserError(f"no run folder {str(run)!r}; {beside(run, 'config.yaml') or 'give the folder of a run'}")
+    for name in ("config.yaml", "generator.safetensors"):
+        if not (run / name).is_file():
+            raise UserError(f"{run} has no {name}; give the folder of a run whose training has finished or saved")
+
+
+def check_weights(path: Path) -> None:
+    """Looks whether train.init is a safetensors file that can be read; not whether it fits the networks.
+
+    Raises:
+        UserError: it is not.
+    """
+    try:
+        with safe_open(path, framework="np"):
+            pass
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"train.init={path}: {error}; give a run's generator.safetensors") from error

@@ -1,0 +1,47 @@
+"""What is refused before the work."""
+
+import os
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mscgan.checks import beside, check_place, check_trained, check_weights
+from mscgan.errors import UserError
+
+
+def test_neighbours_of_a_like_name_are_named_if_they_are_of_the_kind(tmp_path):
+    for name in ("market", "market-2", "fashion"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").touch()
+    (tmp_path / "markets").mkdir()  # no run
+    found = beside(tmp_path / "markte", "config.yaml")
+    assert found == f"did you mean {tmp_path}/market or {tmp_path}/market-2?"
+    assert beside(tmp_path / "xyz", "config.yaml") == beside(tmp_path / "no/market", "config.yaml") == ""
+
+
+def test_a_run_needs_its_configuration_and_its_weights(tmp_path):
+    with pytest.raises(UserError, match="no run folder"):
+        check_trained(tmp_path / "run")
+    for name in ("config.yaml", "generator.safetensors"):
+        with pytest.raises(UserError, match=f"has no {name}"):
+            check_trained(tmp_path)
+        (tmp_path / name).touch()
+    check_trained(tmp_path)
+
+
+def test_a_place_may_be_a_new_folder_but_none_that_one_may_not_write_to(tmp_path, monkeypatch):
+    check_place(tmp_path / "new/folder/a.json", "--out")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(UserError, match=rf"no permission to write to {tmp_path}\); give another file with --out"):
+        check_place(tmp_path / "new/folder/a.json", "--out")
+
+
+def test_weights_are_a_safetensors_file_that_can_be_read(tmp_path):
+    save_file({"G1.weight": torch.zeros(2)}, tmp_path / "whole")
+    check_weights(tmp_path / "whole")
+    (tmp_path / "cut").write_bytes((tmp_path / "whole").read_bytes()[:-1])
+    for name in ("cut", "none", "."):
+        with pytest.raises(UserError, match=rf"train.init={tmp_path}.*; give a run's generator.safetensors"):
+            check_weights(tmp_path / name)
