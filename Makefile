@@ -3,7 +3,8 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 CUDA ?= cuda13
 RUN := .venv/bin/python
-PIP := $(RUN) -m pip install --no-color
+# In a terminal pip shows how far its gigabytes have come; a log stays short.
+PIP := $(RUN) -m pip install $(shell [ -t 2 ] || echo --quiet)
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo lint test test-all install slurm clean
@@ -30,8 +31,7 @@ test-all: install slurm
 
 install: .venv/installed
 
-# torch first and alone, so that a CPU build that is chosen here (TORCH=...) is kept by what follows. Its gigabytes come
-# with a progress bar where there is a terminal.
+# torch first and alone, so that a build that is chosen here (TORCH=...) is kept by what follows.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) $(TORCH)
