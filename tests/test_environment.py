@@ -1,5 +1,5 @@
-"""pyproject.toml (pip), constraints.txt (tested versions), environment.yml (conda) and the Makefile say the same, what is
-installed fits them, and a wheel holds all code and what is read beside it."""
+"""pyproject.toml (pip), constraints.txt (tested versions), environment.yml (conda) and the Makefile say the same, what
+is installed fits them, and a wheel holds all code and what is read beside it."""
 
 import re
 import tomllib
