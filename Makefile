@@ -1,7 +1,10 @@
 # `make demo`, `make lint` and `make test` do all set-up themselves: a virtual environment in .venv, then every package.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+CUDA ?= cuda13
 RUN := .venv/bin/python
+# In a terminal pip shows how far its gigabytes have come; a log stays short.
+PIP := $(RUN) -m pip install $(shell [ -t 2 ] || echo --quiet)
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo lint test test-all install slurm clean
@@ -28,15 +31,15 @@ test-all: install slurm
 
 install: .venv/installed
 
-# torch first and alone, so that a CPU build that is chosen here (TORCH=...) is kept by what follows.
-.venv/installed: pyproject.toml
+# torch first and alone, so that a build that is chosen here (TORCH=...) is kept by what follows.
+.venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(RUN) -m pip install --quiet $(TORCH)
-	$(RUN) -m pip install --quiet --editable .[test]
+	$(PIP) $(TORCH)
+	$(PIP) --constraint constraints.txt --editable .[$(CUDA),test]
 	touch $@
 
 .venv/linters: .venv/installed
-	$(RUN) -m pip install --quiet --editable .[lint]
+	$(PIP) --constraint constraints.txt --editable .[lint]
 	touch $@
 
 # A real SLURM for tests/slurm, where this user may install it; elsewhere those tests skip and say so.
@@ -45,4 +48,4 @@ slurm:
 	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends slurm-wlm munge >/dev/null; fi
 
 clean:
-	rm -rf .venv runs/demo
+	rm -rf .venv build runs/demo

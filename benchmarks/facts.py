@@ -16,7 +16,8 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (
-    "torch", "triton", "deepspeed", "nvidia-dali-cuda130", "webdataset", "pillow", "numpy", "submitit", "safetensors"
+    "torch", "triton", "deepspeed", "nvidia-dali-cuda120", "nvidia-dali-cuda130", "webdataset", "pillow", "numpy",
+    "submitit", "safetensors",
 )  # fmt: skip
 
 
@@ -43,7 +44,7 @@ def system() -> dict:
         "threads": torch.get_num_threads(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "load_average": list(os.getloadavg()),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
         "nccl": list(torch.cuda.nccl.version()) if torch.cuda.is_available() else None,

@@ -2,8 +2,10 @@
 
 import shutil
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
+import mscgan
 from mscgan.errors import UserError
 
 PARTS = ("mscgan", "launch", "shards", "benchmarks")
@@ -13,28 +15,34 @@ LIMIT = 64 * 2**20  # bytes; code is far smaller, so more than this is data that
 def take(root: Path, to: Path) -> str:
     """Copies what git tracks, and what it neither tracks nor ignores, of PARTS in `root` to the new folder `to`.
 
-    Without git: every file but caches. Links are left out: they may lead out of the checkout.
+    Without git: every file but caches. Links are left out: they may lead out of the checkout. Installed from a wheel,
+    `root` is mscgan_tools in site-packages and lacks the package mscgan itself, which is taken from where it lies.
 
     Returns:
-        The commit, with "+changes" where the checkout differs from it; "no git" where there is none.
+        The commit, with "+changes" where the checkout differs from it; "no git" where there is none; of a wheel, its
+        version.
 
     Raises:
         UserError: more than 64 MiB, which cannot be code.
     """
+    places = dict.fromkeys(PARTS, root)
     names, commit = _git_files(root)
+    if not (root / "mscgan").is_dir():
+        places["mscgan"] = Path(mscgan.__file__).parents[1]
+        commit = f"version {metadata.version('mscgan')}"
     if names is None:
-        names = [str(path.relative_to(root)) for part in PARTS for path in (root / part).rglob("*")]
-    files = [root / name for name in sorted(set(names)) if "__pycache__" not in name]
-    files = [file for file in files if file.is_file() and not file.is_symlink()]
-    sizes = {file: file.stat().st_size for file in files}
+        names = [str(path.relative_to(place)) for part, place in places.items() for path in (place / part).rglob("*")]
+    files = {name: places[Path(name).parts[0]] / name for name in sorted(set(names)) if "__pycache__" not in name}
+    files = {name: file for name, file in files.items() if file.is_file() and not file.is_symlink()}
+    sizes = {name: file.stat().st_size for name, file in files.items()}
     if sum(sizes.values()) > LIMIT:
         largest = max(files, key=sizes.__getitem__)
         raise UserError(
             f"the code to copy to the run folder has {sum(sizes.values()) / 2**20:.0f} MiB, more than {LIMIT >> 20}; "
-            f"the largest file is {largest.relative_to(root)}: move it from {', '.join(PARTS)} or name it in .gitignore"
+            f"the largest file is {largest}: move it from {', '.join(PARTS)} or name it in .gitignore"
         )
-    for file in files:
-        copy = to / file.relative_to(root)
+    for name, file in files.items():
+        copy = to / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
         copy.chmod(0o400)

@@ -1,6 +1,7 @@
-"""How `auto` picks the decoder from what the machine has."""
+"""How `auto` picks the decoder from what the machine has, and a machine without DALI."""
 
 import os
+import sys
 
 import pytest
 import torch
@@ -46,3 +47,11 @@ def test_what_the_user_chose_stays(monkeypatch):
     assert dali.choose("auto", torch.device("cpu"), 0) == "cpu"
     with pytest.raises(UserError, match="data.decode=mixed needs a GPU"):
         dali.choose("mixed", torch.device("cpu"), 0)
+
+
+@pytest.mark.parametrize(("cuda", "extra"), [("12.6", "cuda12"), ("13.0", "cuda13"), (None, "cuda13")])
+def test_without_dali_the_extra_for_this_torch_is_named(monkeypatch, cuda, extra):
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)  # as if it were not there
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    with pytest.raises(UserError, match=rf"DALI.* not installed.*pip install 'mscgan\[{extra}\]'"):
+        dali.build(list, 2, 1, torch.device("cpu"), "cpu")

@@ -382,6 +382,16 @@ def test_a_snapshot_works_without_git(tmp_path):
     assert copied(tmp_path / "copy") == ["launch/ignored.py", "launch/new.py", "mscgan/a.py"]
 
 
+def test_a_snapshot_of_a_wheel_holds_our_packages_and_no_other(tmp_path, monkeypatch):
+    for name in ("mscgan_tools/launch/submit.py", "mscgan_tools/shards/build.py", "mscgan/train.py", "torch/torch.py"):
+        (tmp_path / "site" / name).parent.mkdir(parents=True)
+        (tmp_path / "site" / name).touch()
+    monkeypatch.setattr(snapshot.mscgan, "__file__", str(tmp_path / "site/mscgan/__init__.py"))
+    monkeypatch.setattr(snapshot.metadata, "version", lambda name: "1.2")
+    assert snapshot.take(tmp_path / "site/mscgan_tools", tmp_path / "copy") == "version 1.2"
+    assert copied(tmp_path / "copy") == ["launch/submit.py", "mscgan/train.py", "shards/build.py"]
+
+
 def test_data_among_the_code_is_not_copied(tmp_path, monkeypatch):
     make_project(tmp_path / "project")
     (tmp_path / "project/mscgan/shard.tar").write_bytes(bytes(2000))

@@ -8,25 +8,39 @@ import os
 import sys
 from collections.abc import Callable
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from nvidia.dali import fn, types
-from nvidia.dali.pipeline import Pipeline
 
 from mscgan.errors import UserError
+
+if TYPE_CHECKING:
+    from nvidia.dali.pipeline import Pipeline
 
 AHEAD = 2  # batches that DALI works on, beside the batch that the loader holds ready
 
 
 def build(
     source: Callable[[], list[np.ndarray]], batch: int, threads: int, device: torch.device, decode: str
-) -> Pipeline:
+) -> "Pipeline":
     """A pipeline that decodes lists of `batch` uint8 arrays from source(); `run()` gives (H, W, 3) uint8 on the device.
 
     `run()` raises RuntimeError where an image of the batch cannot be decoded; the pipeline is then of no more use.
     EXIF orientation is not applied, as nowhere in this project, and chroma is upsampled as Pillow does it.
+
+    Raises:
+        UserError: DALI is not installed.
     """
+    try:  # here, since which DALI there is depends on the machine's CUDA, and pip cannot choose it
+        from nvidia.dali import fn, types
+        from nvidia.dali.pipeline import Pipeline
+    except ModuleNotFoundError as error:
+        cuda = 12 if (torch.version.cuda or "").startswith("12.") else 13
+        raise UserError(
+            f"DALI, which reads the images, is not installed ({error}); this torch goes with the extra cuda{cuda}: "
+            f"pip install 'mscgan[cuda{cuda}]'"
+        ) from error
     on_gpu = device.type == "cuda"
     index = (torch.cuda.current_device() if device.index is None else device.index) if on_gpu else None
     pipeline = Pipeline(batch, threads, index, prefetch_queue_depth=AHEAD)
