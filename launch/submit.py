@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from launch import options, runs, sbatch, slurm, snapshot, states
 from mscgan import config as configuration
+from mscgan import schedule
 from mscgan.errors import UserError, run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,11 +52,14 @@ def main() -> int:
     if given.prepare:
         return _prepare_here(plan, targets)
     _check_free(plan)
+    if _complete(plan, targets):
+        return 0
     if on_slurm:
         sbatch.check(plan)
         _check_training(plan, targets)
+    count = 0 if on_slurm else _processes_here(plan, targets)
     _prepare(plan, targets)
-    return _on_slurm(plan, given.follow) if on_slurm else _here(plan)
+    return _on_slurm(plan, given.follow) if on_slurm else _here(plan, count)
 
 
 def _on_slurm(plan: runs.Plan, follow: bool) -> int:
@@ -70,10 +74,35 @@ def _on_slurm(plan: runs.Plan, follow: bool) -> int:
     return 0
 
 
-def _here(plan: runs.Plan) -> int:
+def _complete(plan: runs.Plan, targets: list[Target]) -> bool:
+    """Says it of a training that has nothing left to do in any of its runs, and refuses one that may not go on."""
+    facts = [runs.facts(work.run) for work in plan.works]
+    if plan.kind != "train" or not all(facts):
+        return False
+    done = []
+    for target, found in zip(targets, facts, strict=True):
+        assert target.config, "training has a configuration"
+        if target.config.resume == "never":
+            return False  # training refuses it
+        schedule.check(target.config, found, f"{target.folder}/checkpoints/{runs.newest_checkpoint(target.folder)}")
+        done.append(schedule.complete(target.config, found))
+    if not all(done):
+        return False
+    for target, found in zip(targets, facts, strict=True):
+        print(schedule.ending(target.folder, f"already complete: {found['pairs']} pairs in {target.folder}"))
+    return True
+
+
+def _processes_here(plan: runs.Plan, targets: list[Target]) -> int:
     from launch import local
 
-    count = local.processes(plan)
+    trained = [target.config.train for target in targets if target.config]
+    return local.processes(plan, [train.batch // train.accumulate for train in trained])
+
+
+def _here(plan: runs.Plan, count: int) -> int:
+    from launch import local
+
     plan.preflight = False  # one machine: what is wrong shows at once, and starting twice costs more than it tells
     plan.here = True
     runs.write_plan(plan)

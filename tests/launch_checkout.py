@@ -53,7 +53,7 @@ class Checkout:
         self.root = root
         shutil.copytree(ROOT / "launch", root / "launch", ignore=shutil.ignore_patterns("__pycache__"))
         (root / "mscgan").mkdir()
-        for name in ("__init__.py", "config.py", "errors.py", "files.py"):
+        for name in ("__init__.py", "config.py", "errors.py", "files.py", "schedule.py"):
             shutil.copy(ROOT / "mscgan" / name, root / "mscgan")
         shutil.copytree(ROOT / "mscgan/configs", root / "mscgan/configs")
         (root / "mscgan/train.py").write_text(TRAIN)
