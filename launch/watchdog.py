@@ -30,8 +30,9 @@ def watch(child: subprocess.Popen, heartbeat: Path, timeout_seconds: float) -> i
     Silence is counted from the last change of the heartbeat file that was seen here, or from the call while none is,
     by this process's own clock: skew between nodes does not matter, and time for which the whole job was suspended
     does not count. Before its first beat, and when it has removed its file at its end, the child has SETUP_SECONDS at
-    least. A child that computes on a CPU is given as long again each time. The one that hangs gets SIGQUIT (its stacks go to stderr, `mscgan.heartbeat.start`), SIGCONT (a stopped
-    process dumps too) and, a few seconds later, SIGKILL.
+    least. A child that computes on a CPU is given as long again each time.
+    One that hangs gets SIGQUIT (its stacks go to stderr, `mscgan.heartbeat.start`), SIGCONT (a stopped process dumps
+    too) and, a few seconds later, SIGKILL.
 
     Returns:
         The child's return code as `subprocess` gives it (negative: ended by that signal), or HUNG.

@@ -121,8 +121,8 @@ POSITIVE = (
     "log.every log.samples log.checkpoint log.keep"
 ).split()
 NOT_NEGATIVE = (
-    "train.ema_halflife train.seed data.threads data.max_corrupt data.flip mscgan.lambda_bg_1 mscgan.lambda_L1_2 mscgan.lambda_bg_2 "
-    "pg2.lambda_bg_1 pg2.lambda_L1_2 pg2.lambda_bg_2"
+    "train.ema_halflife train.seed data.max_corrupt data.flip mscgan.lambda_bg_1 mscgan.lambda_L1_2 mscgan.lambda_bg_2 "
+    "data.threads pg2.lambda_bg_1 pg2.lambda_L1_2 pg2.lambda_bg_2"
 ).split()
 
 
