@@ -50,8 +50,8 @@ def processes(plan: runs.Plan, batches: list[int]) -> int:
     if nodes > 1 and here < nodes * (int(wanted) if wanted.isdigit() and int(wanted) else 1):
         each = "all GPUs" if wanted == "auto" else f"{wanted} GPUs" if int(wanted) else "CPUs"
         raise UserError(
-            f"no SLURM controller answers: a cluster would give {nodes} nodes with {each} each, this machine has {here} "
-            "GPUs; give --nodes 1, or leave --nodes out, to run here, or add --dry-run to see the script for a cluster"
+            f"no SLURM controller answers: a cluster would give {nodes} nodes with {each} each, and here are "
+            f"{here} GPUs; give --nodes 1, or leave --nodes out, to run here, or --dry-run to see the cluster's script"
         )
     gpus = here // nodes if wanted == "auto" else int(wanted)
     if not gpus:

@@ -295,7 +295,7 @@ def test_without_a_gpu_there_are_as_many_processes_as_cores_and_batch_allow(core
 def test_several_nodes_need_a_cluster_or_gpus_enough(gpus, wanted, each, monkeypatch):
     monkeypatch.setattr(local, "gpus_here", lambda: gpus)
     plan = runs.Plan("n", "train", "", "", "", [], settings={"nodes": "4", "gpus_per_node": wanted})
-    said = f"give 4 nodes with {each} each, this machine has {gpus} GPUs; give --nodes 1"
+    said = f"give 4 nodes with {each} each, and here are {gpus} GPUs; give --nodes 1"
     with pytest.raises(UserError, match=said):
         local.processes(plan, [512])
     monkeypatch.setattr(local, "gpus_here", lambda: 8)
