@@ -90,11 +90,12 @@ def test_on_a_gpu_a_busy_core_is_no_sign_of_life(tmp_path, capfd, cores_worth):
     assert "slow" not in capfd.readouterr().err
 
 
-def test_the_heartbeat_of_another_process_tells_nothing_of_this_one(tmp_path, cores_worth):
+def test_the_heartbeat_of_another_process_tells_nothing_of_this_one(tmp_path, capfd, cores_worth):
     cores_worth(*[0.5] * 100)
     child = start(tmp_path)
     heartbeat.path(tmp_path, 0).write_text("host 1 cpu 40\n")
     assert watchdog.watch(child, heartbeat.path(tmp_path, 0), 0.5) == 88
+    assert "slow" not in capfd.readouterr().err
 
 
 def test_cpu_time_is_that_of_all_threads():
