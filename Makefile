@@ -5,7 +5,6 @@ CUDA ?= cuda13
 RUN := .venv/bin/python
 # In a terminal pip shows how far its gigabytes have come; a log stays short.
 PIP := $(RUN) -m pip install $(shell [ -t 2 ] || echo --quiet)
-export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo lint test test-all install slurm clean
 
@@ -22,6 +21,9 @@ lint: .venv/linters
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+# Tests start many processes at once; the demo takes all cores there are.
+test test-all: export OMP_NUM_THREADS ?= 1
 
 test: install slurm
 	$(RUN) -m pytest

@@ -26,7 +26,7 @@ from benchmarks.baseline import PlainStep
 from benchmarks.energy import Energy
 from benchmarks.shards_cache import shards as cached_shards
 from benchmarks.timing import Laps, halving, interleave, rate, summary, synchronize, together
-from mscgan import costs
+from mscgan import costs, dist
 from mscgan.config import Config
 from mscgan.data.batch import Batch
 from mscgan.data.loader import Loader
@@ -155,7 +155,7 @@ def build(
         config.data.flip,
         ranks.device,
         config.data.decode,
-        config.data.threads,
+        config.data.threads or dist.cores(ranks),
     )
     return our_step(config, stage, batch, ranks, laps, lambda: next(source))
 

@@ -97,8 +97,11 @@ class Task:
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
             "PYTHONPATH": os.pathsep.join(filter(None, [str(SNAPSHOT), os.environ.get("PYTHONPATH")])),
         }  # fmt: skip
-        threads = os.environ.get("SLURM_CPUS_PER_TASK") or max(1, (os.cpu_count() or 1) // here.local_world)
-        return {"OMP_NUM_THREADS": str(threads)} | os.environ | {key: str(value) for key, value in own.items()}
+        threads = os.environ.get("SLURM_CPUS_PER_TASK")
+        if not threads and self.plan.kind != "train":  # training counts its cores itself (mscgan/dist.py)
+            threads = str(max(1, (os.cpu_count() or 1) // here.local_world))
+        default = {"OMP_NUM_THREADS": threads} if threads else {}
+        return default | os.environ | {key: str(value) for key, value in own.items()}
 
     def _work(self, environment: dict[str, str]) -> int:
         if self.plan.preflight:

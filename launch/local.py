@@ -5,7 +5,9 @@ is done here: nodes x gpus processes on this machine, signals to every task, the
 """
 
 import contextlib
+import math
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -21,7 +23,7 @@ from launch.follow import SKIP, Tail
 from launch.job import Job
 from mscgan.errors import AGAIN, DONE, FAILED, UserError
 
-WITHOUT_GPU = 2  # processes on a machine without GPUs
+WITHOUT_GPU = 4  # processes at most on a machine without GPUs; further cores become their threads
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 30  # for the other ranks to end by themselves once one failed
 
@@ -33,24 +35,36 @@ def gpus_here() -> int:
     return len(devices) if visible is None else min(len(devices), len([name for name in visible.split(",") if name]))
 
 
-def processes(plan: runs.Plan) -> int:
+def processes(plan: runs.Plan, batches: list[int]) -> int:
     """How many processes stand in for nodes x gpus.
 
+    batches: pairs of a step that the processes share, of each run.
+
     Raises:
-        UserError: there are GPUs, but too few.
+        UserError: several nodes, or more GPUs than there are.
     """
     here, settings = gpus_here(), plan.settings
     nodes, wanted = int(settings["nodes"]), settings["gpus_per_node"]
     if plan.kind in runs.ONE_PROCESS:
         return 1
-    if wanted == "auto":
-        wanted = str(here // nodes or settings.get("tasks_per_node", WITHOUT_GPU))
-    count = nodes * (int(wanted) or int(settings.get("tasks_per_node", 1)))
-    if here and int(wanted) and count > here:
+    if nodes > 1 and here < nodes * (int(wanted) if wanted.isdigit() and int(wanted) else 1):
+        each = "all GPUs" if wanted == "auto" else f"{wanted} GPUs" if int(wanted) else "CPUs"
         raise UserError(
-            f"{nodes} nodes x {wanted} GPUs are {count} processes, but this machine has {here} GPUs; ask for fewer"
+            f"no SLURM controller answers: a cluster would give {nodes} nodes with {each} each, and here are "
+            f"{here} GPUs; give --nodes 1, or leave --nodes out, to run here, or --dry-run to see the cluster's script"
         )
-    return count
+    gpus = here // nodes if wanted == "auto" else int(wanted)
+    if not gpus:
+        return nodes * int(settings.get("tasks_per_node") or (1 if here else _without_gpu(batches)))
+    if here and nodes * gpus > here:
+        raise UserError(f"{gpus} GPUs are asked for, but this machine has {here}; ask for fewer with --gpus-per-node")
+    return nodes * gpus
+
+
+def _without_gpu(batches: list[int]) -> int:
+    """As many processes as there are cores, up to WITHOUT_GPU, and as share every batch evenly."""
+    most, shared = min(len(os.sched_getaffinity(0)), WITHOUT_GPU), math.gcd(*batches)
+    return max(count for count in range(1, most + 1) if shared % count == 0)
 
 
 def run_here(plan: runs.Plan, count: int) -> int:
@@ -103,10 +117,9 @@ def _run_one(plan: runs.Plan, index: int, count: int, stop: _Stop) -> int:
         _show_failed(plan, index, number, tail)
         if not verdict.again or stop.asked:
             if verdict.outcome != "done":
-                print(
-                    f"stopped: {verdict.reason if not verdict.again else 'the same command goes on from here'}",
-                    flush=True,
-                )
+                checkpoint = runs.newest_checkpoint(plan.works[index].run) or "the start: nothing was saved yet"
+                here = f"the same command goes on from {checkpoint}"
+                print(f"stopped: {here if verdict.again else verdict.reason}", flush=True)
             return verdict.code
         print(f"again: {verdict.reason}", flush=True)
         number += 1
@@ -123,6 +136,8 @@ def _attempt(plan: runs.Plan, index: int, number: int, count: int, stop: _Stop) 
         "MSCGAN_GPUS": os.environ.get("CUDA_VISIBLE_DEVICES", "all") if gpus_here() else "",
         "PYTHONPATH": os.pathsep.join(filter(None, [f"{plan.folder}/snapshot", os.environ.get("PYTHONPATH")])),
     }
+    if sys.stdout.isatty():  # rank 0 then draws a progress bar into its log (mscgan/telemetry.py)
+        environment["MSCGAN_COLUMNS"] = str(shutil.get_terminal_size().columns - 1)
     with (
         _environment(environment),
         _ignored(signal.SIGINT, signal.SIGHUP),

@@ -126,6 +126,16 @@ def newest_checkpoint(run: Path | str) -> str:
     return max(names, key=lambda name: int(name[6:]), default="")
 
 
+def facts(run: Path | str) -> dict:
+    """What the newest checkpoint says of itself, for mscgan/schedule.py; empty without one. Of one that cannot be read
+    training says why."""
+    try:
+        document = json.loads((Path(run) / "checkpoints" / newest_checkpoint(run) / "state.json").read_text())
+        return document["state"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
 def note(run: Path | str, **values) -> None:
     """Appends a line to RUN/attempts.jsonl."""
     line = json.dumps({"time": time.strftime("%Y-%m-%d %H:%M:%S"), **values}) + "\n"

@@ -22,9 +22,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from launch import options, runs, sbatch, slurm, snapshot, states
 from mscgan import config as configuration
+from mscgan import schedule
 from mscgan.checks import check_trained, check_weights
 from mscgan.data.manifest import check_size, read_manifest
 from mscgan.errors import UserError, run
+from mscgan.rates import check_steps
 
 ROOT = Path(__file__).resolve().parents[1]
 JOBS = ("train", "evaluate", "generate", "shards", "throughput")
@@ -53,13 +55,13 @@ def main() -> int:
     if given.prepare:
         return _prepare_here(plan, targets)
     _check_free(plan)
+    if _complete(plan, targets):
+        return 0
     if on_slurm:
         sbatch.check(plan)
         ranks = int(plan.settings["nodes"]) * (plan.gpus or int(plan.settings.get("tasks_per_node", 1)))
     else:
-        from launch import local
-
-        ranks = local.processes(plan)
+        ranks = _processes_here(plan, targets)
     _check_work(plan, targets, ranks, on_slurm)
     _prepare(plan, targets)
     return _on_slurm(plan, given.follow) if on_slurm else _here(plan, ranks)
@@ -75,6 +77,32 @@ def _on_slurm(plan: runs.Plan, follow: bool) -> int:
         return follow_job(plan)
     print(f"follow it with: python launch/jobs.py logs -f {job}")
     return 0
+
+
+def _complete(plan: runs.Plan, targets: list[Target]) -> bool:
+    """Says it of a training that has nothing left to do in any of its runs, and refuses one that may not go on."""
+    facts = [runs.facts(work.run) for work in plan.works]
+    if plan.kind != "train" or not all(facts):
+        return False
+    done = []
+    for target, found in zip(targets, facts, strict=True):
+        assert target.config, "training has a configuration"
+        if target.config.resume == "never":
+            return False  # training refuses it
+        schedule.check(target.config, found, f"{target.folder}/checkpoints/{runs.newest_checkpoint(target.folder)}")
+        done.append(schedule.complete(target.config, found))
+    if not all(done):
+        return False
+    for target, found in zip(targets, facts, strict=True):
+        print(schedule.ending(target.folder, f"already complete: {found['pairs']} pairs in {target.folder}"))
+    return True
+
+
+def _processes_here(plan: runs.Plan, targets: list[Target]) -> int:
+    from launch import local
+
+    trained = [target.config.train for target in targets if target.config]
+    return local.processes(plan, [train.batch // train.accumulate for train in trained])
 
 
 def _here(plan: runs.Plan, count: int) -> int:
@@ -249,6 +277,7 @@ def _check_work(plan: runs.Plan, targets: list[Target], ranks: int, on_slurm: bo
         assert target.config, "training has a configuration"
         data, train = target.config.data, target.config.train
         configuration.micro_batch(train.batch, ranks, train.accumulate)
+        check_steps(target.config)
         if not (data.root and on_slurm and _maybe_on_nodes(f"{data.root}/manifest.json", target.folder)):
             check_size(data.root, read_manifest(data.root, "train"), data.height, data.width)
         # A run that goes on does not read train.init again.

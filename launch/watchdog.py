@@ -2,8 +2,13 @@
 
 A hung rank stops all the others inside a collective, so all fall silent. The first watchdog to see it says so in
 RUN/heartbeat/hung; every other one then dumps the stacks of its own rank too, before the scheduler ends them all.
+
+A rank on a CPU that is silent but at work is slow, not hung: it is left alone, and how long the run would take is
+said. There a rank that waits for the others sleeps, so its use of the CPU tells the two apart. On a GPU it does not: a
+rank that hangs in a collective of NCCL keeps its core and its GPU fully busy. There silence alone decides.
 """
 
+import os
 import signal
 import socket
 import subprocess
@@ -15,6 +20,7 @@ from mscgan.errors import HUNG
 
 POLL_SECONDS = 1.0
 SETUP_SECONDS = 900.0  # least patience before the first step ends (imports from a cold disk, compiling) and at the end
+AT_WORK = 0.1  # of one core, over the whole silence. A rank that waits uses a hundredth; several may share a core
 DUMP_SECONDS = 4.0  # from the dump to the end of the rank: the other nodes need time to see the mark and to dump
 
 
@@ -24,15 +30,17 @@ def watch(child: subprocess.Popen, heartbeat: Path, timeout_seconds: float) -> i
     Silence is counted from the last change of the heartbeat file that was seen here, or from the call while none is,
     by this process's own clock: skew between nodes does not matter, and time for which the whole job was suspended
     does not count. Before its first beat, and when it has removed its file at its end, the child has SETUP_SECONDS at
-    least. The child gets SIGQUIT (its stacks go to stderr, `mscgan.heartbeat.start`), SIGCONT (a stopped
-    process dumps too) and, a few seconds later, SIGKILL.
+    least. A child that computes on a CPU is given as long again each time.
+    One that hangs gets SIGQUIT (its stacks go to stderr, `mscgan.heartbeat.start`), SIGCONT (a stopped process dumps
+    too) and, a few seconds later, SIGKILL.
 
     Returns:
         The child's return code as `subprocess` gives it (negative: ended by that signal), or HUNG.
     """
     mark = heartbeat.parent / "hung"
-    old_mark, last, silent = _read(mark), _changed(heartbeat), 0.0
+    old_mark, last, silent, slow = _read(mark), _changed(heartbeat), 0.0, 0.0
     beats = -1  # the first change is the file's beginning
+    worked = _cpu_seconds(child.pid)
     poll = min(POLL_SECONDS, timeout_seconds / 4)
     while True:
         try:
@@ -42,8 +50,13 @@ def watch(child: subprocess.Popen, heartbeat: Path, timeout_seconds: float) -> i
         if _changed(heartbeat) != last:
             last, silent = _changed(heartbeat), 0.0
             beats = beats + 1 if last else -1
+            slow, worked = 0.0, _cpu_seconds(child.pid)
         limit = timeout_seconds if beats > 0 else max(SETUP_SECONDS, timeout_seconds)
-        if silent >= limit:
+        if silent >= limit and _slow(child, heartbeat, worked, silent):
+            slow += silent
+            print(_too_slow(heartbeat, slow), file=sys.stderr, flush=True)
+            silent, worked = 0.0, _cpu_seconds(child.pid)
+        elif silent >= limit:
             reason = f"{heartbeat.name} on {socket.gethostname()} gave no sign of life for {limit:g} s"
             _write(mark, f"{reason} ({time.strftime('%Y-%m-%d %H:%M:%S')})\n")
             break
@@ -60,6 +73,30 @@ def watch(child: subprocess.Popen, heartbeat: Path, timeout_seconds: float) -> i
         child.kill()
         child.wait()
     return HUNG
+
+
+def _slow(child: subprocess.Popen, heartbeat: Path, worked: float, silent: float) -> bool:
+    """Whether a silent child computes on a CPU. `worked`: its CPU seconds when the silence of `silent` s began."""
+    _host, pid, device, *_ = [*_read(heartbeat).split(), "", "", ""]
+    return (pid, device) == (str(child.pid), "cpu") and _cpu_seconds(child.pid) - worked >= AT_WORK * silent
+
+
+def _too_slow(heartbeat: Path, seconds: float) -> str:
+    steps = int(_read(heartbeat).split()[3])
+    return (
+        f"watchdog: {heartbeat.name} on {socket.gethostname()} computes: it is slow, not hung. A step takes more than "
+        f"{seconds:g} s, so the {steps} steps of this run more than {steps * seconds / 3600:.3g} hours; a smaller "
+        "train.batch or base, a smaller preset, or a GPU makes it quicker"
+    )
+
+
+def _cpu_seconds(pid: int) -> float:
+    """CPU time of a process, all its threads and the children it has waited for; 0 once it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def _changed(file: Path) -> int:

@@ -25,6 +25,7 @@ from mscgan.errors import UserError
 SCHEMA = 4  # 1 had the weights of convolutions in another order; 2 was called images-000012345; 3 did not count `seen`
 COMPLETE = re.compile(r"pairs-(\d{9,})")
 OLDER = re.compile(r"images-\d{9,}")
+ADVICE = "delete this folder to go on from the one before it"
 PARTIAL = "partial-"  # starts the names of folders that are being written or removed
 # Failures that the user can mend; others may pass by themselves, and the launcher tries again.
 MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
@@ -73,18 +74,29 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict]:
     Raises:
         UserError: the folder is not a whole checkpoint of this version.
     """
-    path = Path(path)
-    advice = "delete this folder to go on from the one before it"
+    document = _document(path)
+    try:
+        tensors = load_file(path / "tensors.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"checkpoint {path} cannot be read ({error}); {ADVICE}") from error
+    if document["tensors"] != len(tensors):
+        raise UserError(f"checkpoint {path} holds {len(tensors)} tensors of {document['tensors']}; {ADVICE}")
+    return tensors, document["state"]
+
+
+def facts(path: Path) -> dict:
+    """The state that `save` was given, without the tensors. Raises as `load` does."""
+    return _document(path)["state"]
+
+
+def _document(path: Path) -> dict:
     try:
         document = json.loads((path / "state.json").read_text())
-        tensors = load_file(path / "tensors.safetensors")
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"checkpoint {path} cannot be read ({error}); {advice}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"checkpoint {path} cannot be read ({error}); {ADVICE}") from error
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        raise UserError(f"checkpoint {path} is not of schema {SCHEMA}; use the version that wrote it, or {advice}")
-    if document["tensors"] != len(tensors):
-        raise UserError(f"checkpoint {path} holds {len(tensors)} tensors of {document['tensors']}; {advice}")
-    return tensors, document["state"]
+        raise UserError(f"checkpoint {path} is not of schema {SCHEMA}; use the version that wrote it, or {ADVICE}")
+    return document
 
 
 def _complete(folder: Path) -> list[Path]:

@@ -36,7 +36,7 @@ class Data:
     height: int = 128  # pixels; must be what the shards hold
     width: int = 64  # pixels; height or height / 2
     decode: str = "auto"  # JPEG decoding: auto | cpu | mixed (DALI's GPU decoder)
-    threads: int = 2  # DALI's CPU threads a rank
+    threads: int = 0  # DALI's CPU threads a rank; 0: as many as the rank has cores, 8 at most
     flip: float = 0.5  # probability of mirroring a pair (left and right joints swapped)
     heatmap: str = "gaussian"  # gaussian exp(-d^2 / 2 sigma^2) | disc (1 within the radius) | disc_pg2 (-1 beyond)
     sigma: float = 6.0  # pixels, of the gaussian
@@ -81,7 +81,7 @@ class Train:
     seed: int = 0
     backend: str = "deepspeed"  # deepspeed | ddp
     zero: int = 1  # DeepSpeed's ZeRO stage
-    precision: str = "bf16"  # bf16 | fp16 (CUDA only) | fp32
+    precision: str = "auto"  # auto: bf16 where the hardware computes in it, else fp32 | bf16 | fp16 (CUDA only) | fp32
     compile: bool = False  # torch.compile each network
     cuda_graphs: bool = False  # compile, and replay as CUDA graphs: for batches too small to keep a GPU busy
 
@@ -120,14 +120,14 @@ CHOICES = {
     "pg2.edition": ("market1501", "deepfashion"),
     "train.backend": ("deepspeed", "ddp"),
     "train.zero": (0, 1, 2, 3),
-    "train.precision": ("bf16", "fp16", "fp32"),
+    "train.precision": ("auto", "bf16", "fp16", "fp32"),
 }
 POSITIVE = (
-    "data.height data.width data.threads data.sigma data.radius train.batch train.tuned_batch train.accumulate "
-    "train.lr log.every log.samples log.checkpoint log.keep"
+    "data.height data.width data.sigma data.radius train.batch train.tuned_batch train.accumulate train.lr "
+    "log.every log.samples log.checkpoint log.keep"
 ).split()
 NOT_NEGATIVE = (
-    "train.ema_halflife train.warmup train.decay train.least_steps train.seed data.max_corrupt data.flip "
+    "train.ema_halflife train.warmup train.decay train.least_steps train.seed data.max_corrupt data.flip data.threads "
     "mscgan.lambda_bg_1 mscgan.lambda_L1_2 mscgan.lambda_bg_2 pg2.lambda_bg_1 pg2.lambda_L1_2 pg2.lambda_bg_2"
 ).split()
 

@@ -7,6 +7,7 @@ alike and no GPU stream is waited for.
 import gc
 import json
 import os
+import socket
 from collections.abc import Hashable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -81,6 +82,19 @@ def shutdown() -> None:
     """
     gc.collect()
     torch_dist.destroy_process_group()
+
+
+def cores(ranks: Ranks) -> int:
+    """CPU cores for this rank's threads, 1 or more. Every rank calls it.
+
+    Of the cores that the process may use, one that other ranks may use too counts in parts: so it is right where all
+    ranks of a machine share its cores, where each has its own, and where those near a GPU share a socket.
+    """
+    mine = sorted(os.sched_getaffinity(0))
+    everyone: list = [None] * ranks.world
+    torch_dist.all_gather_object(everyone, (socket.gethostname(), mine))
+    here = [set(others) for host, others in everyone if host == socket.gethostname()]
+    return max(1, int(sum(1 / sum(core in others for others in here) for core in mine) + 1e-6))
 
 
 def barrier() -> None:

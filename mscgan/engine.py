@@ -12,6 +12,7 @@ import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -332,6 +333,27 @@ class _LossScale:
 
     def _set(self, scale: float) -> None:
         self._zero_optimizer.override_loss_scale(scale)
+
+
+def best_precision(device: torch.device, cpu_flags: str | None = None) -> tuple[str, str]:
+    """The precision for this machine, and why: bf16 where its hardware computes in it, else fp32.
+
+    Without such instructions bf16 is emulated, and many times slower than fp32.
+
+    Args:
+        cpu_flags: what /proc/cpuinfo says, where the device is the CPU; None reads it.
+    """
+    if device.type == "cuda":
+        capability, name = torch.cuda.get_device_capability(device), torch.cuda.get_device_name(device)
+        if capability >= (8, 0):
+            return "bf16", f"{name} computes in it"
+        return (
+            "fp32",
+            f"{name} has no bf16, which takes compute capability 8.0 and it has {capability[0]}.{capability[1]}",
+        )
+    flags = Path("/proc/cpuinfo").read_text() if cpu_flags is None else cpu_flags
+    found = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags.split()]
+    return ("bf16", f"this CPU has {found[0]}") if found else ("fp32", "this CPU has no bf16 instructions")
 
 
 def make_engine(

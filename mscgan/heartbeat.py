@@ -18,12 +18,16 @@ _touched = 0.0
 
 
 def path(run: Path | str, rank: int) -> Path:
-    """The rank's file: RUN/heartbeat/rank-00000; it holds `HOST PID`."""
+    """The rank's file: RUN/heartbeat/rank-00000; it holds `HOST PID DEVICE STEPS`, of which `start` tells."""
     return Path(run) / "heartbeat" / f"rank-{rank:05d}"
 
 
-def start(run: Path | str, rank: int) -> None:
+def start(run: Path | str, rank: int, device: str, steps: int) -> None:
     """Writes the rank's file and, from now on, prints the stacks of all threads to stderr on SIGQUIT.
+
+    Args:
+        device: cpu | cuda, on which it computes: a CPU that is at work is not hung (launch/watchdog.py).
+        steps: the optimiser steps that lie before it.
 
     When the interpreter ends the file goes: the rank no longer beats, and nobody is to miss it.
     """
@@ -31,7 +35,7 @@ def start(run: Path | str, rank: int) -> None:
     faulthandler.register(signal.SIGQUIT, all_threads=True)
     _file = path(run, rank)
     _file.parent.mkdir(parents=True, exist_ok=True)
-    _file.write_text(f"{socket.gethostname()} {os.getpid()}\n")
+    _file.write_text(f"{socket.gethostname()} {os.getpid()} {device} {steps}\n")
     _touched = time.monotonic()
     atexit.register(_file.unlink, missing_ok=True)
 

@@ -4,11 +4,35 @@ Expectations are means over the batch and norms means over all elements (PG2's r
 weight depends on the batch or the image size. Each paper's loss is put together in its file of mscgan/models.
 """
 
+import re
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 Terms = dict[str, Tensor]  # unweighted and detached, by the names that logs and plots show
+
+MEANING = {  # of the terms by their names; k is a discriminator's number
+    "L1_1": "mean |y1 - y|",
+    "bg_1": "mean |y1 - y| M_p",
+    "L1_2": "mean |y_hat - y|",
+    "bg_2": "mean |y_hat - y| M_p",
+    "Dk_real": "-log Dk(x, y)",
+    "Dk_fake": "-log(1 - Dk(x, y_hat))",
+    "G_Dk": "-log Dk(x, y_hat)",
+    "D_real": "-log D(y)",  # PG2's D sees one image
+    "D_source": "-log(1 - D(x))",
+    "D_fake": "-log(1 - D(y_hat))",
+    "G_D": "-log D(y_hat)",  # in its edition for DeepFashion the mean of this and of the same of x
+}
+
+
+def meaning(name: str) -> str:
+    """What a term of the log is, unweighted: "D2_real" -> "-log D2(x, y)". A name that no table has gives ""."""
+    number = re.search(r"D(\d)", name)
+    if not number:
+        return MEANING.get(name, "")
+    return MEANING.get(name.replace(number[0], "Dk"), "").replace("Dk", number[0])
 
 
 def as_real(logits: Tensor) -> Tensor:

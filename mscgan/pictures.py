@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mscgan import files
 from mscgan.errors import UserError, run
+from mscgan.losses import meaning
 
 # OpenPose's drawing, 0-based: neck-shoulders, arms, legs, then the head. (pose.LIMBS has more: they fill the body.)
 SKELETON = (
@@ -129,17 +130,22 @@ def loss_plots(metrics: Path, out: Path) -> None:
     for axes, (title, names) in zip(rows, panels, strict=True):
         for name in names:
             points = [(line["pairs"], line[name]) for line in lines if line.get(name) is not None]
-            axes.plot(*zip(*points, strict=True) if points else ([], []), label=name, linewidth=1.2)
+            axes.plot(*zip(*points, strict=True) if points else ([], []), label=_label(name), linewidth=1.2)
         for pairs in changes:
             axes.axvline(pairs, color="grey", linestyle=":", linewidth=1)
         axes.set_title(title, fontsize=10)
         axes.grid(alpha=0.3)
         if len(names) > 1:
-            axes.legend(fontsize=8, ncols=math.ceil(len(names) / 4))
+            axes.legend(fontsize=7, ncols=math.ceil(len(names) / 4))
     axes.set_xlabel("pairs seen")
     out.parent.mkdir(parents=True, exist_ok=True)
     with files.whole(out) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
+
+
+def _label(name: str) -> str:
+    """A term's name and what it is, for the legend."""
+    return f"{name}: {said}" if (said := meaning(name)) else name
 
 
 def _enlargement(height: int) -> int:

@@ -6,13 +6,12 @@ optimisers; the position, in pairs, fixes the stage.
 
 import contextlib
 import copy
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mscgan.config import STAGES, Config
+from mscgan.config import Config
 from mscgan.engine import MOMENTS, Engine, make_engine
 from mscgan.errors import UserError
 from mscgan.layers.batch_norm import sync_batch_norm
@@ -22,28 +21,6 @@ from mscgan.prepare import Inputs
 from mscgan.rates import kept, learning_rate
 
 SCALARS = ("step", "loss_scale")  # Adam's, and fp16's where it is used
-
-
-@dataclass(frozen=True)
-class Stage:
-    name: str
-    end: int  # pairs consumed when the stage is over
-
-
-def schedule(family: str, pairs: dict[str, int]) -> list[Stage]:
-    """The stages of a run in the family's order, those without pairs left out.
-
-    Raises:
-        UserError: no stage has pairs.
-    """
-    stages, end = [], 0
-    for name in STAGES[family]:
-        end += pairs.get(name, 0)
-        if pairs.get(name, 0):
-            stages.append(Stage(name, end))
-    if not stages:
-        raise UserError("train.pairs gives no stage any pairs: there is nothing to train")
-    return stages
 
 
 class State:

@@ -2,13 +2,15 @@
 
 Only rank 0 speaks; on other ranks every method returns at once. Values must be the mean over ranks already.
 Each line of metrics.jsonl is one JSON object:
-    pairs (seen so far), epoch, stage, every loss term, pairs_per_second, data_wait (share of the time since the last
-    line spent waiting for data, 0 to 1), seconds (of training so far, over all restarts), memory_bytes (peak of the
-    process), and with an NVIDIA GPU power_watts, gpu_utilisation (0 to 1), gpu_memory_bytes (in use on the device).
+    pairs (seen so far), steps (of the optimisers so far, over all stages and restarts), epoch, stage, every loss term
+    (mscgan/losses.py says what each is), pairs_per_second, data_wait (share of the time since the last line spent
+    waiting for data, 0 to 1), seconds (of training so far, over all restarts), memory_bytes (peak of the process), and
+    with an NVIDIA GPU power_watts, gpu_utilisation (0 to 1), gpu_memory_bytes (in use on the device).
 """
 
 import json
 import math
+import os
 import resource
 import sys
 import time
@@ -24,7 +26,10 @@ from tqdm import tqdm
 from mscgan import files
 from mscgan.pictures import save_png
 
-PLAIN_SECONDS = 10  # between two lines of progress where stderr is a file
+PLAIN_SECONDS = 10  # between two lines of progress where there is no terminal
+FIRST_SECONDS = 1  # after the start, the first step's end is worth a line of its own
+# launch/local.py sets it where it shows this process's log on a terminal: how wide that is. The bar goes into the log.
+COLUMNS = "MSCGAN_COLUMNS"
 
 
 class Telemetry:
@@ -36,13 +41,15 @@ class Telemetry:
         total_pairs: pairs that the whole run will see.
         start_pairs: pairs seen before this start (0, or where the run goes on from). Lines of metrics.jsonl and
             TensorBoard's points beyond it came from a run that was killed and are dropped: the curve is one.
+        start_steps: optimiser steps before this start, whatever batch they had.
+        batch: pairs a step from now on. What is left is counted in such steps.
     """
 
-    def __init__(self, run: Path, rank: int, total_pairs: int, start_pairs: int):
+    def __init__(self, run: Path, rank: int, total_pairs: int, start_pairs: int, start_steps: int = 0, batch: int = 1):
         self.speaks = rank == 0
         if not self.speaks:
             return
-        self.run, self.total = Path(run), total_pairs
+        self.run, self.total, self._batch = Path(run), total_pairs, batch
         self.run.mkdir(parents=True, exist_ok=True)
         path = self.run / "metrics.jsonl"
         self._seconds_before = _drop_beyond(path, start_pairs)
@@ -50,20 +57,47 @@ class Telemetry:
         self._board = SummaryWriter(self.run / "tensorboard", purge_step=start_pairs + 1)
         self._gpu = _open_gpu()
         self._bar = None
-        if sys.stderr.isatty():
-            self._bar = tqdm(total=total_pairs, initial=start_pairs, unit="pair", unit_scale=True, dynamic_ncols=True)
+        if sys.stderr.isatty() or COLUMNS in os.environ:
+            columns = os.environ.get(COLUMNS)
+            self._bar = tqdm(
+                total=total_pairs, initial=start_pairs, unit="pair", unit_scale=True, dynamic_ncols=not columns,
+                ncols=int(columns) if columns else None, mininterval=1.0 if columns else 0.1,
+            )  # fmt: skip
         self._start = self._since = time.monotonic()
-        self._pairs, self._wait = 0, 0.0
+        self._at, self._steps = start_pairs, start_steps
+        self._pairs, self._wait, self._losses = 0, 0.0, ""
         self._said, self._unsaid = -math.inf, ""
 
-    def step(self, pairs: int, wait_seconds: float) -> None:
-        """Counts one step: the pairs it saw over all ranks, and the seconds that it waited for data."""
+    def say(self, text: str) -> None:
+        """One line on stderr, above the progress bar where there is one."""
         if not self.speaks:
             return
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def step(self, pairs: int, wait_seconds: float, stage: str) -> None:
+        """Counts one step: the pairs it saw over all ranks, and the seconds that it waited for data.
+
+        Where the log is silent for long, as before its first line, progress is said from here: at the end of the first
+        step that lasts, and whenever twice PLAIN_SECONDS have passed.
+        """
+        if not self.speaks:
+            return
+        self._at += pairs
+        self._steps += 1
         self._pairs += pairs
         self._wait += wait_seconds
         if self._bar is not None:
+            self._bar.set_description(f"stage {stage}, {self._count()}", refresh=False)
             self._bar.update(pairs)
+            return
+        now = time.monotonic()
+        first = self._said == -math.inf and now - self._start >= FIRST_SECONDS
+        if first or now - max(self._said, self._start) >= 2 * PLAIN_SECONDS:
+            elapsed = max(now - self._since, 1e-9)
+            self._progress(self._at, stage, self._pairs / elapsed, self._wait / elapsed, now)
 
     def log(self, pairs: int, epoch: int, stage: str, terms: dict[str, float]) -> None:
         """Writes one line on the steps since the last call; `pairs` is those seen so far. A term that is not
@@ -82,7 +116,7 @@ class Telemetry:
         self._since, self._pairs, self._wait = now, 0, 0.0
 
         finite = {name: value if math.isfinite(value) else None for name, value in terms.items()}
-        line = {"pairs": pairs, "epoch": epoch, "stage": stage} | finite | meters
+        line = {"pairs": pairs, "steps": self._steps, "epoch": epoch, "stage": stage} | finite | meters
         self._lines.write(json.dumps(line, allow_nan=False) + "\n")
         self._lines.flush()
         for name, value in terms.items():
@@ -90,7 +124,8 @@ class Telemetry:
         for name, value in meters.items():
             self._board.add_scalar(f"meters/{name}", value, pairs)
         self._board.flush()
-        self._progress(pairs, stage, terms, meters)
+        self._losses = ", " + " ".join(f"{name} {value:.3g}" for name, value in terms.items())
+        self._progress(pairs, stage, meters["pairs_per_second"], meters["data_wait"], now)
 
     def pictures(self, pairs: int, grid: Image.Image) -> None:
         """Writes a grid to RUN/samples/pairs-000012345.png and to TensorBoard."""
@@ -110,20 +145,21 @@ class Telemetry:
         self._board.close()
         self._lines.close()
 
-    def _progress(self, pairs: int, stage: str, terms: dict[str, float], meters: dict[str, float]) -> None:
-        losses = " ".join(f"{name} {value:.3g}" for name, value in terms.items())
-        wait = f"data wait {meters['data_wait']:.0%}"
+    def _progress(self, pairs: int, stage: str, rate: float, wait: float, now: float) -> None:
+        """Into the bar, or as a line: now, or with a later one if the last was said a moment ago."""
+        tail = f"data wait {min(wait, 1.0):.0%}{self._losses}"
         if self._bar is not None:
-            self._bar.set_description(f"stage {stage}", refresh=False)
-            self._bar.set_postfix_str(f"{wait}, {losses}")
+            self._bar.set_postfix_str(tail)
             return
-        rate = meters["pairs_per_second"]
         left = tqdm.format_interval((self.total - pairs) / rate) if rate > 0 else "?"
-        text = f"stage {stage}: {pairs}/{self.total} pairs, {rate:.1f} pairs/s, {left} left, {wait}, {losses}"
-        self._unsaid = text
-        if time.monotonic() - self._said >= PLAIN_SECONDS:
-            print(text, file=sys.stderr, flush=True)
-            self._said, self._unsaid = time.monotonic(), ""
+        count = f"{pairs}/{self.total} pairs, {self._count()}"
+        self._unsaid = f"stage {stage}: {count}, {rate:.1f} pairs/s, {left} left, {tail}"
+        if now - self._said >= PLAIN_SECONDS:
+            self.say(self._unsaid)
+            self._said, self._unsaid = now, ""
+
+    def _count(self) -> str:
+        return f"step {self._steps} of {self._steps + math.ceil((self.total - self._at) / self._batch)}"
 
 
 def _drop_beyond(path: Path, pairs: int) -> float:

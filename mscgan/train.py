@@ -4,6 +4,9 @@ One process a device; RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADD
 (launch/submit.py and torchrun set them; without them, one process). The same command again goes on from the newest
 checkpoint, at any number of processes.
 Exit codes (mscgan/errors.py): DONE, FAILED, MISTAKE, or AGAIN after USR1, USR2, TERM or Ctrl-C: saved, run it again.
+
+RUN/config.yaml keeps what this start took: where train.precision is `auto`, the precision that it came to. The same
+command elsewhere decides anew, and so may go on in another precision, as weights and moments are float32 in each.
 """
 
 import argparse
@@ -24,11 +27,13 @@ from mscgan import checkpoint, dist, files, heartbeat
 from mscgan.config import Config, Data, load, micro_batch, save
 from mscgan.data.loader import Loader
 from mscgan.data.shards import ShardSet
+from mscgan.engine import best_precision
 from mscgan.errors import AGAIN, DONE, FAILED, UserError, run
 from mscgan.losses import Terms
 from mscgan.prepare import prepare
 from mscgan.rates import check_steps
-from mscgan.state import State, schedule
+from mscgan.schedule import check, complete, ending, made_with, schedule
+from mscgan.state import State
 from mscgan.telemetry import Telemetry
 from mscgan.trained import Trained, sample_grid
 
@@ -59,12 +64,26 @@ def train(config: Config) -> int:
     shards = _open_shards(config.data)
     stages = schedule(config.family, config.train.pairs)
 
-    # Ranks, state and data, from where the run stands.
+    # Ranks, and where the run stands; from rank 0, as a shared file system may show them different states.
     ranks = dist.init()
+    newest = dist.from_rank_0(str(checkpoint.newest(folder) or ""))
+    facts = checkpoint.facts(Path(newest)) if newest else {}
+    if facts:
+        check(config, facts, newest, shards.fingerprint)
+    if complete(config, facts):
+        if ranks.rank == 0:
+            print(ending(config.run, f"already complete: {facts['pairs']} pairs"), file=sys.stderr)
+        dist.shutdown()
+        return DONE
+
+    # State and data from there.
     torch.backends.cudnn.benchmark = True  # the shapes never change
     share = micro_batch(config.train.batch, ranks.world, config.train.accumulate)
+    config = _for_this_machine(config, ranks)
     state = State(config, ranks.device, share)
-    pairs = _resume(config, state, shards, folder)
+    _restore(config, state, newest)
+    pairs = facts.get("pairs", 0)
+    steps = facts.get("steps", pairs // config.train.batch)  # checkpoints of earlier versions do not say
     loader = Loader(
         shards,
         share,
@@ -78,27 +97,33 @@ def train(config: Config) -> int:
         max_corrupt=config.data.max_corrupt,
         position=pairs,
     )
-    heartbeat.start(folder, ranks.rank)
+    total = stages[-1].end
+    heartbeat.start(folder, ranks.rank, ranks.device.type, math.ceil((total - pairs) / config.train.batch))
     samples, title = None, ""
     if ranks.rank == 0:
         samples, title = _samples(shards)
         save(replace(config, data=replace(config.data, staged="")), folder / "config.yaml")
     history = History()
-    code = DONE
-    with closing(Telemetry(folder, ranks.rank, total_pairs=stages[-1].end, start_pairs=pairs)) as telemetry:
-        while pairs < stages[-1].end and code == DONE:
+    code, compiled = DONE, ""
+    with closing(Telemetry(folder, ranks.rank, total, pairs, steps, config.train.batch)) as telemetry:
+        if newest:
+            telemetry.say(f"goes on from {pairs} pairs ({newest})")
+        while pairs < total and code == DONE:
             # A step.
             stage = next(stage for stage in stages if pairs < stage.end)
             if state.stage != stage.name:
                 state.enter(stage.name)
+            if stage.name != compiled and (config.train.compile or config.train.cuda_graphs):
+                telemetry.say(f"compiling the networks of stage {stage.name}; its first step may take minutes")
+                compiled = stage.name
             began = time.monotonic()
             batches = [next(loader) for _ in range(config.train.accumulate)]
             wait_seconds = time.monotonic() - began
             terms = state.step([prepare(batch, config.data, config.train.precision) for batch in batches])
             history.add(loader.position, terms)
-            pairs = loader.position
+            pairs, steps = loader.position, steps + 1
             state.follow(config.train.batch)
-            telemetry.step(config.train.batch, wait_seconds)
+            telemetry.step(config.train.batch, wait_seconds, stage.name)
             heartbeat.beat()
 
             # What is due after it: log, checkpoint, pictures, the end.
@@ -109,12 +134,17 @@ def train(config: Config) -> int:
             if saves or shows or _due(pairs, config.train.batch, config.log.every):
                 telemetry.log(pairs, (pairs - 1) // len(shards.pairs), stage.name, history.means(folder))
             if saves:
-                _save(config, state, shards, pairs, folder, ranks)
+                own = {"pairs": pairs, "steps": steps, "began": stage.start, "ends": stage.end}
+                _save(state, own | {"made_with": made_with(config) | {"shards": shards.fingerprint}}, config, ranks)
             if shows and samples:
                 trained = Trained(state.family, state.average, config, state.stage)
                 telemetry.pictures(pairs, sample_grid(trained, samples, min(4, len(samples.pairs)), title))
-            if stop and pairs < stages[-1].end:
+            if stop and pairs < total:
                 code = AGAIN
+    if ranks.rank == 0:
+        where = f"{pairs} pairs, {steps} steps"
+        went_on = f"saved at {where} ({checkpoint.newest(folder)}); the same command goes on from there"
+        print(ending(config.run, f"done: {where}") if code == DONE else went_on, file=sys.stderr, flush=True)
     del state  # before the group that its engines talk through (dist.shutdown)
     dist.shutdown()
     return code
@@ -191,51 +221,48 @@ def _samples(shards: ShardSet) -> tuple[ShardSet, str]:
     return shards, "people of the train split"
 
 
-def _made_with(config: Config, shards: ShardSet) -> dict:
-    """What has to stay for a run to go on as the same run: all but the schedule, rates and weights of losses."""
-    data, options = config.data, vars(config.options())
-    return {
-        "shards": shards.fingerprint,
-        "family": config.family,
-        "train.seed": config.train.seed,
-        "data.flip": data.flip,
-        "data.heatmap": [data.heatmap, data.sigma, data.radius],
-        "data.mask": [data.mask, data.radius],
-    } | {f"{config.family}.{key}": value for key, value in options.items() if not key.startswith("lambda_")}
+def _for_this_machine(config: Config, ranks: dist.Ranks) -> Config:
+    """The configuration with what it leaves to the machine: precision and threads. Called by every rank."""
+    train, data, cores = config.train, config.data, dist.cores(ranks)
+    if "OMP_NUM_THREADS" not in os.environ:  # torch would take the whole machine for each rank
+        torch.set_num_threads(cores)
+    if not data.threads:
+        data = replace(data, threads=min(cores, 8))
+    if train.precision == "auto":
+        precision, why = best_precision(ranks.device)
+        if dist.all_any(precision != "bf16") and precision == "bf16":
+            precision, why = "fp32", "another rank's hardware does not compute in bf16"
+        train = replace(train, precision=precision)
+        if ranks.rank == 0:
+            print(f"precision: {precision}, as {why}", file=sys.stderr, flush=True)
+    return replace(config, train=train, data=data)
 
 
-def _resume(config: Config, state: State, shards: ShardSet, folder: Path) -> int:
-    """Loads the newest checkpoint, or train.init at a run's start. Returns the position in pairs."""
-    # From rank 0: a shared file system may show the ranks different states.
-    newest = dist.from_rank_0(str(checkpoint.newest(folder) or ""))
+def _restore(config: Config, state: State, newest: str) -> None:
+    """Loads the newest checkpoint, or train.init at a run's start."""
     if newest:
-        tensors, facts = checkpoint.load(Path(newest))
-        for name, now in _made_with(config, shards).items():
-            if (before := facts["made_with"].get(name)) != now:
-                raise UserError(
-                    f"{newest} was made with {name} {before}, now it is {now}; set it as it was, or another run=FOLDER"
-                )
-        state.restore(tensors, facts)
-        return facts["pairs"]
-    if config.train.init:
+        state.restore(*checkpoint.load(Path(newest)))
+    elif config.train.init:
         try:
             state.start_from(load_file(config.train.init))
         except (OSError, SafetensorError) as error:
             raise UserError(f"train.init={config.train.init}: {error}; give a run's generator.safetensors") from error
-    return 0
 
 
-def _save(config: Config, state: State, shards: ShardSet, pairs: int, folder: Path, ranks: dist.Ranks) -> None:
-    """Exports the generators, then commits the checkpoint: one that is there has nothing left to export."""
+def _save(state: State, own: dict, config: Config, ranks: dist.Ranks) -> None:
+    """Exports the generators, then commits the checkpoint: one that is there has nothing left to export.
+
+    own: the loop's facts, beside those of `state`.
+    """
+    folder, pairs = Path(config.run), own["pairs"]
     tensors, facts = state.state()
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise Diverged(f"{name} is not finite after {pairs} pairs", folder)
-    facts |= {"pairs": pairs, "made_with": _made_with(config, shards)}
     if ranks.rank == 0:
         with files.whole(folder / "generator.safetensors") as temporary:
             save_file(state.export(), temporary, metadata={"stage": state.stage})
-    checkpoint.save(folder, pairs, tensors, facts, config.log.keep, ranks)
+    checkpoint.save(folder, pairs, tensors, facts | own, config.log.keep, ranks)
 
 
 def main() -> int:

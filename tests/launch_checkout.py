@@ -53,8 +53,8 @@ class Checkout:
         self.root = root
         shutil.copytree(ROOT / "launch", root / "launch", ignore=shutil.ignore_patterns("__pycache__"))
         (root / "mscgan/data").mkdir(parents=True)
-        for name in ("__init__.py", "checks.py", "config.py", "errors.py", "files.py", "data/manifest.py"):
-            shutil.copy(ROOT / "mscgan" / name, root / "mscgan" / name)
+        for name in "__init__ checks config errors files rates schedule data/manifest".split():
+            shutil.copy(ROOT / f"mscgan/{name}.py", root / f"mscgan/{name}.py")
         shutil.copytree(ROOT / "mscgan/configs", root / "mscgan/configs")
         (root / "mscgan/train.py").write_text(TRAIN)
         shards = root / "runs/demo/shards"  # the demo's, as far as the launcher looks

@@ -127,7 +127,7 @@ def test_what_is_another_familys_is_refused(written, overrides, said, tmp_path):
         ("train.batch=0", "train.batch is 0; it must be above 0"),
         ("train.pairs.I=-1", "train.pairs.I is -1; it must not be negative"),
         ("train.pairs=16", "train.pairs"),
-        ("train.precision=fp8", "choose one of bf16, fp16, fp32"),
+        ("train.precision=fp8", "choose one of auto, bf16, fp16, fp32"),
         ("family=gan", "no family 'gan'; choose one of mscgan, pg2"),
         ("family=../demo", "no family '../demo'"),
         ("variant=half", "no variant 'half'; choose one of mscgan, one-discriminator"),

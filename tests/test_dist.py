@@ -152,6 +152,28 @@ def test_half_an_environment_is_the_users_mistake(monkeypatch):
         dist.init("cpu")
 
 
+@pytest.mark.parametrize(
+    ("mine", "everyone", "expected"),
+    [
+        (range(8), [("a", range(8))] * 2, 4),  # all share all
+        (range(8), [("a", range(8))] * 3, 2),  # 8 / 3, rounded down
+        (range(4, 8), [("a", range(4)), ("a", range(4, 8))], 4),  # each has its own
+        (range(8), [("a", range(8))] * 2 + [("a", range(8, 16))] * 2, 4),  # two near each GPU's socket
+        (range(2), [("a", range(2))] * 4, 1),  # never none
+        (range(8), [("a", range(8)), ("b", range(8))], 8),  # another machine's cores are others
+    ],
+)
+def test_a_core_that_ranks_share_counts_in_parts(mine, everyone, expected, monkeypatch):
+    def gather(out, own):
+        assert own == ("a", list(mine))
+        out[:] = everyone
+
+    monkeypatch.setattr(dist.os, "sched_getaffinity", lambda pid: set(mine))
+    monkeypatch.setattr(dist.socket, "gethostname", lambda: "a")
+    monkeypatch.setattr(dist.torch_dist, "all_gather_object", gather)
+    assert dist.cores(dist.Ranks(0, len(everyone), 0, 2, torch.device("cpu"))) == expected
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     rank_of_two(Path(sys.argv[1]))

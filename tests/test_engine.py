@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from mscgan import dist
-from mscgan.engine import make_engine
+from mscgan.engine import best_precision, make_engine
 from mscgan.errors import UserError
 from tests.engine_rank import BACKENDS, BETAS, LR, MIXED, MODES, STEPS, images, loss_D, loss_G, networks, scales
 from tests.ranks import ROOT, exit_codes, logged, start_ranks
@@ -132,3 +132,24 @@ def test_a_state_of_another_network_is_refused_by_name(one_process):
 def test_fp16_without_cuda_is_the_users_mistake():
     with pytest.raises(UserError, match="fp16 needs a CUDA GPU"):
         make_engine(torch.nn.Linear(3, 2), precision="fp16")
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("flags\t: fpu avx2 avx512f", ("fp32", "this CPU has no bf16 instructions")),
+        ("flags\t: avx512f avx512_bf16 avx2", ("bf16", "this CPU has avx512_bf16")),
+        ("flags\t: amx_bf16 avx512_bf16", ("bf16", "this CPU has amx_bf16")),
+        ("flags\t: avx512_bf16_emulated", ("fp32", "this CPU has no bf16 instructions")),
+    ],
+)
+def test_a_cpu_takes_bf16_where_it_has_the_instructions(flags, expected):
+    assert best_precision(torch.device("cpu"), flags) == expected
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")])
+def test_a_gpu_takes_bf16_from_compute_capability_8_on(capability, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A GPU")
+    precision, why = best_precision(torch.device("cuda"))
+    assert precision == expected and "A GPU" in why

@@ -13,16 +13,16 @@ def no_file_is_left_to_remove(monkeypatch):
     monkeypatch.setattr(heartbeat.atexit, "register", lambda *_, **__: None)
 
 
-def test_the_file_names_host_and_process(tmp_path):
-    heartbeat.start(tmp_path, 3)
+def test_the_file_names_host_process_device_and_the_steps_ahead(tmp_path):
+    heartbeat.start(tmp_path, 3, "cpu", 700)
     assert heartbeat.path(tmp_path, 3) == tmp_path / "heartbeat" / "rank-00003"
-    assert heartbeat.path(tmp_path, 3).read_text().split()[1] == str(os.getpid())
+    assert heartbeat.path(tmp_path, 3).read_text().split()[1:] == [str(os.getpid()), "cpu", "700"]
 
 
 def test_a_beat_touches_the_file_at_most_once_a_second(tmp_path, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(heartbeat.time, "monotonic", lambda: now[0])
-    heartbeat.start(tmp_path, 0)
+    heartbeat.start(tmp_path, 0, "cpu", 700)
     file = heartbeat.path(tmp_path, 0)
     os.utime(file, (1, 1))
     now[0] += 0.9
@@ -45,7 +45,7 @@ def test_sigquit_prints_the_stacks_and_the_process_lives_on(tmp_path):
         "def a_function_that_waits():\n"
         "    print('ready', flush=True)\n"
         "    sys.stdin.read()\n"
-        f"heartbeat.start({str(tmp_path)!r}, 0)\n"
+        f"heartbeat.start({str(tmp_path)!r}, 0, 'cpu', 0)\n"
         "a_function_that_waits()\n"
     )
     pipe = subprocess.PIPE

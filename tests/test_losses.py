@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from mscgan.losses import as_fake, as_real, mean
+from mscgan.losses import as_fake, as_real, mean, meaning
 
 LOGITS = [3.0, -1.0, 0.5]
 
@@ -37,3 +37,17 @@ def test_micro_batches_count_alike():
     first = {"L1": torch.tensor(1.0), "bg": torch.tensor(5.0)}
     second = {"L1": torch.tensor(2.0), "bg": torch.tensor(8.0)}
     assert {name: value.item() for name, value in mean([first, second]).items()} == {"L1": 1.5, "bg": 6.5}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("bg_1", "mean |y1 - y| M_p"),
+        ("D3_fake", "-log(1 - D3(x, y_hat))"),
+        ("G_D2", "-log D2(x, y_hat)"),
+        ("G_D", "-log D(y_hat)"),
+        ("perceptual", ""),
+    ],
+)
+def test_a_term_of_the_log_says_what_it_is(name, said):
+    assert meaning(name) == said

@@ -7,7 +7,7 @@ import torch
 
 from mscgan import dist
 from mscgan.errors import UserError
-from mscgan.state import Stage, State, schedule
+from mscgan.state import State
 from tests.model_rank import config, inputs
 
 
@@ -142,9 +142,3 @@ def test_names_in_a_checkpoint_are_the_networks_places(alone):
         "exp_avg.G.G2.encoder.CONV1.conv.weight" in tensors and "exp_avg.G.G1.encoder.CONV1.conv.weight" not in tensors
     )
     assert facts == {"stage": "II", "seen": 0, "engines": {"G.G2.": {"step": 0}, "D.": {"step": 0}}}
-
-
-def test_stages_come_in_the_familys_order_and_those_without_pairs_are_left_out():
-    assert schedule("mscgan", {"joint": 5, "I": 10, "II": 0}) == [Stage("I", 10), Stage("joint", 15)]
-    with pytest.raises(UserError, match="nothing to train"):
-        schedule("pg2", {"I": 0})

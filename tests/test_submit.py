@@ -1,6 +1,7 @@
 """launch/submit.py and what it stands on: options, snapshot, sbatch script, and the way on a machine without SLURM."""
 
 import argparse
+import json
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import pytest
 
 from launch import local, options, runs, slurm, snapshot, submit
-from mscgan import config
+from mscgan import config, schedule
 from mscgan.errors import UserError
 from tests.launch_checkout import ROOT, Checkout
 from tests.shard_factory import write_shards
@@ -191,8 +192,8 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(checkout):
     os.killpg(process.pid, signal.SIGINT)
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 85, output
-    assert "saved at" in output and "the same command goes on from here" in output
     saved = runs.newest_checkpoint(checkout.root / "runs/a")
+    assert "saved at" in output and f"stopped: the same command goes on from {saved}\n" in output
 
     code, output = checkout.train("run=runs/a")
     assert code == 0 and f"begins at {saved.removeprefix('pairs-')} " in output
@@ -325,12 +326,77 @@ def test_a_run_folder_that_others_may_write_to_is_refused(tmp_path, monkeypatch)
 def test_too_few_gpus_are_refused_and_auto_takes_all(monkeypatch):
     monkeypatch.setattr(local, "gpus_here", lambda: 4)
     plan = runs.Plan("n", "train", "", "", "", [], settings={"nodes": "2", "gpus_per_node": "auto"})
-    assert local.processes(plan) == 4
-    plan.settings["gpus_per_node"] = "4"
-    with pytest.raises(UserError, match="2 nodes x 4 GPUs are 8 processes, but this machine has 4"):
-        local.processes(plan)
+    assert local.processes(plan, [16]) == 4
+    plan.settings |= {"nodes": "1", "gpus_per_node": "8"}
+    with pytest.raises(UserError, match="8 GPUs are asked for, but this machine has 4"):
+        local.processes(plan, [16])
     monkeypatch.setattr(local, "gpus_here", lambda: 0)
-    assert local.processes(plan) == 8  # a rehearsal on the CPU
+    assert local.processes(plan, [16]) == 8  # a rehearsal on the CPU
+
+
+@pytest.mark.parametrize(
+    ("cores", "batches", "expected"),
+    [(1, [8], 1), (2, [8], 2), (3, [8], 2), (8, [8], 4), (8, [6], 3), (8, [1], 1), (8, [8, 6], 2), (8, [], 4)],
+)
+def test_without_a_gpu_there_are_as_many_processes_as_cores_and_batch_allow(cores, batches, expected, monkeypatch):
+    monkeypatch.setattr(local, "gpus_here", lambda: 0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+    plan = runs.Plan("n", "train", "", "", "", [], settings={"nodes": "1", "gpus_per_node": "auto"})
+    assert local.processes(plan, batches) == expected
+    plan.settings["tasks_per_node"] = "5"
+    assert local.processes(plan, batches) == 5
+
+
+@pytest.mark.parametrize(
+    ("gpus", "wanted", "each"), [(0, "auto", "all GPUs"), (3, "auto", "all GPUs"), (4, "2", "2 GPUs"), (0, "0", "CPUs")]
+)
+def test_several_nodes_need_a_cluster_or_gpus_enough(gpus, wanted, each, monkeypatch):
+    monkeypatch.setattr(local, "gpus_here", lambda: gpus)
+    plan = runs.Plan("n", "train", "", "", "", [], settings={"nodes": "4", "gpus_per_node": wanted})
+    said = f"give 4 nodes with {each} each, and here are {gpus} GPUs; give --nodes 1"
+    with pytest.raises(UserError, match=said):
+        local.processes(plan, [512])
+    monkeypatch.setattr(local, "gpus_here", lambda: 8)
+    if wanted != "0":
+        assert local.processes(plan, [512]) == 8
+
+
+def test_several_nodes_without_a_cluster_are_refused_before_any_folder_is_made(checkout):
+    code, output = checkout.train("run=runs/a", "--nodes=4")
+    assert code == 2 and output.startswith("error: no SLURM controller answers") and output.count("\n") == 1
+    assert not (checkout.root / "runs").exists()
+    assert checkout.train("run=runs/a", "--nodes=4", "--dry-run")[0] == 0
+
+
+def facts(config_, pairs, stage="II", began=20_000, ends=23_200):
+    return {"pairs": pairs, "stage": stage, "began": began, "ends": ends, "made_with": schedule.made_with(config_)}
+
+
+def write_checkpoint(run, found):
+    folder = run / f"checkpoints/pairs-{found['pairs']:09d}"
+    folder.mkdir(parents=True)
+    (folder / "state.json").write_text(json.dumps({"schema": 3, "state": found}))
+
+
+def test_a_run_that_is_complete_is_said_to_be_so_before_anything_starts(checkout):
+    write_checkpoint(checkout.root / "runs/a b", facts(config.load("demo"), 23_200))
+    code, output = checkout.train("run=runs/a b")
+    assert (code, output.splitlines()) == (0, [
+        "already complete: 23200 pairs in runs/a b; next:",
+        "    python -m mscgan.evaluate --run 'runs/a b'",
+        "    python -m mscgan.generate --run 'runs/a b' --pairs 8",
+    ])  # fmt: skip
+    assert [path.name for path in (checkout.root / "runs/a b").iterdir()] == ["checkpoints"]
+    code, output = checkout.train("run=runs/a b", "train.seed=7")
+    assert code == 2 and "pairs-000023200 was made with train.seed 0, now it is 7" in output
+    code, output = checkout.train("run=runs/a b", "train.pairs.I=30000")
+    assert code == 2 and "is in stage II" in output and output.count("\n") == 1
+
+
+def test_a_run_that_is_not_complete_goes_on(checkout):
+    write_checkpoint(checkout.root / "runs/a", facts(config.load("demo"), 22_400))
+    code, output = checkout.train("run=runs/a")
+    assert code == 0 and "rank 0 of" in output and "already complete" not in output
 
 
 def test_auto_takes_the_most_gpus_of_the_partitions_nodes(monkeypatch):

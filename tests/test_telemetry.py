@@ -20,16 +20,16 @@ def lines(run):
 
 
 def test_a_line_holds_position_terms_and_meters_as_soon_as_it_is_logged(tmp_path, monkeypatch):
-    clock = iter([100.0, 104.0, 104.0, 104.0])  # start; log; the plain line's two looks
+    clock = iter([100.0, 100.5, 104.0, 104.0])  # start; two steps; log
     monkeypatch.setattr(telemetry, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    meter = Telemetry(tmp_path, 0, 1000, 0)
-    meter.step(32, 0.5)
-    meter.step(32, 0.5)
+    meter = Telemetry(tmp_path, 0, 1000, 0, start_steps=5)
+    meter.step(32, 0.5, "I")
+    meter.step(32, 0.5, "I")
     meter.log(64, 0, "I", {"L1_1": 0.25, "bg_1": float("nan")})
     (line,) = lines(tmp_path)
     assert line.pop("memory_bytes") > 1e6
-    assert {name: line[name] for name in ("pairs", "epoch", "stage", "L1_1", "bg_1")} == {
-        "pairs": 64, "epoch": 0, "stage": "I", "L1_1": 0.25, "bg_1": None,
+    assert {name: line[name] for name in ("pairs", "steps", "epoch", "stage", "L1_1", "bg_1")} == {
+        "pairs": 64, "steps": 7, "epoch": 0, "stage": "I", "L1_1": 0.25, "bg_1": None,
     }  # fmt: skip
     assert (line["pairs_per_second"], line["data_wait"], line["seconds"]) == (16.0, 0.25, 4.0)
     meter.close()
@@ -74,8 +74,9 @@ def test_tensorboard_shows_one_curve_over_a_restart_and_the_pictures(tmp_path):
 
 def test_other_ranks_write_and_say_nothing(tmp_path, capfd):
     meter = Telemetry(tmp_path / "run", 1, 1000, 0)
-    meter.step(32, 0.1)
+    meter.step(32, 0.1, "I")
     meter.log(32, 0, "I", {"L1_1": 1.0})
+    meter.say("compiling")
     meter.pictures(32, Image.new("RGB", (8, 8)))
     meter.close()
     assert not (tmp_path / "run").exists()
@@ -86,7 +87,7 @@ def test_a_file_gets_plain_lines_now_and_then_and_always_the_last(tmp_path, capf
     monkeypatch.setattr(telemetry.torch.cuda, "is_available", lambda: False)
     meter = Telemetry(tmp_path, 0, 1000, 0)
     for pairs in (100, 200, 300):
-        meter.step(100, 0.0)
+        meter.step(100, 0.0, "I")
         meter.log(pairs, 0, "I", {"L1_1": 0.5})
     meter.close()
     said = capfd.readouterr().err
@@ -95,6 +96,49 @@ def test_a_file_gets_plain_lines_now_and_then_and_always_the_last(tmp_path, capf
     assert gpu.startswith("no CUDA device")
     assert first.startswith("stage I: 100/1000 pairs, ") and "data wait 0%, L1_1 0.5" in first
     assert last.startswith("stage I: 300/1000 pairs, ")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time that telemetry sees, in seconds: [now]."""
+    now = [100.0]
+    monkeypatch.setattr(telemetry, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(telemetry.torch.cuda, "is_available", lambda: False)
+    return now
+
+
+def test_progress_is_said_after_the_first_step_however_rare_the_log_is(tmp_path, capfd, clock):
+    meter = Telemetry(tmp_path, 0, 576_000, 0, batch=16)
+    clock[0] += 8.0
+    meter.step(16, 2.0, "I")
+    assert capfd.readouterr().err.splitlines()[1:] == [
+        "stage I: 16/576000 pairs, step 1 of 36000, 2.0 pairs/s, 79:59:52 left, data wait 25%"
+    ]
+    for _ in range(5):
+        clock[0] += 5.0
+        meter.step(16, 0.0, "I")
+    said = capfd.readouterr().err.splitlines()
+    assert len(said) == 1 and said[0].startswith("stage I: 80/576000 pairs, step 5 of 36000, ")
+    assert lines(tmp_path) == []
+
+
+def test_quick_steps_get_their_first_line_after_a_second(tmp_path, capfd, clock):
+    meter = Telemetry(tmp_path, 0, 1000, 0, batch=10)
+    for _ in range(20):
+        clock[0] += 0.25
+        meter.step(10, 0.0, "I")
+    said = capfd.readouterr().err.splitlines()[1:]
+    assert said == ["stage I: 40/1000 pairs, step 4 of 100, 40.0 pairs/s, 00:24 left, data wait 0%"]
+
+
+def test_what_is_left_is_counted_in_steps_of_the_batch_there_is_now(tmp_path, capfd, clock):
+    """500 steps of 8 are done; 6,010 pairs are left, in steps of 20 from now on."""
+    meter = Telemetry(tmp_path, 0, 10_010, 4_000, start_steps=500, batch=20)
+    clock[0] += 4.0
+    meter.step(20, 0.0, "I")
+    meter.log(4020, 0, "I", {})
+    assert "4020/10010 pairs, step 501 of 801, " in capfd.readouterr().err
+    assert lines(tmp_path)[0]["steps"] == 501
 
 
 class Terminal(io.StringIO):
@@ -106,11 +150,25 @@ def test_a_terminal_gets_one_bar_with_losses_and_the_share_of_waiting(tmp_path, 
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     meter = Telemetry(tmp_path, 0, 1000, 400)
-    meter.step(100, 0.0)
+    meter.step(100, 0.0, "II")
     meter.log(500, 0, "II", {"L1_2": 0.125})
     meter.close()
     bar = terminal.getvalue().split("\r")[-1]
     assert "stage II" in bar and "500/1.00k" in bar and "L1_2 0.125" in bar and "data wait 0%" in bar
+    assert "step 1 of 501" in bar
+
+
+def test_the_launchers_terminal_gets_a_bar_of_its_width_through_the_log(tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("MSCGAN_COLUMNS", "150")
+    meter = Telemetry(tmp_path, 0, 1000, 0, batch=100)
+    meter.step(100, 0.0, "I")
+    meter.say("a line of its own")
+    meter.log(100, 0, "I", {"L1_1": 0.5})
+    meter.close()
+    said = capfd.readouterr().err
+    assert "\ra line of its own\n" in said.replace(" " * 150, "").replace("\r\r", "\r")
+    bar = said.rstrip("\n").split("\r")[-1]
+    assert "stage I, step 1 of 10: " in bar and "L1_1 0.5" in bar and len(bar) == 150
 
 
 def test_gpu_meters_have_their_units_and_one_that_is_lacking_is_left_out(monkeypatch):

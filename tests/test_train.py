@@ -59,7 +59,7 @@ def curve(run: Path) -> list[dict]:
 
 
 def losses(line: dict) -> dict[str, float]:
-    meters = {"pairs", "epoch", "stage", "pairs_per_second", "data_wait", "seconds", "memory_bytes"}
+    meters = {"pairs", "steps", "epoch", "stage", "pairs_per_second", "data_wait", "seconds", "memory_bytes"}
     return {name: value for name, value in line.items() if name not in meters}
 
 
@@ -80,6 +80,7 @@ def test_a_run_leaves_what_its_user_came_for(undisturbed):
     ]
     lines = curve(undisturbed)
     assert [line["pairs"] for line in lines] == [12, 24, 36, 48, 60, 72]
+    assert [line["steps"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert [line["stage"] for line in lines] == ["I"] * 3 + ["II"] * 3
     assert {"L1_1", "bg_1"} <= set(lines[0]) and {"D1_real", "D2_fake", "L1_2", "bg_2", "G_D1"} <= set(lines[-1])
 
@@ -100,11 +101,22 @@ def test_a_run_killed_between_checkpoints_ends_with_the_weights_of_one_never_kil
 
 def test_other_numbers_of_ranks_follow_the_undisturbed_curve_and_lose_no_pair(undisturbed, shards, tmp_path):
     """2 ranks, then 3, then 1; the signal reaches one rank only, and all of them save and stop together."""
-    run, seen = tmp_path / "run", Counter()
+    run, seen, said = tmp_path / "run", Counter(), []
     for ranks, strike, code in ((2, "1 SIGUSR1 24", 85), (3, "2 SIGTERM 60", 85), (1, "", 0)):
         codes, error, pairs = start(ranks, run, shards, "train.batch=12", strike=strike)
         assert codes == [code] * ranks, error
         seen += pairs
+        said += [line for line in error.splitlines() if " from " in line or line.startswith(("done", "    python"))]
+    at = [f"({run}/checkpoints/pairs-0000000{pairs})" for pairs in (24, 60)]
+    assert said == [
+        f"saved at 24 pairs, 2 steps {at[0]}; the same command goes on from there",
+        f"goes on from 24 pairs {at[0]}",
+        f"saved at 60 pairs, 5 steps {at[1]}; the same command goes on from there",
+        f"goes on from 60 pairs {at[1]}",
+        "done: 72 pairs, 6 steps; next:",
+        f"    python -m mscgan.evaluate --run {run}",
+        f"    python -m mscgan.generate --run {run} --pairs 8",
+    ]
     assert sum(seen.values()) == 72 and max(seen.values()) == 1
     for expected, got in zip(curve(undisturbed), curve(run), strict=True):
         assert (got["pairs"], got["epoch"], got["stage"]) == (expected["pairs"], expected["epoch"], expected["stage"])
@@ -124,8 +136,12 @@ def test_joint_training_with_three_discriminators_and_micro_batches_runs_in_bf16
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(shards, tmp_path):
-    codes, error, _ = start(1, tmp_path / "run", shards, "train.lr=1e30", "log.checkpoint=12", "train.backend=ddp")
+    overrides = ("train.lr=1e30", "log.checkpoint=12", "train.backend=ddp", "train.precision=auto", "data.threads=0")
+    codes, error, _ = start(1, tmp_path / "run", shards, *overrides)
     assert codes == [1]
+    kept = load(str(tmp_path / "run" / "config.yaml"))
+    assert kept.train.precision in ("bf16", "fp32") and f"precision: {kept.train.precision}, as " in error
+    assert 1 <= kept.data.threads <= 8
     last = error.strip().splitlines()[-1]
     assert re.search(r"not finite in the step that ends at 24 pairs \(L1_1 .*checkpoints/pairs-000000012", last), last
     assert "Traceback" not in error
@@ -168,6 +184,9 @@ def test_cuda_graphs_without_cuda_are_refused(shards, tmp_path):
 def test_compiled_networks_train_as_the_others_do(undisturbed, shards, tmp_path):
     codes, error, _ = start(2, tmp_path / "run", shards, "train.compile=true")
     assert codes == [0, 0], error
+    assert [line.split(";")[0] for line in error.splitlines() if line.startswith("compiling")] == [
+        "compiling the networks of stage I", "compiling the networks of stage II",
+    ]  # fmt: skip
     for line, expected in zip(curve(tmp_path / "run"), curve(undisturbed), strict=True):
         assert losses(line) == pytest.approx(losses(expected), rel=1e-4)
 
@@ -205,8 +224,10 @@ def test_no_step_waits_for_the_gpu(mask):
 
 
 def test_a_finished_run_is_not_trained_further_and_never_means_never(undisturbed, shards):
-    codes, _, pairs = start(2, undisturbed, shards)
-    assert codes == [0, 0] and not pairs
+    codes, said, pairs = start(2, undisturbed, shards)
+    assert codes == [0, 0] and not pairs and said.startswith("already complete: 72 pairs; next:\n")
+    codes, error, _ = start(1, undisturbed, shards, "train.pairs.I=60")
+    assert codes == [2] and "pairs-000000072 is in stage II, which with the train.pairs given now" in error
     codes, error, _ = start(1, undisturbed, shards, "resume=never")
     assert codes == [2] and "resume=never" in error
 

@@ -12,7 +12,7 @@ from mscgan import heartbeat
 SLEEPER = """
 import sys, time
 from mscgan import heartbeat
-heartbeat.start(sys.argv[1], int(sys.argv[2]))
+heartbeat.start(sys.argv[1], int(sys.argv[2]), sys.argv[3], 40)
 def stuck_in_a_collective():
     print("asleep", file=sys.stderr, flush=True)
     time.sleep(60)
@@ -27,9 +27,9 @@ def short_times(monkeypatch):
     monkeypatch.setattr(watchdog, "SETUP_SECONDS", 0.0)
 
 
-def start(run, rank=0):
+def start(run, rank=0, device="cpu"):
     log = open(run / f"log-{rank}", "w")
-    child = subprocess.Popen([sys.executable, "-c", SLEEPER, str(run), str(rank)], stderr=log)
+    child = subprocess.Popen([sys.executable, "-c", SLEEPER, str(run), str(rank), device], stderr=log)
     while "asleep" not in (run / f"log-{rank}").read_text():
         assert child.poll() is None
     return child
@@ -54,6 +54,64 @@ def test_a_silent_child_dumps_its_stacks_and_is_ended(tmp_path, stop):
     assert watchdog.watch(child, heartbeat.path(tmp_path, 0), 0.5) == 88
     assert child.returncode == -signal.SIGKILL
     assert "stuck_in_a_collective" in (tmp_path / "log-0").read_text()
+
+
+@pytest.fixture
+def cores_worth(monkeypatch):
+    """The children seem to use CPU time: at each look of the watchdog, so many seconds more; then no more."""
+
+    def use(*seconds):
+        left = iter(seconds)
+        used = [0.0]
+
+        def look(pid):
+            used[0] += next(left, 0.0)
+            return used[0]
+
+        monkeypatch.setattr(watchdog, "_cpu_seconds", look)
+
+    return use
+
+
+def test_a_silent_child_that_computes_on_a_cpu_is_slow_until_it_waits(tmp_path, capfd, cores_worth):
+    """Looks: at the start, at the end of a silence, at the start of the next one."""
+    cores_worth(0, 0.2, 0, 0.2, 0, 0.01)
+    assert watchdog.watch(start(tmp_path), heartbeat.path(tmp_path, 0), 0.5) == 88
+    first, second, end = capfd.readouterr().err.splitlines()
+    assert "rank-00000 on " in first and "slow, not hung" in first
+    assert "A step takes more than 0.5 s, so the 40 steps of this run more than 0.00556 hours" in first
+    assert "A step takes more than 1 s, so the 40 steps of this run more than 0.0111 hours" in second
+    assert "gave no sign of life for 0.5 s" in end
+
+
+def test_on_a_gpu_a_busy_core_is_no_sign_of_life(tmp_path, capfd, cores_worth):
+    cores_worth(*[0.5] * 100)
+    assert watchdog.watch(start(tmp_path, device="cuda"), heartbeat.path(tmp_path, 0), 0.5) == 88
+    assert "slow" not in capfd.readouterr().err
+
+
+def test_the_heartbeat_of_another_process_tells_nothing_of_this_one(tmp_path, capfd, cores_worth):
+    cores_worth(*[0.5] * 100)
+    child = start(tmp_path)
+    heartbeat.path(tmp_path, 0).write_text("host 1 cpu 40\n")
+    assert watchdog.watch(child, heartbeat.path(tmp_path, 0), 0.5) == 88
+    assert "slow" not in capfd.readouterr().err
+
+
+def test_cpu_time_is_that_of_all_threads():
+    def work():
+        while sum(os.times()[:2]) < end:
+            pass
+
+    end = sum(os.times()[:2]) + 0.5
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    before = watchdog._cpu_seconds(os.getpid())
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 0.4 < watchdog._cpu_seconds(os.getpid()) - before < 1.0
+    assert watchdog._cpu_seconds(2**22 + 1) == 0.0
 
 
 def test_a_child_that_beats_is_left_alone(tmp_path):
@@ -82,7 +140,7 @@ def test_at_its_end_a_child_has_more_time(tmp_path, monkeypatch):
         "    def __del__(self): time.sleep(1.5)\n"
         "slow = SlowToGo()\n"
         "heartbeat.EVERY_SECONDS = 0.0\n"
-        "heartbeat.start(sys.argv[1], 0)\n"
+        "heartbeat.start(sys.argv[1], 0, 'cpu', 8)\n"
         "for _ in range(8): time.sleep(0.1); heartbeat.beat()\n"
     )
     child = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])

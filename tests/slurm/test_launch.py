@@ -21,7 +21,7 @@ ONE = "--nodes 1 --gpus-per-node 0 --cpus-per-task 1".split()
 
 def test_two_nodes_with_two_ranks_end_with_the_weights_of_four_ranks_on_this_machine(cluster, shards, tmp_path):
     on_slurm = train(cluster, shards, tmp_path / "slurm", *SHORT, ranks=2)
-    here = [*SUBMIT, "--nodes=2", "--gpus-per-node=0", "--tasks-per-node=2", *TINY, *SHORT]
+    here = [*SUBMIT, "--nodes=1", "--gpus-per-node=0", "--tasks-per-node=4", *TINY, *SHORT]
     environment = {name: value for name, value in cluster.env.items() if name != "SLURM_CONF"}
     done = subprocess.run(
         [*here, f"data.root={shards}", f"run={tmp_path}/here"], env=environment, capture_output=True, text=True

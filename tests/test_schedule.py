@@ -1,0 +1,86 @@
+"""Stages, and which changes of them a checkpoint bears. The run here: I to 100 pairs, II to 160."""
+
+import subprocess
+import sys
+
+import pytest
+
+from mscgan import schedule
+from mscgan.config import Config
+from mscgan.errors import UserError
+from mscgan.schedule import Stage
+from tests.ranks import ROOT
+
+
+def asked(**pairs) -> Config:
+    config = Config()
+    config.train.pairs = pairs
+    return config
+
+
+def facts(stage: str, pairs: int) -> dict:
+    began, ends = {"I": (0, 100), "II": (100, 160)}[stage]
+    return {"stage": stage, "pairs": pairs, "began": began, "ends": ends, "made_with": schedule.made_with(asked())}
+
+
+def test_stages_come_in_the_familys_order_and_those_without_pairs_are_left_out():
+    stages = schedule.schedule("mscgan", {"joint": 5, "I": 10, "II": 0})
+    assert stages == [Stage("I", 0, 10), Stage("joint", 10, 15)]
+    with pytest.raises(UserError, match="nothing to train"):
+        schedule.schedule("pg2", {"I": 0})
+
+
+@pytest.mark.parametrize(
+    ("stage", "pairs", "now"),
+    [
+        ("I", 40, {"I": 100, "II": 60}),  # as it was
+        ("I", 40, {"I": 300, "II": 0}),
+        ("I", 40, {"I": 40, "II": 60}),  # shorter, and no shorter than it is by now
+        ("I", 100, {"I": 150, "II": 60}),
+        ("I", 104, {"I": 100, "II": 60}),  # its last step went beyond the end
+        ("II", 120, {"I": 100, "II": 20}),
+        ("II", 160, {"I": 100, "II": 90}),
+        ("II", 120, {"I": 100, "II": 60, "joint": 30}),
+    ],
+)
+def test_what_lies_ahead_may_change(stage, pairs, now):
+    schedule.check(asked(**now), facts(stage, pairs), "C")
+
+
+@pytest.mark.parametrize(
+    ("stage", "pairs", "now", "said"),
+    [
+        ("II", 120, {"I": 140, "II": 60}, "from 140 to 200"),  # it would go back to stage I
+        ("II", 120, {"I": 110, "II": 60}, "from 110 to 170"),  # a stage that is over, longer
+        ("II", 120, {"I": 40, "II": 60}, "from 40 to 100"),  # and shorter: II would be over
+        ("II", 120, {"I": 160}, "would have no pairs"),
+        ("II", 120, {"I": 100, "II": 10}, "from 100 to 110"),  # less than it has had
+        ("I", 80, {"I": 40, "II": 60}, "from 0 to 40"),
+        ("I", 80, {"II": 60}, "would have no pairs"),
+    ],
+)
+def test_what_has_passed_may_not(stage, pairs, now, said):
+    with pytest.raises(UserError) as refused:
+        schedule.check(asked(**now), facts(stage, pairs), "C")
+    text = str(refused.value)
+    assert text.startswith(f"C is in stage {stage}, which with the train.pairs given now") and said in text
+    stays, least = (100, 20) if stage == "II" else (0, 80)
+    assert f"({stays} in all), let train.pairs.{stage} be {least} or more" in text
+
+
+def test_a_checkpoint_that_does_not_say_how_its_stage_lay_is_judged_by_its_position():
+    old = {key: value for key, value in facts("II", 120).items() if key not in ("began", "ends")}
+    schedule.check(asked(I=100, II=60), old, "C")
+    with pytest.raises(UserError, match="is in stage II"):
+        schedule.check(asked(I=140, II=60), old, "C")
+
+
+def test_it_is_complete_at_the_end_of_the_last_stage():
+    assert not schedule.complete(asked(I=100, II=60), {})
+    assert not schedule.complete(asked(I=100, II=60), facts("II", 159))
+    assert schedule.complete(asked(I=100, II=60), facts("II", 160))
+
+
+def test_it_costs_no_torch():
+    check = "import sys, mscgan.schedule; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], cwd=ROOT).returncode == 0
