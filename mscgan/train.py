@@ -83,7 +83,7 @@ def train(config: Config) -> int:
     state = State(config, ranks.device, share)
     _restore(config, state, newest)
     pairs = facts.get("pairs", 0)
-    steps = facts.get("steps", pairs // config.train.batch)  # checkpoints of earlier versions do not say
+    steps = facts.get("steps", 0)
     loader = Loader(
         shards,
         share,

@@ -68,13 +68,6 @@ def test_what_has_passed_may_not(stage, pairs, now, said):
     assert f"({stays} in all), let train.pairs.{stage} be {least} or more" in text
 
 
-def test_a_checkpoint_that_does_not_say_how_its_stage_lay_is_judged_by_its_position():
-    old = {key: value for key, value in facts("II", 120).items() if key not in ("began", "ends")}
-    schedule.check(asked(I=100, II=60), old, "C")
-    with pytest.raises(UserError, match="is in stage II"):
-        schedule.check(asked(I=140, II=60), old, "C")
-
-
 def test_it_is_complete_at_the_end_of_the_last_stage():
     assert not schedule.complete(asked(I=100, II=60), {})
     assert not schedule.complete(asked(I=100, II=60), facts("II", 159))
