@@ -75,7 +75,7 @@ class Train:
     tuned_batch: int = 16  # pairs an optimiser step that lr is for
     warmup: int = 0  # pairs over which the rate rises from 0, at the start of a stage
     decay: float = 0.0  # share of a stage's pairs, its last, over which the rate falls to 0
-    least_steps: int = 0  # optimiser steps that a stage needs to learn; training refuses fewer
+    least_steps: int = 0  # of tuned_batch that a stage needs; training refuses fewer (mscgan/rates.py)
     betas: list[float] = field(default_factory=lambda: [0.5, 0.9])  # Adam (section 4.2)
     ema_halflife: int = 10_000  # pairs after which a weight counts half in the generators' average; 0: no average
     seed: int = 0

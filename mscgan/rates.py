@@ -1,7 +1,9 @@
 """How training follows batch and schedule: the learning rate, the weights' average, the least number of steps.
 
-Rates are counted in pairs, so that a schedule means the same at every batch that leaves enough steps to learn in.
+Rates are counted in pairs, never in steps.
 """
+
+import math
 
 from mscgan.config import Config, Train
 from mscgan.errors import UserError
@@ -35,16 +37,20 @@ def kept(train: Train, pairs: int, seen: int) -> float:
 
 
 def check_steps(config: Config) -> None:
-    """Refuses a schedule with too few optimiser steps to learn from, however many pairs it has.
+    """Refuses a stage with too few pairs for its batch.
+
+    What a step teaches goes with its rate, so a batch k times as large needs sqrt(k) times as many pairs for what
+    train.least_steps of train.tuned_batch teach (measured: benchmarks/README.md, "Batch and rate").
 
     Raises:
-        UserError: a stage has fewer than train.least_steps.
+        UserError: a stage has fewer.
     """
     train = config.train
+    needed = math.ceil(train.least_steps * (train.tuned_batch / train.batch) ** 0.5)  # optimiser steps
     for stage, pairs in train.pairs.items():
-        if pairs and pairs // train.batch < train.least_steps:
+        if 0 < pairs < needed * train.batch:
             raise UserError(
                 f"train.pairs.{stage}={pairs} is {pairs // train.batch} optimiser steps of train.batch={train.batch}, "
-                f"and a stage needs {train.least_steps} to learn (train.least_steps); set train.pairs.{stage}="
-                f"{train.least_steps * train.batch} or a smaller train.batch, or train.least_steps=0 for a try"
+                f"and a stage needs {needed} to learn (train.least_steps); set train.pairs.{stage}="
+                f"{needed * train.batch} or a smaller train.batch, or train.least_steps=0 for a try"
             )

@@ -33,6 +33,7 @@ from shards import photographs, synthetic
 from shards.audit import lines
 from shards.pairs import DATASETS, check_draw
 from shards.parallel import stoppable
+from shards.synthetic_body import POSES
 from shards.write import Plan, write
 
 
@@ -42,7 +43,7 @@ def main() -> None:
         raise UserError(f"--workers {a.workers}: give 1 or more processes")
     if a.command == "synthetic":
         check_draw(None, a.seed)
-        plan = synthetic.plan(a.people, a.views, a.seed, a.height, a.width, a.test_pairs, a.validation)
+        plan = synthetic.plan(a.people, a.views, a.seed, a.height, a.width, a.test_pairs, a.validation, a.poses)
     else:
         plan = _photographs(a)
     started = time.monotonic()
@@ -84,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 
     drawn = commands.add_parser("synthetic", parents=[common], help="drawn people, any number and size")
     drawn.add_argument("--people", type=int, default=200, help="a fifth of them are the test split (200)")
+    drawn.add_argument("--poses", choices=POSES, default="all", help="everyday: standing and walking alone (all)")
     drawn.add_argument("--views", type=int, default=10, help="pictures of a person (10)")
     drawn.add_argument("--seed", type=int, default=0)
     drawn.add_argument("--height", type=int, default=128, help="pixels (128)")

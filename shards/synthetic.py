@@ -20,11 +20,21 @@ DRAWING = 1  # raise it when the same seed gives other pictures, so that an old 
 FRAME = 0.78  # an average person's height as a share of the picture's
 
 
-def plan(people: int, views: int, seed: int, height: int, width: int, test_pairs: int, validation: int = 0) -> Plan:
+def plan(
+    people: int,
+    views: int,
+    seed: int,
+    height: int,
+    width: int,
+    test_pairs: int,
+    validation: int = 0,
+    poses: str = "all",
+) -> Plan:
     """`people` persons with `views` pictures each; a fifth of the people, one at least, are the test split.
 
     validation: the last so many of the others are held out of train. Each person is drawn alone, so the last are as
     good as any, and the test split and the pictures of train's people are what they are without it.
+    poses: which people take, a name of synthetic_body.POSES.
     Train, validation: all ordered pairs of a person. Test: test_pairs of them, drawn with the seed.
 
     Raises:
@@ -52,11 +62,13 @@ def plan(people: int, views: int, seed: int, height: int, width: int, test_pairs
     source = {"people": people, "views": views, "seed": seed, "test_pairs": test_pairs, "drawing": DRAWING}
     if validation:
         source["validation"] = {"persons": validation, "rule": "the last of the people that are not in test"}
-    make = partial(person, views=views, seed=seed, height=height, width=width)
+    if poses != "all":
+        source["poses"] = poses
+    make = partial(person, views=views, seed=seed, height=height, width=width, poses=poses)
     return Plan("synthetic", height, width, source, splits, make)
 
 
-def person(recipe: tuple[int, int], views: int, seed: int, height: int, width: int) -> Sample:
+def person(recipe: tuple[int, int], views: int, seed: int, height: int, width: int, poses: str = "all") -> Sample:
     """View number recipe[1] of person number recipe[0], always the same for the same arguments."""
     number, view_number = recipe
     look_rng = np.random.default_rng([seed, 1, number])
@@ -64,7 +76,7 @@ def person(recipe: tuple[int, int], views: int, seed: int, height: int, width: i
     rng = np.random.default_rng([seed, 2, number, view_number])
     # the views of a person look in directions spread over the circle
     yaw = look_rng.uniform(0, 360) + 360 * view_number / views + rng.uniform(-20, 20)
-    pose = random_pose(rng)
+    pose = random_pose(rng, poses)
     view = turned(joints(pose, look.build), yaw)
     scale = FRAME * height * look.height * rng.uniform(0.94, 1.06)
     middle = (view[:, 0].min() + view[:, 0].max()) / 2  # keeps stretched-out limbs in the picture where they fit

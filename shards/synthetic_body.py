@@ -53,9 +53,10 @@ class Pose:
     seat: bool = False  # sits on a stool
 
 
-def random_pose(rng: np.random.Generator) -> Pose:
-    """A pose out of the activities below, its angles varied, left and right exchanged half of the time."""
-    pose = ACTIVITIES[rng.integers(len(ACTIVITIES))](rng)
+def random_pose(rng: np.random.Generator, poses: str = "all") -> Pose:
+    """A pose out of the activities of POSES below, its angles varied, left and right exchanged half of the time."""
+    activities = POSES[poses]
+    pose = activities[rng.integers(len(activities))](rng)
     if rng.random() < 0.5:
         pose = replace(
             pose,
@@ -169,8 +170,11 @@ def _kick(rng) -> Pose:
 
 
 # walking and standing count twice: most photographs of people show one of them
-ACTIVITIES = [_stand, _stand, _walk, _walk, _run, _hands_on_hips, _cheer, _wave, _point, _arms_out, _telephone]
-ACTIVITIES += [_fold_arms, _sit, _crouch, _kick]
+POSES = {
+    "all": [_stand, _stand, _walk, _walk, _run, _hands_on_hips, _cheer, _wave, _point, _arms_out, _telephone]
+    + [_fold_arms, _sit, _crouch, _kick],
+    "everyday": [_stand, _stand, _walk, _walk, _hands_on_hips, _wave, _point, _telephone, _fold_arms],
+}
 
 
 def joints(pose: Pose, build: float) -> np.ndarray:

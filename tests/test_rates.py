@@ -37,8 +37,17 @@ def test_half_the_batch_twice_moves_the_average_as_far_as_the_batch_once():
 
 
 def test_too_few_optimiser_steps_are_refused_with_the_pairs_that_are_enough():
-    given = ["train.batch=512", "train.pairs.I=352000", "train.pairs.II=0", "train.least_steps=1000"]
-    with pytest.raises(UserError, match="train.pairs.I=352000 is 687 optimiser steps .* set train.pairs.I=512000 or"):
+    """16,000 steps of 16 and, at the doubled rate, 8,000 of 64."""
+    given = ["train.batch=64", "train.pairs.I=511999", "train.pairs.II=0", "train.least_steps=16000"]
+    with pytest.raises(UserError, match="train.pairs.I=511999 is 7999 optimiser steps .* set train.pairs.I=512000 or"):
         check_steps(load("market1501", given))
     check_steps(load("market1501", [*given, "train.pairs.I=512000"]))
     check_steps(load("market1501", [*given, "train.least_steps=0"]))
+
+
+@pytest.mark.parametrize("preset", ["market1501", "deepfashion"])
+@pytest.mark.parametrize("family", ["mscgan", "pg2"])
+def test_the_schedules_of_the_papers_are_enough_for_their_batch_and_too_little_for_a_cluster(preset, family):
+    check_steps(load(preset, [f"family={family}"]))
+    with pytest.raises(UserError, match="train.batch=512"):
+        check_steps(load(preset, [f"family={family}", "train.batch=512"]))
