@@ -72,6 +72,7 @@ class Train:
     batch: int = 16  # pairs an optimiser step, over all ranks
     accumulate: int = 1  # micro-batches an optimiser step
     lr: float = 1e-4  # Adam (section 4.2), at a batch of tuned_batch; mscgan/rates.py says what it is at another
+    stage_lr: dict[str, float] = field(default_factory=dict)  # lr of the stages that have their own
     tuned_batch: int = 16  # pairs an optimiser step that lr is for
     warmup: int = 0  # pairs over which the rate rises from 0, at the start of a stage
     decay: float = 0.0  # share of a stage's pairs, its last, over which the rate falls to 0
@@ -313,6 +314,9 @@ def _check_options(config: Config) -> None:
             raise UserError(f"train.pairs.{stage}: no stage of {family}, which has {', '.join(stages)}")
         if pairs < 0:
             raise UserError(f"train.pairs.{stage} is {pairs}; it must not be negative")
+    for stage, rate in config.train.stage_lr.items():
+        if stage not in stages or not 0 < rate < math.inf:
+            raise UserError(f"train.stage_lr.{stage} is {rate}; give a rate above 0 of one of {', '.join(stages)}")
     if options.base < 8 or options.base % 8:
         raise UserError(f"{family}.base is {options.base}; it must be a multiple of 8 (the FC layers scale with it)")
     if isinstance(options, MsCGAN):

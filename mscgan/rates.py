@@ -14,12 +14,12 @@ RAMP = 0.05  # the average's half-life is at most this share of the pairs seen, 
 def learning_rate(train: Train, stage: str, seen: int) -> float:
     """Adam's rate for the step after `seen` pairs of a stage.
 
-    train.lr is for a batch of train.tuned_batch. A batch k times as large takes sqrt(k) times the rate: the square
-    root scaling rule of Malladi et al. 2022, "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms". Over
-    the first train.warmup pairs of a stage the rate rises to that, and over the last train.decay of its pairs it falls
-    towards 0, both in a straight line.
+    train.lr, or the stage's own in train.stage_lr, is for a batch of train.tuned_batch. A batch k times as large takes
+    sqrt(k) times the rate: the square root scaling rule of Malladi et al. 2022, "On the SDEs and Scaling Rules for
+    Adaptive Gradient Algorithms". Over the first train.warmup pairs of a stage the rate rises to that, and over the
+    last train.decay of its pairs it falls towards 0, both in a straight line.
     """
-    full = train.lr * (train.batch / train.tuned_batch) ** 0.5
+    full = train.stage_lr.get(stage, train.lr) * (train.batch / train.tuned_batch) ** 0.5
     rise = (seen + train.batch) / train.warmup if train.warmup else 1.0
     pairs = train.pairs.get(stage, 0)
     fall = (pairs - seen) / (train.decay * pairs) if train.decay and pairs else 1.0

@@ -68,7 +68,15 @@ def test_stage_I_alone_is_a_variant_of_every_family(preset, family):
 
 
 def test_every_variant_that_is_shipped_is_among_the_tested():
-    assert {path.stem for path in config.PRESETS.glob("variant/*")} == {*VARIANTS, "stage-I"}
+    assert {path.stem for path in config.PRESETS.glob("variant/*")} == {*VARIANTS, "stage-I", "small"}
+
+
+@pytest.mark.parametrize("preset", ["market1501", "deepfashion"])
+@pytest.mark.parametrize("family", ["mscgan", "pg2"])
+def test_the_small_variant_is_the_data_sets_own_size_in_narrow_networks(preset, family):
+    small, plain = (config.load(preset, [f"family={family}", *more]) for more in (["variant=small"], []))
+    assert (small.data, small.options().base, plain.options().base) == (plain.data, 8, 128)
+    assert sum(small.train.pairs.values()) == 48_000 and small.options().lambda_L1_2 == plain.options().lambda_L1_2
 
 
 @pytest.mark.parametrize(
@@ -145,6 +153,8 @@ def test_what_is_another_familys_is_refused(written, overrides, said, tmp_path):
         ("mscgan.lambda_D=[0,0]", "one at least above 0"),
         ("train.tuned_batch=0", "train.tuned_batch is 0; it must be above 0"),
         ("train.warmup=-1", "must not be negative"),
+        ("train.stage_lr.II=0", "train.stage_lr.II is 0.0; give a rate above 0 of one of I, II, joint"),
+        ("train.stage_lr.III=1e-3", "of one of I, II, joint"),
         ("train.lr=nan", "train.lr is nan; it must be above 0"),
         ("mscgan.lambda_bg_1=-1", "must not be negative"),
         ("data.flip=1.5", "a probability"),

@@ -12,6 +12,11 @@ def test_the_rate_grows_with_the_square_root_of_the_batch(batch, rate):
     assert learning_rate(Train(batch=batch, lr=1e-4, tuned_batch=16), "I", seen=0) == pytest.approx(rate)
 
 
+def test_a_stage_may_have_a_rate_of_its_own():
+    train = Train(batch=16, lr=1e-3, tuned_batch=4, stage_lr={"II": 2e-4})
+    assert [learning_rate(train, stage, seen=0) for stage in ("I", "II")] == pytest.approx([2e-3, 4e-4])
+
+
 def test_the_warm_up_is_counted_in_pairs():
     train = Train(batch=16, lr=1.0, tuned_batch=16, warmup=160)
     assert [learning_rate(train, "I", seen) for seen in (0, 16, 144, 160, 10**6)] == pytest.approx([0.1, 0.2, 1, 1, 1])
