@@ -10,7 +10,8 @@ PIP := $(RUN) -m pip install $(shell [ -t 2 ] || echo --quiet)
 
 demo: install
 	mkdir -p -m 700 runs runs/demo
-	$(RUN) shards/build.py synthetic --out runs/demo/shards --people 200 --views 8 --validation 16 --height 64 --width 32
+	$(RUN) shards/build.py synthetic --out runs/demo/shards --people 500 --views 6 --poses everyday --turn 120 \
+	  --validation 16 --height 64 --width 32
 	$(RUN) launch/submit.py --config demo --follow
 	$(RUN) -m mscgan.evaluate --run runs/demo
 	$(RUN) -m mscgan.generate --run runs/demo --pairs 8

@@ -43,7 +43,7 @@ def main() -> None:
         raise UserError(f"--workers {a.workers}: give 1 or more processes")
     if a.command == "synthetic":
         check_draw(None, a.seed)
-        plan = synthetic.plan(a.people, a.views, a.seed, a.height, a.width, a.test_pairs, a.validation, a.poses)
+        plan = synthetic.plan(a.people, a.views, a.seed, a.height, a.width, a.test_pairs, a.validation, a.poses, a.turn)
     else:
         plan = _photographs(a)
     started = time.monotonic()
@@ -86,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     drawn = commands.add_parser("synthetic", parents=[common], help="drawn people, any number and size")
     drawn.add_argument("--people", type=int, default=200, help="a fifth of them are the test split (200)")
     drawn.add_argument("--poses", choices=POSES, default="all", help="everyday: standing and walking alone (all)")
+    drawn.add_argument(
+        "--turn", type=float, default=360, help="degrees over which views spread, around the front (360)"
+    )
     drawn.add_argument("--views", type=int, default=10, help="pictures of a person (10)")
     drawn.add_argument("--seed", type=int, default=0)
     drawn.add_argument("--height", type=int, default=128, help="pixels (128)")

@@ -29,12 +29,14 @@ def plan(
     test_pairs: int,
     validation: int = 0,
     poses: str = "all",
+    turn: float = 360,
 ) -> Plan:
     """`people` persons with `views` pictures each; a fifth of the people, one at least, are the test split.
 
     validation: the last so many of the others are held out of train. Each person is drawn alone, so the last are as
     good as any, and the test split and the pictures of train's people are what they are without it.
     poses: which people take, a name of synthetic_body.POSES.
+    turn: degrees over which a person's views spread; below 360 around the one that faces the camera.
     Train, validation: all ordered pairs of a person. Test: test_pairs of them, drawn with the seed.
 
     Raises:
@@ -42,6 +44,8 @@ def plan(
     """
     if people < 2 or views < 2:
         raise UserError(f"{people} people with {views} views: training and test need a person each, a pair two views")
+    if not 0 <= turn <= 360:
+        raise UserError(f"--turn {turn:g}: give 0 to 360 degrees")
     if not (16 <= height <= 1024 and 16 <= width <= 1024):
         raise UserError(f"pictures of {height}x{width}: give --height and --width between 16 and 1024")
     test = max(1, people // 5)
@@ -62,20 +66,29 @@ def plan(
     source = {"people": people, "views": views, "seed": seed, "test_pairs": test_pairs, "drawing": DRAWING}
     if validation:
         source["validation"] = {"persons": validation, "rule": "the last of the people that are not in test"}
-    if poses != "all":
-        source["poses"] = poses
-    make = partial(person, views=views, seed=seed, height=height, width=width, poses=poses)
+    source |= {"poses": poses} if poses != "all" else {}
+    source |= {"turn": turn} if turn != 360 else {}
+    make = partial(person, views=views, seed=seed, height=height, width=width, poses=poses, turn=turn)
     return Plan("synthetic", height, width, source, splits, make)
 
 
-def person(recipe: tuple[int, int], views: int, seed: int, height: int, width: int, poses: str = "all") -> Sample:
+def person(
+    recipe: tuple[int, int],
+    views: int,
+    seed: int,
+    height: int,
+    width: int,
+    poses: str = "all",
+    turn: float = 360,
+) -> Sample:
     """View number recipe[1] of person number recipe[0], always the same for the same arguments."""
     number, view_number = recipe
     look_rng = np.random.default_rng([seed, 1, number])
     look = random_look(look_rng)
     rng = np.random.default_rng([seed, 2, number, view_number])
-    # the views of a person look in directions spread over the circle
-    yaw = look_rng.uniform(0, 360) + 360 * view_number / views + rng.uniform(-20, 20)
+    # the views of a person look in directions spread over the circle, or over the part of it before the camera
+    yaw = (look_rng.uniform(0, 360) + 360 * view_number / views + rng.uniform(-20, 20)) % 360
+    yaw = (yaw - 180) * turn / 360 if turn < 360 else yaw
     pose = random_pose(rng, poses)
     view = turned(joints(pose, look.build), yaw)
     scale = FRAME * height * look.height * rng.uniform(0.94, 1.06)

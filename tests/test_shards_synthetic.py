@@ -139,6 +139,27 @@ def test_a_person_wears_the_same_in_all_views():
     assert looked_at >= 3
 
 
+def test_everyday_people_stand_and_before_the_camera_show_their_faces():
+    """Upright, both hips lie well above both knees; facing within 60 degrees, the nose is seen."""
+
+    def keypoints(**given) -> np.ndarray:
+        return np.array([person((p, v), 6, 0, 64, 32, **given).keypoints for p in range(20) for v in range(6)])
+
+    def upright(found: np.ndarray) -> np.ndarray:
+        hips, knees = found[:, [8, 11], 1], found[:, [9, 12], 1]
+        return (knees.min(1) - hips.max(1)) > 5
+
+    assert upright(keypoints(poses="everyday")).all() and not upright(keypoints()).all()
+    assert (keypoints(poses="everyday", turn=120)[:, 0] >= 0).all()
+    assert (keypoints(poses="everyday")[:, 0] < 0).any()
+
+
+def test_what_is_not_the_default_is_part_of_the_source():
+    given = {"people": 10, "views": 4, "seed": 0, "height": 64, "width": 32, "test_pairs": 15}
+    plain, other = plan(**given).source, plan(**given, poses="everyday", turn=120).source
+    assert other == plain | {"poses": "everyday", "turn": 120}
+
+
 def test_a_fifth_of_the_people_are_for_testing_and_only_for_that():
     made = plan(10, 4, seed=0, height=64, width=32, test_pairs=15)
     train, test = made.splits["train"], made.splits["test"]

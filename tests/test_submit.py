@@ -364,11 +364,11 @@ def test_several_nodes_need_a_cluster_or_gpus_enough(gpus, wanted, each, monkeyp
 def test_several_nodes_without_a_cluster_are_refused_before_any_folder_is_made(checkout):
     code, output = checkout.train("run=runs/a", "--nodes=4")
     assert code == 2 and output.startswith("error: no SLURM controller answers") and output.count("\n") == 1
-    assert not (checkout.root / "runs").exists()
+    assert not (checkout.root / "runs/a").exists()
     assert checkout.train("run=runs/a", "--nodes=4", "--dry-run")[0] == 0
 
 
-def facts(config_, pairs, stage="II", began=20_000, ends=23_200):
+def facts(config_, pairs, stage="II", began=16_000, ends=25_000):
     return {"pairs": pairs, "stage": stage, "began": began, "ends": ends, "made_with": schedule.made_with(config_)}
 
 
@@ -379,22 +379,22 @@ def write_checkpoint(run, found):
 
 
 def test_a_run_that_is_complete_is_said_to_be_so_before_anything_starts(checkout):
-    write_checkpoint(checkout.root / "runs/a b", facts(config.load("demo"), 23_200))
+    write_checkpoint(checkout.root / "runs/a b", facts(config.load("demo"), 25_000))
     code, output = checkout.train("run=runs/a b")
     assert (code, output.splitlines()) == (0, [
-        "already complete: 23200 pairs in runs/a b; next:",
+        "already complete: 25000 pairs in runs/a b; next:",
         "    python -m mscgan.evaluate --run 'runs/a b'",
         "    python -m mscgan.generate --run 'runs/a b' --pairs 8",
     ])  # fmt: skip
     assert [path.name for path in (checkout.root / "runs/a b").iterdir()] == ["checkpoints"]
     code, output = checkout.train("run=runs/a b", "train.seed=7")
-    assert code == 2 and "pairs-000023200 was made with train.seed 0, now it is 7" in output
+    assert code == 2 and "pairs-000025000 was made with train.seed 0, now it is 7" in output
     code, output = checkout.train("run=runs/a b", "train.pairs.I=30000")
     assert code == 2 and "is in stage II" in output and output.count("\n") == 1
 
 
 def test_a_run_that_is_not_complete_goes_on(checkout):
-    write_checkpoint(checkout.root / "runs/a", facts(config.load("demo"), 22_400))
+    write_checkpoint(checkout.root / "runs/a", facts(config.load("demo"), 24_000))
     code, output = checkout.train("run=runs/a")
     assert code == 0 and "rank 0 of" in output and "already complete" not in output
 
