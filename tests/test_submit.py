@@ -368,7 +368,7 @@ def test_several_nodes_without_a_cluster_are_refused_before_any_folder_is_made(c
     assert checkout.train("run=runs/a", "--nodes=4", "--dry-run")[0] == 0
 
 
-def facts(config_, pairs, stage="II", began=16_000, ends=25_000):
+def facts(config_, pairs, stage="II", began=20_000, ends=25_000):
     return {"pairs": pairs, "stage": stage, "began": began, "ends": ends, "made_with": schedule.made_with(config_)}
 
 
