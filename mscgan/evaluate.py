@@ -1,8 +1,8 @@
 """Scores a trained run: `python -m mscgan.evaluate --run RUN [--split test] [--pairs N] [--data DIR] [--out FILE]`
 
 For each image that the family shows (stage I, stage II) and, as the baseline, a copy of the source image: SSIM and
-mask-SSIM by protocols A and B (mscgan/metrics/ssim.py) and L1, over all pairs of the split or N spread evenly over
-them. All scores are of the 8-bit images that `generate` writes. Means with 95 % intervals, by a bootstrap over people:
+mask-SSIM by protocols A and B (mscgan/metrics/ssim.py), L1 and sharpness, over all pairs of the split or N spread
+evenly over them. All scores are of the 8-bit images that `generate` writes. Means with 95 % intervals, by a bootstrap over people:
 pairs of one person are alike. Prints a table and writes RUN/evaluation.json. What is less or other than all test pairs
 of the run's own shards gets a name that says so, as evaluation-train-3-pairs.json, and so never replaces it.
 """
@@ -28,12 +28,13 @@ from mscgan.data.read import choose_pairs, open_shards, read_images
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError, run
 from mscgan.metrics.l1 import l1
+from mscgan.metrics.sharpness import sharpness
 from mscgan.metrics.ssim import DESCRIPTIONS, mask_ssim, ssim
 from mscgan.ops.body_mask import body_mask
 from mscgan.pictures import to_uint8
 from mscgan.trained import BATCH, Trained
 
-SCORES = ("ssim_A", "ssim_B", "mask_ssim_A", "mask_ssim_B", "L1")
+SCORES = ("ssim_A", "ssim_B", "mask_ssim_A", "mask_ssim_B", "L1", "sharpness")
 RESAMPLES = 1000  # of the bootstrap
 WORTH_PROCESSES = 256  # pairs from which starting processes takes less time than it saves
 
@@ -59,11 +60,14 @@ def evaluate(folder: Path, split: str = "test", pairs: int | None = None, root: 
     scores = _in_processes(batches, cores) if cores > 1 and len(rows) >= WORTH_PROCESSES else map(_score, batches)
     bar = tqdm(total=len(rows), unit="pair", disable=not sys.stderr.isatty())
     table: dict[str, list[np.ndarray]] = {}
-    for batch in scores:
+    targets: list[float] = []
+    for batch, sharpness_of_targets in scores:
+        targets += sharpness_of_targets
         for method, rows_of_batch in batch.items():
             table.setdefault(method, []).append(rows_of_batch)
         bar.update(len(rows_of_batch))
     bar.close()
+    scale = np.array([1.0] * (len(SCORES) - 1) + [np.mean(targets) or 1.0])
     people = np.array(shards.persons)[shards.pairs[rows, 1]]
     return {
         "split": split,
@@ -82,9 +86,10 @@ def evaluate(folder: Path, split: str = "test", pairs: int | None = None, root: 
             "mask_ssim": f"both images black outside the target's body mask ({data.mask}, radius "
             f"{data.radius:g}), then as above over the whole frame",
             "L1": "mean absolute difference on [-1, 1]; lower is better",
+            "sharpness": "variance of the grey image's Laplacian, over the mean of the targets'",
             "interval": f"95 % percentile bootstrap over people, {RESAMPLES} resamples, seed 0",
         },
-        "scores": {method: _summary(np.concatenate(parts), people) for method, parts in table.items()},
+        "scores": {method: _summary(np.concatenate(parts) / scale, people) for method, parts in table.items()},
     }
 
 
@@ -101,10 +106,10 @@ def _batches(model: Trained, shards: ShardSet, rows: np.ndarray) -> Iterator[tup
         yield y, mask[:, 0].to(torch.uint8).numpy(), {"copy_source": x} | methods
 
 
-def _score(batch: tuple) -> dict[str, np.ndarray]:
-    """{method: (N, scores) float64}."""
+def _score(batch: tuple) -> tuple[dict[str, np.ndarray], list[float]]:
+    """{method: (N, scores) float64}, and the sharpness of the N targets."""
     targets, masks, methods = batch
-    return {
+    scores = {
         method: np.array(
             [
                 (
@@ -113,22 +118,24 @@ def _score(batch: tuple) -> dict[str, np.ndarray]:
                     mask_ssim(image, target, mask, "A"),
                     mask_ssim(image, target, mask, "B"),
                     l1(image, target),
+                    sharpness(image),
                 )
                 for image, target, mask in zip(images, targets, masks, strict=True)
             ]
         )
         for method, images in methods.items()
     }
+    return scores, [sharpness(target) for target in targets]
 
 
-def _in_processes(batches: Iterator[tuple], cores: int) -> Iterator[dict]:
+def _in_processes(batches: Iterator[tuple], cores: int) -> Iterator[tuple]:
     """As map(_score, batches), in order, over processes; at most two batches a process wait in memory."""
     # From a fork server, since a fork of a process that has used CUDA or has threads may hang. It imports the slow
     # packages once for all.
     context = get_context("forkserver")
     context.set_forkserver_preload(["mscgan.trained", "mscgan.metrics.ssim"])
     with ProcessPoolExecutor(cores, mp_context=context) as pool:
-        waiting: deque[Future[dict]] = deque()
+        waiting: deque[Future[tuple]] = deque()
         for batch in batches:
             waiting.append(pool.submit(_score, batch))
             if len(waiting) > 2 * cores:
@@ -167,7 +174,7 @@ def format_table(result: dict) -> str:
     titles = {"ssim_A": "SSIM A", "ssim_B": "SSIM B", "mask_ssim_A": "mask-SSIM A", "mask_ssim_B": "mask-SSIM B"}
     lines = [
         f"{result['dataset']}, split {result['split']}: {result['pairs']} of {result['pairs_in_split']} pairs, "
-        f"{result['people']} people; mean [95 % interval]; for L1 lower is better",
+        f"{result['people']} people; mean [95 % interval]; for L1 lower is better, the target's sharpness is 1",
         " " * 12 + "".join(f"{titles.get(score, score):>22}" for score in SCORES),
     ]
     for method, scores in result["scores"].items():

@@ -1,6 +1,7 @@
 """Evaluate: every score against a plain loop over the pairs, and the figures around them."""
 
 import io
+import itertools
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import torch
 from PIL import Image
 from skimage.metrics import structural_similarity
@@ -38,7 +40,7 @@ def plain_scores(made: Path) -> dict[str, list[dict[str, float]]]:
     """The scores of each pair, one at a time, by the words of the protocols."""
     model = trained.load(made)
     shards = ShardSet(model.config.data.root, "test")
-    scores = {"copy_source": [], "stage_I": [], "stage_II": []}
+    scores, targets = {"copy_source": [], "stage_I": [], "stage_II": []}, []
     for i, j in shards.pairs:
         x, y = (np.array(Image.open(io.BytesIO(shards.read(k)))) for k in (i, j))
         keypoints = torch.from_numpy(shards.keypoints[j : j + 1])
@@ -48,7 +50,8 @@ def plain_scores(made: Path) -> dict[str, list[dict[str, float]]]:
             for t in model.images(torch.from_numpy(x)[None], keypoints).values()
         )
         for method, made_image in (("copy_source", x), ("stage_I", y1), ("stage_II", y_hat)):
-            row = {"L1": np.abs(made_image / 127.5 - y / 127.5).mean()}
+            row = {"L1": np.abs(made_image / 127.5 - y / 127.5).mean(), "sharpness": variance_of_laplacian(made_image)}
+            targets.append(variance_of_laplacian(y))
             for name, a, b in (("ssim", made_image, y), ("mask_ssim", made_image * mask, y * mask)):
                 row[f"{name}_A"] = structural_similarity(a, b, channel_axis=-1)
                 row[f"{name}_B"] = structural_similarity(
@@ -56,7 +59,14 @@ def plain_scores(made: Path) -> dict[str, list[dict[str, float]]]:
                     data_range=a.max() - a.min(),
                 )  # fmt: skip
             scores[method].append(row)
+    for row in itertools.chain(*scores.values()):
+        row["sharpness"] /= np.mean(targets)
     return scores
+
+
+def variance_of_laplacian(image: np.ndarray) -> float:
+    grey = image / 255 @ [0.2125, 0.7154, 0.0721]
+    return scipy.ndimage.laplace(grey, mode="nearest").var()
 
 
 def test_every_mean_is_that_of_a_plain_loop(made, result):
@@ -67,7 +77,7 @@ def test_every_mean_is_that_of_a_plain_loop(made, result):
         for score in rows[0]:
             # One pixel that rounds the other way in a batch moves the mean by less than this.
             expected = np.mean([row[score] for row in rows])
-            assert result["scores"][method][score]["mean"] == pytest.approx(expected, abs=1e-5), (method, score)
+            assert result["scores"][method][score]["mean"] == pytest.approx(expected, abs=1e-5, rel=3e-5), (method, score)
 
 
 def test_the_result_names_what_was_scored(made, result):
@@ -101,7 +111,7 @@ def test_intervals_are_those_of_means_over_people():
     # 200 people of 5 pairs each; a person's pairs score alike, so the mean has the error of 200 values, not of 1000.
     rng = np.random.default_rng(0)
     people = np.repeat(np.arange(200), 5)
-    table = np.tile(rng.normal(0.5, 0.1, 200)[people][:, None], (1, 5))
+    table = np.tile(rng.normal(0.5, 0.1, 200)[people][:, None], (1, 6))
     cell = module._summary(table, people)["L1"]
     error = table[::5, 0].std(ddof=1) / np.sqrt(200)
     assert cell["mean"] == pytest.approx(table[:, 0].mean())
@@ -110,7 +120,7 @@ def test_intervals_are_those_of_means_over_people():
 
 
 def test_one_person_has_no_interval():
-    summary = module._summary(np.full((4, 5), 0.25), np.array(["a"] * 4))
+    summary = module._summary(np.full((4, 6), 0.25), np.array(["a"] * 4))
     assert summary["ssim_A"] == {"mean": 0.25, "low": None, "high": None}
     texts = {"dataset": "toy", "split": "test", "pairs": 4, "pairs_in_split": 4, "people": 1}
     assert "[" not in format_table(texts | {"scores": {"stage_II": summary}}).splitlines()[-1]
