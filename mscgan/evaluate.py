@@ -2,9 +2,10 @@
 
 For each image that the family shows (stage I, stage II) and, as the baseline, a copy of the source image: SSIM and
 mask-SSIM by protocols A and B (mscgan/metrics/ssim.py), L1 and sharpness, over all pairs of the split or N spread
-evenly over them. All scores are of the 8-bit images that `generate` writes. Means with 95 % intervals, by a bootstrap over people:
-pairs of one person are alike. Prints a table and writes RUN/evaluation.json. What is less or other than all test pairs
-of the run's own shards gets a name that says so, as evaluation-train-3-pairs.json, and so never replaces it.
+evenly over them. All scores are of the 8-bit images that `generate` writes. Means with 95 % intervals, by a bootstrap
+over people: pairs of one person are alike. Prints a table and writes RUN/evaluation.json. What is less or other than
+all test pairs of the run's own shards gets a name that says so, as evaluation-train-3-pairs.json, and so never
+replaces it.
 """
 
 import argparse

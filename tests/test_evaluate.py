@@ -77,7 +77,8 @@ def test_every_mean_is_that_of_a_plain_loop(made, result):
         for score in rows[0]:
             # One pixel that rounds the other way in a batch moves the mean by less than this.
             expected = np.mean([row[score] for row in rows])
-            assert result["scores"][method][score]["mean"] == pytest.approx(expected, abs=1e-5, rel=3e-5), (method, score)
+            found = result["scores"][method][score]["mean"]
+            assert found == pytest.approx(expected, abs=1e-5, rel=3e-5), (method, score)
 
 
 def test_the_result_names_what_was_scored(made, result):
