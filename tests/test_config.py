@@ -76,7 +76,7 @@ def test_every_variant_that_is_shipped_is_among_the_tested():
 def test_the_small_variant_is_the_data_sets_own_size_in_narrow_networks(preset, family):
     small, plain = (config.load(preset, [f"family={family}", *more]) for more in (["variant=small"], []))
     assert (small.data, small.options().base, plain.options().base) == (plain.data, 8, 128)
-    assert sum(small.train.pairs.values()) == 48_000 and small.options().lambda_L1_2 == plain.options().lambda_L1_2
+    assert sum(small.train.pairs.values()) == 20_000 and small.options().lambda_L1_2 == plain.options().lambda_L1_2
 
 
 @pytest.mark.parametrize(
