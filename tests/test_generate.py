@@ -56,7 +56,7 @@ def test_the_command_writes_a_grid_of_pairs(made, tmp_path, monkeypatch, capsys)
     assert exit_code(monkeypatch, "--run", made, "--pairs", 2, "--split", "train", "--out", out) == 0
     assert capsys.readouterr().out == f"{out}\n"
     with Image.open(out) as picture:
-        assert picture.size == (4 + 5 * 132, 24 + 2 * 260)
+        assert picture.size == (4 + 5 * 132, 48 + 2 * 260)  # a title, the columns, two rows
 
 
 def test_the_command_says_what_it_did_to_an_image_of_another_size(made, tmp_path, monkeypatch, capsys):
