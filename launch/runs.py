@@ -126,12 +126,12 @@ def newest_checkpoint(run: Path | str) -> str:
     return max(names, key=lambda name: int(name[6:]), default="")
 
 
-def facts(run: Path | str) -> dict:
-    """What the newest checkpoint says of itself, for mscgan/schedule.py; empty without one. Of one that cannot be read
-    training says why."""
+def facts(run: Path | str, schema: int) -> dict:
+    """What the newest checkpoint says of itself, for mscgan/schedule.py; empty without one of this schema. Of one that
+    cannot be read or is of another version training says why."""
     try:
         document = json.loads((Path(run) / "checkpoints" / newest_checkpoint(run) / "state.json").read_text())
-        return document["state"]
+        return document["state"] if document["schema"] == schema else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 

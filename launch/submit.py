@@ -81,7 +81,7 @@ def _on_slurm(plan: runs.Plan, follow: bool) -> int:
 
 def _complete(plan: runs.Plan, targets: list[Target]) -> bool:
     """Says it of a training that has nothing left to do in any of its runs, and refuses one that may not go on."""
-    facts = [runs.facts(work.run) for work in plan.works]
+    facts = [runs.facts(work.run, schedule.SCHEMA) for work in plan.works]
     if plan.kind != "train" or not all(facts):
         return False
     done = []

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from mscgan import dist
 from mscgan.errors import UserError
+from mscgan.schedule import SCHEMA
 
-SCHEMA = 4  # 1 had the weights of convolutions in another order; 2 was called images-000012345; 3 did not count `seen`
 COMPLETE = re.compile(r"pairs-(\d{9,})")
 OLDER = re.compile(r"images-\d{9,}")
 ADVICE = "delete this folder to go on from the one before it"

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from mscgan.config import STAGES, Config
 from mscgan.errors import UserError
 
+# Of a checkpoint. 1 had the weights of convolutions in another order; 2 was called images-000012345; 3 did not say
+# where its stage began.
+SCHEMA = 4
+
 
 @dataclass(frozen=True)
 class Stage:

@@ -76,7 +76,7 @@ class State:
             backend=train.backend,
             zero=train.zero,
             precision=train.precision,
-            lr=learning_rate(train, self.stage, self.seen),
+            lr=train.lr,  # until `step` sets what it is then
             betas=(train.betas[0], train.betas[1]),
             accumulate=train.accumulate,
             micro_batch=self.micro_batch,

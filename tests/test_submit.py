@@ -372,10 +372,10 @@ def facts(config_, pairs, stage="II", began=20_000, ends=25_000):
     return {"pairs": pairs, "stage": stage, "began": began, "ends": ends, "made_with": schedule.made_with(config_)}
 
 
-def write_checkpoint(run, found):
+def write_checkpoint(run, found, schema=schedule.SCHEMA):
     folder = run / f"checkpoints/pairs-{found['pairs']:09d}"
     folder.mkdir(parents=True)
-    (folder / "state.json").write_text(json.dumps({"schema": 3, "state": found}))
+    (folder / "state.json").write_text(json.dumps({"schema": schema, "state": found}))
 
 
 def test_a_run_that_is_complete_is_said_to_be_so_before_anything_starts(checkout):
@@ -391,6 +391,12 @@ def test_a_run_that_is_complete_is_said_to_be_so_before_anything_starts(checkout
     assert code == 2 and "pairs-000025000 was made with train.seed 0, now it is 7" in output
     code, output = checkout.train("run=runs/a b", "train.pairs.I=30000")
     assert code == 2 and "is in stage II" in output and output.count("\n") == 1
+
+
+def test_a_checkpoint_of_an_older_version_is_left_for_training_to_refuse(checkout):
+    write_checkpoint(checkout.root / "runs/a", {"pairs": 25_000, "stage": "II", "made_with": {}}, schema=3)
+    code, output = checkout.train("run=runs/a")
+    assert code == 0 and "rank 0 of" in output
 
 
 def test_a_run_that_is_not_complete_goes_on(checkout):
