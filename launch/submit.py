@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from launch import options, runs, sbatch, slurm, snapshot, states
 from mscgan import config as configuration
-from mscgan import schedule
+from mscgan import files, schedule
 from mscgan.checks import check_trained, check_weights
 from mscgan.data.manifest import check_size, read_manifest
 from mscgan.errors import UserError, run
@@ -336,7 +336,7 @@ def _prepare(plan: runs.Plan, targets: list[Target]) -> None:
     plan.commit = snapshot.take(ROOT, folder / "snapshot")
     for index, target in enumerate(targets):
         if target.config:
-            configuration.save(target.config, folder / f"config-{index}.yaml")
+            files.write(folder / f"config-{index}.yaml", configuration.text(target.config))
     runs.write_plan(plan)
 
 

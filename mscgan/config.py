@@ -92,6 +92,7 @@ class Log:
     every: int = 1_600  # pairs between two lines of metrics.jsonl
     samples: int = 32_000  # pairs between two grids of pictures
     checkpoint: int = 32_000  # pairs between two checkpoints
+    checkpoint_minutes: float = 5.0  # between two checkpoints; the later of the two counts
     keep: int = 2  # checkpoints kept
 
 
@@ -99,6 +100,7 @@ class Log:
 class Config:
     run: str = ""  # the run's folder: configuration, checkpoints, logs, pictures, scores
     resume: str = "auto"  # auto: go on from the newest complete checkpoint | never: refuse a folder that has one
+    allow: list[str] = field(default_factory=list)  # keys that a run that goes on may change (mscgan/schedule.py)
     family: str = "mscgan"  # the method: mscgan | pg2
     variant: str = ""  # a named setting of it, one of configs/variant
     data: Data = field(default_factory=Data)
@@ -129,6 +131,7 @@ POSITIVE = (
 ).split()
 NOT_NEGATIVE = (
     "train.ema_halflife train.warmup train.decay train.least_steps train.seed data.max_corrupt data.flip data.threads "
+    "log.checkpoint_minutes "
     "mscgan.lambda_bg_1 mscgan.lambda_L1_2 mscgan.lambda_bg_2 pg2.lambda_bg_1 pg2.lambda_L1_2 pg2.lambda_bg_2"
 ).split()
 
@@ -260,9 +263,36 @@ def text(config: Config) -> str:
     return OmegaConf.to_yaml({key: value for key, value in values.items() if key == config.family or key not in STAGES})
 
 
-def save(config: Config, path: Path) -> None:
-    """Writes the resolved configuration."""
-    files.write(path, text(config))
+def save(config: Config, run: Path, pairs: int) -> list[str]:
+    """Writes the resolved configuration to RUN/config.yaml, and for the history to RUN/config-000012345.yaml, which is
+    never overwritten; `pairs` is where this start goes on from.
+
+    Returns:
+        The keys that differ from RUN/config.yaml as it was, "log.every 100 -> 50" each.
+    """
+    now, path = text(config), run / "config.yaml"
+    before = path.read_text(errors="replace") if path.is_file() else now
+    name, number = f"config-{pairs:09d}", 1
+    while (kept := run / f"{name}.yaml").exists() and kept.read_text(errors="replace") != now:
+        number += 1
+        name = f"config-{pairs:09d}-{number}"
+    files.write(kept, now)
+    files.write(path, now)
+    try:
+        old, new = _leaves(yaml.safe_load(before)), _leaves(yaml.safe_load(now))
+    except yaml.YAMLError as error:
+        return [f"config.yaml, which was no YAML ({' '.join(str(error).split())})"]
+    return [f"{key} {old.get(key)} -> {new.get(key)}" for key in new | old if old.get(key) != new.get(key)]
+
+
+def _leaves(values: object, before: str = "") -> dict[str, object]:
+    """The keys of a document, dotted, and their values."""
+    if not isinstance(values, dict):
+        return {before: values}
+    leaves: dict[str, object] = {}
+    for key, value in values.items():
+        leaves |= _leaves(value, f"{before}.{key}" if before else str(key))
+    return leaves
 
 
 def micro_batch(batch: int, world: int, accumulate: int) -> int:

@@ -91,8 +91,7 @@ def cores(ranks: Ranks) -> int:
     ranks of a machine share its cores, where each has its own, and where those near a GPU share a socket.
     """
     mine = sorted(os.sched_getaffinity(0))
-    everyone: list = [None] * ranks.world
-    torch_dist.all_gather_object(everyone, (socket.gethostname(), mine))
+    everyone = gather([socket.gethostname(), mine])
     here = [set(others) for host, others in everyone if host == socket.gethostname()]
     return max(1, int(sum(1 / sum(core in others for others in here) for core in mine) + 1e-6))
 
@@ -102,11 +101,11 @@ def barrier() -> None:
     torch_dist.all_reduce(torch.zeros(1))
 
 
-def all_any(flag: bool) -> bool:
-    """True on every rank if it is true on one."""
-    count = torch.tensor([int(flag)])
-    torch_dist.all_reduce(count, op=torch_dist.ReduceOp.MAX)
-    return bool(count.item())
+def all_any(*flags: bool) -> list[bool]:
+    """Each flag true on every rank if it is true on one, in one collective."""
+    counts = torch.tensor([int(flag) for flag in flags])
+    torch_dist.all_reduce(counts, op=torch_dist.ReduceOp.MAX)
+    return [bool(count) for count in counts.tolist()]
 
 
 def mean(values: dict[Name, Tensor]) -> dict[Name, float]:
@@ -127,3 +126,16 @@ def from_rank_0(value):
         text = torch.empty(int(length), dtype=torch.uint8)
     torch_dist.broadcast(text, src=0)
     return json.loads(bytes(text.tolist()))
+
+
+def gather(value) -> list:
+    """Every rank's `value`, something JSON can hold, by rank and on every rank."""
+    text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+    longest = torch.tensor([text.numel()])
+    torch_dist.all_reduce(longest, op=torch_dist.ReduceOp.MAX)
+    # Spaces behind a document are part of no value.
+    padded = torch.full((int(longest),), ord(" "), dtype=torch.uint8)
+    padded[: text.numel()] = text
+    texts = [torch.empty_like(padded) for _ in range(torch_dist.get_world_size())]
+    torch_dist.all_gather(texts, padded)
+    return [json.loads(bytes(text.tolist())) for text in texts]

@@ -2,7 +2,7 @@
 
 A GAN step uses two engines, G's and D's. DeepSpeed reduces gradients from hooks on its engine's outputs, so three rules
 hold at every ZeRO stage: D's engine runs D's own forward and backward and nothing else; G's loss goes through D's raw
-`engine.module` with requires_grad off; each engine has one backward in a step. `state()` and `load()` speak of named
+`engine.module` with requires_grad off; each engine has one backward in a step. `moments()` and `load()` speak of named
 tensors, so that a checkpoint fits any number of ranks, any ZeRO stage and either backend.
 """
 
@@ -11,7 +11,7 @@ import logging
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Engine(ABC):
-    """What `make_engine` returns: `.module` is the raw network, the methods train it.
+    """What `make_engine` returns: `.module` is the raw network, `.shapes` its parameters', the methods train it.
 
     Each micro-batch takes one `engine(...)`, one `backward(loss)` and one `step()`. Every `accumulate`-th step changes
     the weights, by the mean gradient over micro-batches and ranks.
@@ -44,7 +44,7 @@ class Engine(ABC):
         self._accumulate = accumulate
         self._dtype = DTYPES.get(precision)
         self._device = next(module.parameters()).device
-        self._shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
+        self.shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
         self._trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
         self._optimizer: torch.optim.Adam
         self._scaler: Any = None  # in fp16 torch's GradScaler or _LossScale
@@ -64,7 +64,10 @@ class Engine(ABC):
             group["lr"] = lr
 
     @abstractmethod
-    def _moment(self, parameter: Tensor, key: str) -> Tensor: ...
+    def moments(self) -> dict[str, dict[str, tuple[Tensor, int | None]]]:
+        """Adam's moments of the trainable parameters as this rank holds them, in place: {"exp_avg", "exp_avg_sq":
+        {parameter's name: (tensor, start)}}. Where start is None the tensor is whole, and every rank has it; else it
+        is the part of the flattened moment that begins there, and one rank has it."""
 
     @abstractmethod
     def _adam_step(self) -> int: ...
@@ -83,38 +86,28 @@ class Engine(ABC):
         """A context to read `.module`'s weights in: ZeRO 3 spreads them over the ranks. All ranks must enter it."""
         return contextlib.nullcontext()
 
-    def state(self) -> dict:
-        """All that is needed to go on, on the CPU, the same for any number of ranks. All ranks must call it.
-
-        Returns:
-            {"weights", "exp_avg", "exp_avg_sq": {parameter's name: float32 tensor}, "buffers": {name: tensor},
-            "step": int} and in fp16 "loss_scale": float. The moments are of the trainable parameters. Buffers are
-            this rank's own (all alike where BatchNorm is synchronised).
-        """
-        with self.gathered():
-            weights = {name: _to_cpu(parameter) for name, parameter in self.module.named_parameters()}
-        state: dict[str, Any] = {
-            "weights": weights,
-            "buffers": {name: _to_cpu(buffer) for name, buffer in self._buffers()},
-        }
-        for key in MOMENTS:
-            state[key] = {name: self._moment(parameter, key) for name, parameter in self._trained.items()}
-        state["step"] = self._adam_step()
+    def scalars(self) -> dict[str, float]:
+        """{"step": Adam's} and in fp16 "loss_scale"."""
+        scalars: dict[str, float] = {"step": self._adam_step()}
         if self._scaler:
-            state["loss_scale"] = self._scaler.get_scale()
-        return state
+            scalars["loss_scale"] = self._scaler.get_scale()
+        return scalars
 
     def load(self, state: dict) -> None:
-        """Restores what `state()` gave, or weights and buffers alone if that is all there is. All ranks must call it.
+        """Restores weights, buffers, moments and scalars, or weights and buffers alone. All ranks must call it.
+
+        Args:
+            state: {"weights", "exp_avg", "exp_avg_sq": {parameter's name: float32 tensor}, "buffers": {name: tensor}},
+                whole tensors whatever rank had them, beside what `scalars` gives.
 
         Raises:
             UserError: names or shapes are not this network's.
         """
-        _check("weights", state["weights"], self._shapes)
+        _check("weights", state["weights"], self.shapes)
         _check("buffers", state["buffers"], {name: buffer.shape for name, buffer in self._buffers()})
         resumes = "exp_avg" in state
         for key in MOMENTS if resumes else ():
-            _check(key, state[key], {name: self._shapes[name] for name in self._trained})
+            _check(key, state[key], {name: self.shapes[name] for name in self._trained})
         with torch.no_grad():
             self._set_weights(state["weights"])
             for name, buffer in self._buffers():
@@ -169,8 +162,8 @@ class _DDP(Engine):
                 self._optimizer.step()
             self._optimizer.zero_grad()
 
-    def _moment(self, parameter: Tensor, key: str) -> Tensor:
-        return _to_cpu(_adam_state(self._optimizer, parameter)[key])
+    def moments(self) -> dict[str, dict[str, tuple[Tensor, int | None]]]:
+        return _whole_moments(self._optimizer, self._trained)
 
     def _adam_step(self) -> int:
         return int(_adam_state(self._optimizer, next(iter(self._trained.values())))["step"])
@@ -258,10 +251,29 @@ class _DeepSpeed(Engine):
             return self._engine.optimizer.fp32_partitioned_groups_flat
         return [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
 
-    def _moment(self, parameter: Tensor, key: str) -> Tensor:
-        if self._zero:
-            return _to_cpu(self._deepspeed.utils.safe_get_full_optimizer_state(parameter, key))
-        return _to_cpu(_adam_state(self._optimizer, parameter)[key])
+    def moments(self) -> dict[str, dict[str, tuple[Tensor, int | None]]]:
+        if not self._zero:
+            return _whole_moments(self._optimizer, self._trained)
+        parts: dict[str, dict[str, tuple[Tensor, int | None]]] = {key: {} for key in MOMENTS}
+        for name, parameter in self._trained.items():
+            for key in MOMENTS:
+                part, start = self._part(parameter, key)
+                if part.numel():
+                    parts[key][name] = part, start
+        return parts
+
+    def _part(self, parameter: Tensor, key: str) -> tuple[Tensor, int]:
+        """This rank's part of a moment under ZeRO, flat, and where it begins; empty where it has none."""
+        if self._zero == 3:
+            # Equal parts, with padding behind the last element.
+            held = self._deepspeed.utils.safe_get_local_optimizer_state(parameter, key).flatten()
+            start = torch_dist.get_rank() * held.numel()
+            numel = parameter.ds_numel  # type: ignore[attr-defined]  # DeepSpeed sets it on parameters
+            return held[: max(0, numel - start)], start
+        mapping = parameter._hp_mapping  # type: ignore[attr-defined]  # DeepSpeed sets it: where the part lies, or None
+        if mapping is None:
+            return parameter.new_empty(0), 0
+        return mapping.get_optim_state_fragment(key), mapping.lp_fragment_address.start
 
     def _adam_step(self) -> int:
         return int(_adam_state(self._optimizer, self._optimized()[0])["step"])
@@ -420,6 +432,13 @@ def _adam_state(optimizer: torch.optim.Adam, parameter: Tensor) -> dict[str, Ten
     return own
 
 
+def _whole_moments(optimizer, trained: Mapping[str, Tensor]) -> dict[str, dict[str, tuple[Tensor, int | None]]]:
+    return {
+        key: {name: (_adam_state(optimizer, parameter)[key], None) for name, parameter in trained.items()}
+        for key in MOMENTS
+    }
+
+
 def _check(kind: str, given: dict[str, Tensor], shapes: dict[str, torch.Size]) -> None:
     differ = sorted(given.keys() ^ shapes.keys()) or [name for name in shapes if given[name].shape != shapes[name]]
     if differ:
@@ -427,7 +446,3 @@ def _check(kind: str, given: dict[str, Tensor], shapes: dict[str, torch.Size]) -
             f"the saved {kind} are of another network: {len(differ)} tensors differ, the first is {differ[0]!r}; "
             "use the configuration that the checkpoint was trained with"
         )
-
-
-def _to_cpu(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", copy=True)

@@ -10,8 +10,13 @@ from mscgan.config import STAGES, Config
 from mscgan.errors import UserError
 
 # Of a checkpoint. 1 had the weights of convolutions in another order; 2 was called images-000012345; 3 did not say
-# where its stage began.
-SCHEMA = 4
+# where its stage began; 4 had no digests.
+SCHEMA = 5
+
+MEANING = (
+    "family data.flip data.heatmap data.sigma data.radius data.mask train.batch train.lr train.stage_lr "
+    "train.tuned_batch train.warmup train.decay train.betas train.ema_halflife train.seed train.precision"
+).split()
 
 
 @dataclass(frozen=True)
@@ -38,37 +43,52 @@ def schedule(family: str, pairs: dict[str, int]) -> list[Stage]:
 
 
 def made_with(config: Config) -> dict:
-    """What has to stay for a run to go on as the same run: all but the schedule, rates and weights of losses."""
-    data, options = config.data, vars(config.options())
-    return {
-        "family": config.family,
-        "train.seed": config.train.seed,
-        "data.flip": data.flip,
-        "data.heatmap": [data.heatmap, data.sigma, data.radius],
-        "data.mask": [data.mask, data.radius],
-    } | {f"{config.family}.{key}": value for key, value in options.items() if not key.startswith("lambda_")}
+    """What a run is: it goes on as the same run while these stay. Beside them there is the schedule; all other keys say
+    where and how it runs."""
+    return {key: _value(config, key) for key in MEANING} | {
+        f"{config.family}.{key}": value for key, value in vars(config.options()).items()
+    }
 
 
-def check(config: Config, facts: dict, checkpoint: str, shards: str = "") -> None:
+def _value(config: Config, key: str):
+    value: object = config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def check(config: Config, facts: dict, checkpoint: str, shards: str = "") -> list[str]:
     """Refuses to go on from a checkpoint as another run, or with stages that moved under it.
 
-    Stages that are over keep their pairs, and the one in which it stands gets no fewer than it has had. Otherwise a
-    run could train I, II, I, II. All that lies ahead may change.
+    What a run is may change where `allow` names the key. Stages that are over keep their pairs, and the one in which it
+    stands gets no fewer than it has had. Otherwise a run could train I, II, I, II. All that lies ahead may change.
 
     Args:
         facts: of the checkpoint, as training wrote them.
         checkpoint: its path, for the messages.
         shards: fingerprint of the shards; not compared where it is empty.
 
+    Returns:
+        What changed with leave, a line each.
+
     Raises:
         UserError: what differs, and what to do.
     """
-    asked = made_with(config) | ({"shards": shards} if shards else {})
-    for name, now in asked.items():
-        if (before := facts["made_with"].get(name)) != now:
-            raise UserError(
-                f"{checkpoint} was made with {name} {before}, now it is {now}; set it as it was, or another run=FOLDER"
-            )
+    asked, before = made_with(config) | ({"shards": shards} if shards else {}), facts["made_with"]
+    if config.train.precision == "auto":
+        del asked["train.precision"]  # training takes the one that the run has
+    differ = [key for key, now in asked.items() if before.get(key, now) != now]
+    changed = {key: f"{key} {before[key]}, now it is {asked[key]}" for key in differ}
+    if refused := [key for key in differ if key not in config.allow]:
+        raise UserError(
+            f"{checkpoint} was made with {'; with '.join(changed[key] for key in refused)}; set it as it was, or "
+            f"another run=FOLDER, or allow=[{','.join(refused)}] to go on all the same"
+        )
+    _check_stages(config, facts, checkpoint)
+    return list(changed.values())
+
+
+def _check_stages(config: Config, facts: dict, checkpoint: str) -> None:
     name, pairs = facts["stage"], facts["pairs"]
     stage = next((stage for stage in schedule(config.family, config.train.pairs) if stage.name == name), None)
     began, ends = facts["began"], facts["ends"]

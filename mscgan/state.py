@@ -6,11 +6,12 @@ optimisers; the position, in pairs, fixes the stage.
 
 import contextlib
 import copy
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from mscgan.checkpoint import Piece, not_finite
 from mscgan.config import Config
 from mscgan.engine import MOMENTS, Engine, make_engine
 from mscgan.errors import UserError
@@ -20,7 +21,15 @@ from mscgan.models import FAMILIES
 from mscgan.prepare import Inputs
 from mscgan.rates import kept, learning_rate
 
-SCALARS = ("step", "loss_scale")  # Adam's, and fp16's where it is used
+
+@dataclass(frozen=True)
+class Share:
+    """What one rank keeps of the state."""
+
+    pieces: dict[str, Piece]
+    generator: dict[str, Tensor]  # the average's weights by the names that the networks' have; empty but on rank 0
+    facts: dict  # what JSON can hold, the same on every rank
+    bad: str  # the name of a tensor that is not finite; empty: all are
 
 
 class State:
@@ -57,9 +66,12 @@ class State:
     def enter(self, stage: str) -> None:
         """Starts a stage: its networks trainable in new engines with fresh optimisers, the others frozen."""
         if self.engines:  # an engine leaves its hooks on the parameters: go on with networks that have none
-            tensors, _ = self.state()
+            with contextlib.ExitStack() as stack:
+                for engine in self.engines.values():
+                    stack.enter_context(engine.gathered())
+                weights = {name: _cpu(tensor) for name, tensor in self.networks.state_dict().items()}
             self.networks = self._build()
-            self.networks.load_state_dict({name: tensors[name] for name in self.networks.state_dict()})
+            self.networks.load_state_dict(weights)
         if self.stage:
             self.family.hand_over(self.stage, self.networks, self.average)
         self.stage, self.seen = stage, 0
@@ -111,27 +123,34 @@ class State:
         self._load(self.average, weights)
         self._load(self.networks, self.networks.state_dict() | weights)
 
-    def export(self) -> dict[str, Tensor]:
-        """The average's weights on the CPU, by the names that the networks' have."""
-        return _cpu(self.average.state_dict())
-
-    def state(self) -> tuple[dict[str, Tensor], dict]:
-        """Named tensors on the CPU and JSON facts from which `restore` goes on. Called by every rank."""
+    def share(self, rank: int, world: int) -> "Share":
+        """This rank's share of the state, copied to the CPU: the parts of moments that it alone has, and its part of
+        what all ranks have, divided by bytes. Rank 0 has the average beside it. Called by every rank."""
         prefixes = self._prefixes()
-        frozen = {name: tensor for name, tensor in self.networks.state_dict().items()
-                  if not name.startswith(tuple(prefixes))}  # fmt: skip
-        tensors = _cpu(frozen) | {f"average.{name}": tensor for name, tensor in self.export().items()}
-        facts: dict[str, Any] = {"stage": self.stage, "seen": self.seen, "engines": {}}
+        alike: dict[str, Tensor] = {}
+        mine: dict[str, tuple[Tensor, list[int], int | None]] = {}
         for prefix, engine in prefixes.items():
-            state = engine.state()
-            tensors |= {prefix + name: tensor for name, tensor in (state["weights"] | state["buffers"]).items()}
-            for moment in MOMENTS:
-                tensors |= {f"{moment}.{prefix}{name}": tensor for name, tensor in state[moment].items()}
-            facts["engines"][prefix] = {name: state[name] for name in SCALARS if name in state}
-        return tensors, facts
+            shapes = {name: list(shape) for name, shape in engine.shapes.items()}
+            for moment, held in engine.moments().items():
+                for name, (tensor, start) in held.items():
+                    if start is None:
+                        alike[f"{moment}.{prefix}{name}"] = tensor
+                    else:
+                        mine[f"{moment}.{prefix}{name}"] = tensor, shapes[name], start
+        with contextlib.ExitStack() as stack:
+            for engine in prefixes.values():
+                stack.enter_context(engine.gathered())
+            alike |= self.networks.state_dict()
+            mine |= {name: (alike[name], list(alike[name].shape), None) for name in _divided(alike, world)[rank]}
+            generator = self.average.state_dict() if rank == 0 else {}
+            bad = not_finite({name: tensor for name, (tensor, *_) in mine.items()} | generator)
+            pieces = {name: Piece(_cpu(tensor), shape, start) for name, (tensor, shape, start) in mine.items()}
+        facts = {"stage": self.stage, "seen": self.seen,
+                 "engines": {prefix: engine.scalars() for prefix, engine in prefixes.items()}}  # fmt: skip
+        return Share(pieces, {name: _cpu(tensor) for name, tensor in generator.items()}, facts, bad)
 
     def restore(self, tensors: dict[str, Tensor], facts: dict) -> None:
-        """Goes back to what `state` gave, at any number of ranks and any ZeRO stage.
+        """Goes back to what all ranks' shares gave, joined, at any number of ranks and any ZeRO stage.
 
         Raises:
             UserError: the tensors are of other networks.
@@ -165,8 +184,19 @@ class State:
         return {places[engine.module]: engine for engine in self.engines.values()}
 
 
-def _cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+def _divided(tensors: dict[str, Tensor], world: int) -> list[list[str]]:
+    """Names of the tensors for each rank, about as many bytes each; the same on every rank."""
+    names: list[list[str]] = [[] for _ in range(world)]
+    loads = [0] * world
+    for name in sorted(tensors, key=lambda name: (-tensors[name].nbytes, name)):
+        least = loads.index(min(loads))
+        names[least].append(name)
+        loads[least] += tensors[name].nbytes
+    return names
+
+
+def _cpu(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True)
 
 
 def _strip(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

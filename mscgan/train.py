@@ -5,8 +5,8 @@ One process a device; RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADD
 checkpoint, at any number of processes.
 Exit codes (mscgan/errors.py): DONE, FAILED, MISTAKE, or AGAIN after USR1, USR2, TERM or Ctrl-C: saved, run it again.
 
-RUN/config.yaml keeps what this start took: where train.precision is `auto`, the precision that it came to. The same
-command elsewhere decides anew, and so may go on in another precision, as weights and moments are float32 in each.
+RUN/config.yaml keeps what this start took, with the precision that `auto` came to, and RUN/config-000012345.yaml what
+each start took, by the pairs from which it went on.
 """
 
 import argparse
@@ -17,13 +17,14 @@ import sys
 import time
 from contextlib import closing
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from mscgan import checkpoint, dist, files, heartbeat
+from mscgan import checkpoint, dist, heartbeat
 from mscgan.config import Config, Data, load, micro_batch, save
 from mscgan.data.loader import Loader
 from mscgan.data.shards import ShardSet
@@ -32,22 +33,14 @@ from mscgan.errors import AGAIN, DONE, FAILED, UserError, run
 from mscgan.losses import Terms
 from mscgan.prepare import prepare
 from mscgan.rates import check_steps
+from mscgan.recovery import Start, choose
+from mscgan.saving import Diverged, Saver
 from mscgan.schedule import check, complete, ending, made_with, schedule
 from mscgan.state import State
 from mscgan.telemetry import Telemetry
 from mscgan.trained import Trained, sample_grid
 
 SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
-
-
-class Diverged(RuntimeError):
-    """A loss or a weight is NaN or infinite."""
-
-    def __init__(self, what: str, folder: Path):
-        super().__init__(
-            f"{what}; the last good checkpoint is {checkpoint.newest(folder) or 'none'}; lower train.lr, or set "
-            "train.precision=fp32, and run again to go on from there"
-        )
 
 
 def train(config: Config) -> int:
@@ -62,52 +55,48 @@ def train(config: Config) -> int:
     folder = _run_folder(config)
     check_steps(config)
     shards = _open_shards(config.data)
-    stages = schedule(config.family, config.train.pairs)
-
-    # Ranks, and where the run stands; from rank 0, as a shared file system may show them different states.
     ranks = dist.init()
-    newest = dist.from_rank_0(str(checkpoint.newest(folder) or ""))
-    facts = checkpoint.facts(Path(newest)) if newest else {}
-    if facts:
-        check(config, facts, newest, shards.fingerprint)
-    if complete(config, facts):
+    if ranks.rank == 0:
+        checkpoint.sweep(folder)
+    start = choose(folder, ranks)
+    allowed = check(config, start.facts, str(start.path), shards.fingerprint) if start.path else []
+    if complete(config, start.facts):
         if ranks.rank == 0:
-            print(ending(config.run, f"already complete: {facts['pairs']} pairs"), file=sys.stderr)
+            print(ending(config.run, f"already complete: {start.facts['pairs']} pairs"), file=sys.stderr)
         dist.shutdown()
         return DONE
+    config = _for_this_machine(config, ranks, start.facts)
+    code = _train(config, ranks, start, shards, allowed, signalled)
+    dist.shutdown()
+    return code
 
-    # State and data from there.
+
+def _train(
+    config: Config, ranks: dist.Ranks, start: Start, shards: ShardSet, allowed: list[str], signalled: list[int]
+) -> int:
+    """The run from `start` on. What it holds of the process group is let go of on return."""
     torch.backends.cudnn.benchmark = True  # the shapes never change
-    share = micro_batch(config.train.batch, ranks.world, config.train.accumulate)
-    config = _for_this_machine(config, ranks)
+    folder, share = Path(config.run), micro_batch(config.train.batch, ranks.world, config.train.accumulate)
     state = State(config, ranks.device, share)
-    _restore(config, state, newest)
-    pairs = facts.get("pairs", 0)
-    steps = facts.get("steps", 0)
-    loader = Loader(
-        shards,
-        share,
-        ranks.rank,
-        ranks.world,
-        config.train.seed,
-        config.data.flip,
-        ranks.device,
-        decode=config.data.decode,
-        threads=config.data.threads,
-        max_corrupt=config.data.max_corrupt,
-        position=pairs,
-    )
+    _restore(config, state, start)
+    pairs, steps = start.facts.get("pairs", 0), start.facts.get("steps", 0)
+    stages = schedule(config.family, config.train.pairs)
     total = stages[-1].end
+    loader = _loader(config, ranks, shards, share, pairs)
     heartbeat.start(folder, ranks.rank, ranks.device.type, math.ceil((total - pairs) / config.train.batch))
-    samples, title = None, ""
+    samples, title, changed = None, "", []
     if ranks.rank == 0:
         samples, title = _samples(shards)
-        save(replace(config, data=replace(config.data, staged="")), folder / "config.yaml")
-    history = History()
-    code, compiled = DONE, ""
-    with closing(Telemetry(folder, ranks.rank, total, pairs, steps, config.train.batch)) as telemetry:
-        if newest:
-            telemetry.say(f"goes on from {pairs} pairs ({newest})")
+        changed = save(replace(config, data=replace(config.data, staged="")), folder, pairs)
+    history, code, compiled = History(), DONE, ""
+    log = config.log
+    made = {"made_with": made_with(config) | {"shards": shards.fingerprint}, "ran_with": _ran_with(config, ranks)}
+    with (
+        closing(Telemetry(folder, ranks.rank, total, pairs, steps, config.train.batch)) as telemetry,
+        Saver(folder, ranks, pairs, log.checkpoint, log.checkpoint_minutes, log.keep, _nobody) as saver,
+    ):
+        for line in _said(start, config, ranks, allowed, changed):
+            telemetry.say(line)
         while pairs < total and code == DONE:
             # A step.
             stage = next(stage for stage in stages if pairs < stage.end)
@@ -128,14 +117,14 @@ def train(config: Config) -> int:
 
             # What is due after it: log, checkpoint, pictures, the end.
             over = pairs >= stage.end
-            stop = dist.all_any(bool(signalled))
-            saves = over or stop or _due(pairs, config.train.batch, config.log.checkpoint)
-            shows = over or _due(pairs, config.train.batch, config.log.samples)
-            if saves or shows or _due(pairs, config.train.batch, config.log.every):
-                telemetry.log(pairs, (pairs - 1) // len(shards.pairs), stage.name, history.means(folder))
+            stop, wanted = saver.meet(pairs, bool(signalled))
+            saves = over or stop or wanted
+            shows = over or _due(pairs, config.train.batch, log.samples)
+            if saves or shows or _due(pairs, config.train.batch, log.every):
+                telemetry.log(pairs, (pairs - 1) // len(shards.pairs), stage.name, history.means())
             if saves:
                 own = {"pairs": pairs, "steps": steps, "began": stage.start, "ends": stage.end}
-                _save(state, own | {"made_with": made_with(config) | {"shards": shards.fingerprint}}, config, ranks)
+                saver.save(state, own | made, last=stop or pairs >= total)
             if shows and samples:
                 trained = Trained(state.family, state.average, config, state.stage)
                 telemetry.pictures(pairs, sample_grid(trained, samples, min(4, len(samples.pairs)), title))
@@ -145,8 +134,6 @@ def train(config: Config) -> int:
         where = f"{pairs} pairs, {steps} steps"
         went_on = f"saved at {where} ({checkpoint.newest(folder)}); the same command goes on from there"
         print(ending(config.run, f"done: {where}") if code == DONE else went_on, file=sys.stderr, flush=True)
-    del state  # before the group that its engines talk through (dist.shutdown)
-    dist.shutdown()
     return code
 
 
@@ -159,18 +146,18 @@ class History:
     def add(self, pairs: int, terms: Terms) -> None:
         self._steps.append((pairs, terms))
 
-    def means(self, folder: Path) -> dict[str, float]:
+    def means(self) -> dict[str, float]:
         """The means over steps and ranks since the last call. Called by every rank.
 
         Raises:
-            Diverged: a term of a step is NaN or infinite on any rank; `folder` is the run's, whose checkpoint it names.
+            Diverged: a term of a step is NaN or infinite on any rank.
         """
         values = {(pairs, name): value for pairs, terms in self._steps for name, value in terms.items()}
         means = dist.mean(values)
         for pairs, terms in self._steps:
             if not all(math.isfinite(means[pairs, name]) for name in terms):
                 found = ", ".join(f"{name} {means[pairs, name]:.4g}" for name in terms)
-                raise Diverged(f"a loss is not finite in the step that ends at {pairs} pairs ({found})", folder)
+                raise Diverged(f"a loss is not finite in the step that ends at {pairs} pairs ({found})")
         names = list(self._steps[0][1])
         result = {name: sum(means[pairs, name] for pairs, _ in self._steps) / len(self._steps) for name in names}
         self._steps.clear()
@@ -192,6 +179,10 @@ def _listen() -> list[int]:
     for number in SIGNALS:
         signal.signal(number, note)
     return signalled
+
+
+def _nobody() -> None:
+    pass
 
 
 def _run_folder(config: Config) -> Path:
@@ -221,8 +212,25 @@ def _samples(shards: ShardSet) -> tuple[ShardSet, str]:
     return shards, "people of the train split"
 
 
-def _for_this_machine(config: Config, ranks: dist.Ranks) -> Config:
-    """The configuration with what it leaves to the machine: precision and threads. Called by every rank."""
+def _loader(config: Config, ranks: dist.Ranks, shards: ShardSet, share: int, pairs: int) -> Loader:
+    return Loader(
+        shards,
+        share,
+        ranks.rank,
+        ranks.world,
+        config.train.seed,
+        config.data.flip,
+        ranks.device,
+        decode=config.data.decode,
+        threads=config.data.threads,
+        max_corrupt=config.data.max_corrupt,
+        position=pairs,
+    )
+
+
+def _for_this_machine(config: Config, ranks: dist.Ranks, facts: dict) -> Config:
+    """The configuration with what it leaves to the machine: precision and threads. A run that goes on keeps its
+    precision. Called by every rank."""
     train, data, cores = config.train, config.data, dist.cores(ranks)
     if "OMP_NUM_THREADS" not in os.environ:  # torch would take the whole machine for each rank
         torch.set_num_threads(cores)
@@ -230,18 +238,44 @@ def _for_this_machine(config: Config, ranks: dist.Ranks) -> Config:
         data = replace(data, threads=min(cores, 8))
     if train.precision == "auto":
         precision, why = best_precision(ranks.device)
-        if dist.all_any(precision != "bf16") and precision == "bf16":
+        (emulated,) = dist.all_any(precision != "bf16")
+        if emulated and precision == "bf16":
             precision, why = "fp32", "another rank's hardware does not compute in bf16"
+        if facts:
+            precision, why = facts["made_with"]["train.precision"], "the run has had it from the start"
         train = replace(train, precision=precision)
         if ranks.rank == 0:
             print(f"precision: {precision}, as {why}", file=sys.stderr, flush=True)
     return replace(config, train=train, data=data)
 
 
-def _restore(config: Config, state: State, newest: str) -> None:
-    """Loads the newest checkpoint, or train.init at a run's start."""
-    if newest:
-        state.restore(*checkpoint.load(Path(newest)))
+def _ran_with(config: Config, ranks: dist.Ranks) -> dict:
+    """What does not change the run's meaning, but the order in which its sums are taken."""
+    zero = config.train.zero if config.train.backend == "deepspeed" else 0
+    return {"ranks": ranks.world, "backend": config.train.backend, "zero": zero, "accumulate": config.train.accumulate}
+
+
+def _said(start: Start, config: Config, ranks: dist.Ranks, allowed: list[str], changed: list[str]) -> list[str]:
+    """Lines on where a start begins, and on what is not as it was."""
+    if not start.path:
+        return [f"starts at 0 pairs: {config.run} has no checkpoint"]
+    lines = [f"goes on from {start.facts['pairs']} pairs ({start.path})"]
+    lines += [f"changed with leave (allow): {change}" for change in allowed]
+    lines += [f"changed since the last start: {', '.join(changed)}"] if changed else []
+    before, now = start.facts["ran_with"], _ran_with(config, ranks)
+    if differs := [f"{key} {before[key]} -> {now[key]}" for key in now if before[key] != now[key]]:
+        lines.append(
+            f"{', '.join(differs)}: sums are taken in another order, so losses agree to rounding, not bit for bit"
+        )
+    if (wrote := start.document["version"]) != (own := version("mscgan")):
+        lines.append(f"the checkpoint was written by mscgan {wrote}, this is {own}")
+    return lines
+
+
+def _restore(config: Config, state: State, start: Start) -> None:
+    """Loads the checkpoint, or train.init at a run's start."""
+    if start.path:
+        state.restore(start.tensors, start.facts)
     elif config.train.init:
         try:
             state.start_from(load_file(config.train.init))
@@ -249,32 +283,21 @@ def _restore(config: Config, state: State, newest: str) -> None:
             raise UserError(f"train.init={config.train.init}: {error}; give a run's generator.safetensors") from error
 
 
-def _save(state: State, own: dict, config: Config, ranks: dist.Ranks) -> None:
-    """Exports the generators, then commits the checkpoint: one that is there has nothing left to export.
-
-    own: the loop's facts, beside those of `state`.
-    """
-    folder, pairs = Path(config.run), own["pairs"]
-    tensors, facts = state.state()
-    for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise Diverged(f"{name} is not finite after {pairs} pairs", folder)
-    if ranks.rank == 0:
-        with files.whole(folder / "generator.safetensors") as temporary:
-            save_file(state.export(), temporary, metadata={"stage": state.stage})
-    checkpoint.save(folder, pairs, tensors, facts | own, config.log.keep, ranks)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m mscgan.train", description=__doc__.split("\n")[0])
     parser.add_argument("--config", required=True, help="a preset (market1501, deepfashion, demo) or a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes; mscgan/config.py lists the keys")
     arguments = parser.parse_args()
+    config = load(arguments.config, arguments.overrides)
     try:
-        return train(load(arguments.config, arguments.overrides))
+        return train(config)
     except Diverged as error:
         if os.environ.get("RANK", "0") == "0":  # every rank has found the same
-            print(f"error: {error}", file=sys.stderr)
+            print(
+                f"error: {error}; the newest checkpoint is {checkpoint.newest(config.run) or 'none'}; to go on from "
+                "there, set a lower train.lr and allow=[train.lr], or train.precision=fp32 and allow=[train.precision]",
+                file=sys.stderr,
+            )
         return FAILED
 
 

@@ -10,11 +10,13 @@ import time
 from pathlib import Path
 
 import torch
+import torch.distributed as torch_dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mscgan import dist, engine
+from mscgan import checkpoint, dist, engine
+from mscgan.checkpoint import Piece
 from mscgan.layers.batch_norm import sync_batch_norm
 
 STEPS, BATCH, LR, BETAS = 4, 3, 1e-3, (0.5, 0.9)
@@ -133,7 +135,7 @@ class Run:
         """Flat tensors and scalars, as a checkpoint would hold them."""
         tensors, scalars = {}, {}
         for prefix, trainer in (("G", self.G), ("D", self.D)):
-            for key, value in trainer.state().items():
+            for key, value in whole_state(trainer).items():
                 if isinstance(value, dict):
                     tensors |= {f"{prefix}/{key}/{name}": tensor for name, tensor in value.items()}
                 else:
@@ -151,6 +153,20 @@ class Run:
         return self
 
 
+def whole_state(trainer: engine.Engine) -> dict:
+    """What `load` takes, from what all ranks hold, put together as a checkpoint puts it together."""
+    with trainer.gathered():
+        weights = {name: parameter.detach().clone() for name, parameter in trainer.module.named_parameters()}
+    buffers = {name: buffer.clone() for name, buffer in trainer.module.named_buffers()}
+    state = {"weights": weights, "buffers": buffers} | trainer.scalars()
+    for moment, held in trainer.moments().items():
+        mine = {Piece(part, [], start).key(name): part.clone() for name, (part, start) in held.items()}
+        everyone: list = [None] * torch_dist.get_world_size()
+        torch_dist.all_gather_object(everyone, mine)
+        state[moment] = checkpoint.join(everyone, {name: list(weights[name].shape) for name in weights})
+    return state
+
+
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
@@ -166,12 +182,12 @@ def skips_overflow(ranks: dist.Ranks, mode: str) -> dict:
         return engine._DeepSpeed(module, zero, "fp16", LR, BETAS, 1, BATCH)
 
     trainer, moved, scales_after = start(), [], []
-    before = trainer.state()["weights"]
+    before = whole_state(trainer)["weights"]
     for step in range(3):
         loss = trainer(images(step, ranks.rank)).square().mean()
         trainer.backward(loss * (float("inf") if step == 1 and ranks.rank == 1 else 1.0))
         trainer.step()
-        state = trainer.state()
+        state = whole_state(trainer)
         moved.append(not same(before, state["weights"]))
         scales_after.append(state["loss_scale"])
         before = state["weights"]
@@ -180,7 +196,7 @@ def skips_overflow(ranks: dist.Ranks, mode: str) -> dict:
     resumed.load(state)  # before a first step
     return {
         "moved": moved, "scales": scales_after, "finite": finite, "step": state["step"],
-        "resumed_scale": resumed.state()["loss_scale"],
+        "resumed_scale": whole_state(resumed)["loss_scale"],
     }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from mscgan import dist
 from mscgan.config import STAGES, Config, load
 from mscgan.prepare import Inputs
 from mscgan.state import State
+from tests.whole_state import whole
 
 PAIRS, MICRO_BATCHES, RANKS = 2, 2, 2
 BACKENDS = ("ddp", "deepspeed")
@@ -47,7 +48,7 @@ def step(family: str, stage: str, backend: str, ranks: dist.Ranks) -> dict[str, 
     state = State(settings, ranks.device, PAIRS)
     state.enter(stage)
     terms = state.step([inputs(settings, RANKS * i + ranks.rank) for i in range(MICRO_BATCHES)])
-    tensors, _ = state.state()
+    tensors, _ = whole(state)
     means = {f"terms.{name}": torch.tensor(value) for name, value in dist.mean(terms).items()}
     return tensors | means
 

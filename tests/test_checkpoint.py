@@ -1,32 +1,52 @@
-"""A checkpoint is complete or not there: kills, full disks and damaged files."""
+"""A checkpoint is whole, verified and named, or not there: kills, full disks, every kind of damage."""
 
+import errno
+import hashlib
 import json
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
-from mscgan import checkpoint, dist, errors
+from mscgan import checkpoint
+from mscgan.checkpoint import Damaged, Piece
 from mscgan.errors import UserError
 
-ALONE = dist.Ranks(0, 1, 0, 1, torch.device("cpu"))
+DOES_NOT_MATTER = {"a": torch.arange(3.0)}
 
 
-def save(run: Path, pairs: int, keep: int = 2, tensors=None) -> None:
-    checkpoint.save(run, pairs, tensors or {"w": torch.full((3,), float(pairs))}, {"pairs": pairs}, keep, ALONE)
+def save(run: Path, pairs: int, keep: int = 2, tensors=None, generator=None) -> list[str]:
+    """What mscgan/saving.py does in its thread, for a run of one rank."""
+    final = checkpoint.folder(run, pairs)
+    partial = final.with_name(checkpoint.WRITING + final.name)
+    tensors = tensors or {"w": torch.full((3,), float(pairs))}
+    pieces = {name: Piece(tensor, list(tensor.shape)) for name, tensor in tensors.items()}
+    share = checkpoint.write(partial, 0, pieces, generator or DOES_NOT_MATTER, "II")
+    return checkpoint.publish(partial, pairs, {"pairs": pairs, "stage": "II"}, [share], keep)
+
+
+def load(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+    """As a start does: everything is verified first."""
+    found = checkpoint.document(path)
+    checkpoint.verify(path, found["files"], found)
+    return checkpoint.load(path, found), found["state"]
 
 
 def names(run: Path) -> list[str]:
     return sorted(path.name for path in (run / "checkpoints").iterdir())
 
 
-def in_a_process(action, log: Path) -> int:
+def in_a_process(action: Callable, log: Path) -> int:
     """The exit code of `action` in a child process, which may die; what it prints to stderr goes to `log`."""
 
     def child():
@@ -39,7 +59,7 @@ def in_a_process(action, log: Path) -> int:
     return process.exitcode
 
 
-def test_tensors_and_state_come_back_bit_for_bit(tmp_path):
+def test_tensors_and_facts_come_back_bit_for_bit(tmp_path):
     whole = torch.randn(3, 4)
     tensors = {
         "whole": whole, "transposed": whole.t(), "row": whole[1], "again": whole, "scalar": torch.tensor(2.5),
@@ -48,13 +68,52 @@ def test_tensors_and_state_come_back_bit_for_bit(tmp_path):
         "channels_last": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
         "gradient": torch.randn(2, requires_grad=True),
     }  # fmt: skip
-    state = {"stage": "II", "engines": {"D.": {"step": 3, "loss_scale": 0.1}}, "list": [1, None, True]}
-    checkpoint.save(tmp_path, 12_345, tensors, state, 2, ALONE)
+    assert save(tmp_path, 12_345, tensors=tensors, generator={"G.w": whole}) == []
     assert names(tmp_path) == ["pairs-000012345"]
-    loaded, facts = checkpoint.load(checkpoint.newest(tmp_path))
-    assert facts == state and loaded.keys() == tensors.keys()
-    for name, tensor in tensors.items():
-        assert torch.equal(loaded[name], tensor) and loaded[name].dtype == tensor.dtype, name
+    loaded, facts = load(checkpoint.newest(tmp_path))
+    assert facts == {"pairs": 12_345, "stage": "II"}
+    for name, tensor in (tensors | {"average.G.w": whole}).items():
+        found = loaded.pop(name)
+        assert torch.equal(found, tensor) and found.dtype == tensor.dtype and found.shape == tensor.shape, name
+    assert not loaded
+    assert torch.equal(load_file(tmp_path / "generator.safetensors")["G.w"], whole)
+
+
+def test_digests_are_those_that_sha256sum_gives(tmp_path):
+    save(tmp_path, 16)
+    path = checkpoint.newest(tmp_path)
+    files = json.loads((path / "state.json").read_text())["files"]
+    assert files.keys() == {"rank-00000.safetensors", "generator.safetensors"}
+    for name, entry in files.items():
+        content = (path / name).read_bytes()
+        assert entry == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def test_parts_that_ranks_hold_are_put_together_in_their_order(tmp_path):
+    partial = tmp_path / "checkpoints" / "partial-pairs-000000016"
+    whole = torch.randn(4, 5)
+    flat, shape = whole.flatten(), [4, 5]
+    parts = [Piece(flat[:3], shape, 0), Piece(flat[3:12], shape, 3), Piece(flat[12:], shape, 12)]
+    shares = [
+        checkpoint.write(partial, rank, {"m": parts[order], f"own{rank}": Piece(whole, shape)}, None, "I")
+        for rank, order in enumerate((1, 2, 0))
+    ]
+    shares.append(checkpoint.write(partial, 3, {}, DOES_NOT_MATTER, "I"))
+    checkpoint.publish(partial, 16, {"pairs": 16}, shares, 2)
+    tensors, _ = load(checkpoint.newest(tmp_path))
+    assert {"m", "own0", "own1", "own2"} < tensors.keys()
+    assert torch.equal(tensors["m"], whole) and torch.equal(tensors["own2"], whole)
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_a_part_that_is_not_there_is_missed(lost):
+    flat = torch.arange(12.0)
+    shares = [{f"m@{start}": flat[start : start + 4]} for start in (0, 4, 8)]
+    del shares[lost]
+    with pytest.raises(Damaged, match="of m the part from element|m has 8 elements of 12"):
+        checkpoint.join(shares, {"m": [3, 4]})
+    with pytest.raises(Damaged, match="n is in the files or in the document"):
+        checkpoint.join([{"m": flat}], {"m": [12], "n": [1]})
 
 
 def test_a_run_without_checkpoints_has_no_newest(tmp_path):
@@ -64,10 +123,23 @@ def test_a_run_without_checkpoints_has_no_newest(tmp_path):
 def test_a_run_of_an_older_version_is_refused_and_not_taken_for_a_new_one(tmp_path):
     for name in ("images-000000016", "images-000000032"):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
-    with pytest.raises(UserError, match="/images-000000032 is of an older version than this one, .*run=FOLDER"):
+    with pytest.raises(UserError, match="/images-000000032 is of an older version, .*run=FOLDER"):
         checkpoint.newest(tmp_path)
     save(tmp_path, 8)
     assert checkpoint.newest(tmp_path).name == "pairs-000000008"
+
+
+@pytest.mark.parametrize("digest", [True, False])  # schema 4 had none; the next version will
+def test_another_schema_is_another_version_and_no_damage(digest, tmp_path):
+    save(tmp_path, 16)
+    file = checkpoint.newest(tmp_path) / "state.json"
+    document = json.loads(file.read_text()) | {"schema": 4}
+    del document["sha256"]
+    if digest:
+        document["sha256"] = checkpoint._document_digest(document)
+    file.write_text(json.dumps(document))
+    with pytest.raises(UserError, match="is of schema 4, and this version reads schema 5; use the version that wrote"):
+        checkpoint.document(file.parent)
 
 
 def test_the_last_k_are_kept_and_the_newest_is_the_furthest(tmp_path):
@@ -84,17 +156,30 @@ def test_after_going_back_the_new_ones_are_not_removed_in_favour_of_higher_old_o
 
 
 def test_a_second_save_at_one_position_replaces_the_first(tmp_path):
-    save(tmp_path, 64)
-    save(tmp_path, 64, tensors={"w": torch.ones(1)})
+    save(tmp_path, 64, keep=1)
+    save(tmp_path, 64, keep=1, tensors={"w": torch.ones(1)})
     assert names(tmp_path) == ["pairs-000000064"]
-    assert checkpoint.load(checkpoint.newest(tmp_path))[0]["w"].tolist() == [1]
+    assert load(checkpoint.newest(tmp_path))[0]["w"].tolist() == [1]
+
+
+def test_an_old_one_that_cannot_be_removed_is_a_warning(tmp_path, monkeypatch):
+    save(tmp_path, 16)
+    save(tmp_path, 32)
+
+    def fails(path):
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", fails)
+    (warning,) = save(tmp_path, 48)
+    assert "pairs-000000016 could not be removed" in warning and "busy" in warning
+    assert checkpoint.newest(tmp_path).name == "pairs-000000048"
 
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def dies_half_way(*arguments):
+def dies_half_way(*arguments, **_):
     path = arguments[-1]
     if path.is_dir():  # rmtree's
         (path / "state.json").unlink()
@@ -106,13 +191,19 @@ def dies_half_way(*arguments):
 KILLED_AT = {
     "while the tensors are written": ("save_file", dies_half_way),
     "before the files are flushed": ("_flush", die),
-    "before the new folder gets its name": ("_publish", die),
-    "while an old one is removed": ("shutil", SimpleNamespace(rmtree=dies_half_way)),
-}
+    "while they are hashed": ("_digest", die),
+    "before the document is written": ("_document_digest", die),
+    "while the generator is exported": (
+        "shutil", SimpleNamespace(copyfile=dies_half_way, disk_usage=shutil.disk_usage, rmtree=shutil.rmtree)
+    ),
+    "while an old one is removed": (
+        "shutil", SimpleNamespace(rmtree=dies_half_way, disk_usage=shutil.disk_usage, copyfile=shutil.copyfile)
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("moment", KILLED_AT)
-def test_a_kill_leaves_complete_checkpoints_only(tmp_path, monkeypatch, moment):
+def test_a_kill_leaves_whole_checkpoints_and_what_a_sweep_removes(tmp_path, monkeypatch, moment):
     run = tmp_path / "run"
     save(run, 16)
     save(run, 32)
@@ -120,69 +211,147 @@ def test_a_kill_leaves_complete_checkpoints_only(tmp_path, monkeypatch, moment):
         patched.setattr(checkpoint, *KILLED_AT[moment])
         assert in_a_process(lambda: save(run, 48), tmp_path / "log") == -signal.SIGKILL
     newest = 48 if moment == "while an old one is removed" else 32
-    assert checkpoint.load(checkpoint.newest(run))[1] == {"pairs": newest}
+    assert load(checkpoint.newest(run))[1]["pairs"] == newest
     left_over = [name for name in names(run) if not name.startswith("pairs-")]
     assert len(left_over) == 1 and len(names(run)) == 3
-    # The next save clears up.
-    save(run, 64)
-    assert names(run) == [f"pairs-{newest:09d}", "pairs-000000064"]
+    checkpoint.sweep(run)
+    assert names(run) == (["pairs-000000032"] if newest == 48 else ["pairs-000000016"]) + [f"pairs-{newest:09d}"]
+    assert [path.name for path in run.iterdir() if path.name.startswith(".")] == []
+    assert load_file(run / "generator.safetensors")["a"].tolist() == [0, 1, 2]
 
 
-def test_a_full_disk_is_said_clearly_and_the_last_good_checkpoint_stays(tmp_path):
+def test_a_kill_while_one_is_replaced_leaves_the_old_one(tmp_path, monkeypatch):
+    save(tmp_path, 64, keep=1)
+    rename = Path.rename
+
+    def dies_after_the_first(path, target):
+        rename(path, target)
+        die()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", dies_after_the_first)
+        ended = in_a_process(lambda: save(tmp_path, 64, keep=1, tensors={"w": torch.ones(1)}), tmp_path / "log")
+    assert ended == -signal.SIGKILL and checkpoint.newest(tmp_path) is None
+    checkpoint.sweep(tmp_path)
+    assert names(tmp_path) == ["pairs-000000064"]
+    assert load(checkpoint.newest(tmp_path))[0]["w"].tolist() == [64, 64, 64]
+
+
+def test_what_does_not_fit_is_not_begun(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: SimpleNamespace(free=399))
+    with pytest.raises(OSError, match="412 bytes are to be written and 399 are free") as caught:
+        save(tmp_path, 16, tensors={"w": torch.zeros(100)})
+    assert caught.value.errno == errno.ENOSPC
+    assert list((tmp_path / "checkpoints/partial-pairs-000000016").iterdir()) == []
+
+
+def test_a_file_that_cannot_grow_is_an_error_of_the_disk_and_the_last_checkpoint_stays(tmp_path):
     run = tmp_path / "run"
     save(run, 16)
 
     def fills_the_disk():
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-        errors.run(lambda: save(run, 32, tensors={"w": torch.zeros(100_000)}))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        with pytest.raises((OSError, SafetensorError), match="File too large"):
+            save(run, 32, tensors={"w": torch.zeros(100_000)})
 
-    assert in_a_process(fills_the_disk, tmp_path / "log") == 2
-    message = (tmp_path / "log").read_text()
-    assert message.count("\n") == 1 and message.startswith("error: checkpoint ")
-    assert "pairs-000000032 could not be written" in message and "File too large" in message
-    assert f"the newest complete one is {run}/checkpoints/pairs-000000016" in message
-    assert names(run) == ["pairs-000000016"]
-    assert checkpoint.load(checkpoint.newest(run))[1] == {"pairs": 16}
+    assert in_a_process(fills_the_disk, tmp_path / "log") == 0
+    assert load(checkpoint.newest(run))[1]["pairs"] == 16
 
 
-def test_a_failure_that_may_pass_is_no_mistake_of_the_users(tmp_path, monkeypatch):
-    def fails(path):
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(checkpoint, "_flush", fails)
-    with pytest.raises(RuntimeError, match="Input/output error") as caught:
-        save(tmp_path, 16)
-    assert not isinstance(caught.value, UserError)
-    assert names(tmp_path) == []
+def flip(file: Path, at: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[at] ^= 0x10
+    file.write_bytes(content)
 
 
-def test_a_folder_with_a_file_missing_is_not_complete(tmp_path):
-    save(tmp_path, 16)
-    save(tmp_path, 32)
-    (tmp_path / "checkpoints/pairs-000000032/state.json").unlink()
-    assert checkpoint.newest(tmp_path).name == "pairs-000000016"
+def edit(file: Path, **changes) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
-DAMAGES = ["cut tensors", "garbage tensors", "cut state", "an older schema", "a tensor too few", "gone"]
+def edit_and_sign(file: Path, **changes) -> None:
+    document = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps(document | {"sha256": checkpoint._document_digest(document)}))
+
+
+def pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+RANK, GENERATOR, STATE = "rank-00000.safetensors", "generator.safetensors", "state.json"
+DAMAGES = {
+    "a flipped bit in a weight": (RANK, lambda file: flip(file, -1), "rank-00000.safetensors is not as it was written"),
+    "a flipped bit in a header": (RANK, lambda file: flip(file, 12), "not as it was written"),
+    "a flipped bit in the average": (GENERATOR, lambda file: flip(file, -9), "generator.safetensors is not as it was"),
+    "a flipped bit in the document": (STATE, lambda file: flip(file, 30), "state.json is n"),
+    "cut tensors": (RANK, lambda file: file.write_bytes(file.read_bytes()[:-40]), "has [0-9]+ bytes of"),
+    "empty": (RANK, lambda file: file.write_bytes(b""), "has 0 bytes of"),
+    "longer": (RANK, lambda file: file.write_bytes(file.read_bytes() + b"0"), "bytes of"),
+    "gone": (RANK, lambda file: file.unlink(), "rank-00000.safetensors is not there"),
+    "a folder": (RANK, lambda file: (file.unlink(), file.mkdir()), "rank-00000.safetensors is no file"),
+    "a pipe": (RANK, pipe, "rank-00000.safetensors is no file"),
+    "no document": (STATE, lambda file: file.unlink(), "state.json is not there"),
+    "a pipe for a document": (STATE, pipe, "state.json is no file"),
+    "a cut document": (STATE, lambda file: file.write_text(file.read_text()[:20]), "no document of a checkpoint"),
+    "a deep document": (STATE, lambda file: file.write_text("[" * 100_000), "no document of a checkpoint"),
+    "a list": (STATE, lambda file: file.write_text("[1]"), "no document of a checkpoint"),
+    "a long number": (STATE, lambda file: file.write_text('{"schema": 1' + "0" * 5_000 + "}"), "no document"),
+    "binary": (STATE, lambda file: file.write_bytes(b"\x80\x04garbage"), "no document of a checkpoint"),
+    "an edited position": (STATE, lambda file: edit(file, pairs=17), "state.json is not as it was written"),
+    "an edited fact": (STATE, lambda file: edit(file, state={"pairs": 16, "stage": "I"}), "not as it was written"),
+    "an edited schema": (STATE, lambda file: edit(file, schema=4), "not as it was written"),
+    "another position": (STATE, lambda file: edit_and_sign(file, pairs=17), "is of 17 pairs, and .* of 16"),
+    "another position in the facts": (
+        STATE, lambda file: edit_and_sign(file, state={"pairs": 17}), "is of 16 pairs, and .* of 16"),
+    "a copy under another name": ("", lambda folder: folder.rename(folder.with_name("pairs-99999999999")),
+                                  "is of 16 pairs, and its folder's name of 99999999999"),
+    "a tensor too few": (STATE, lambda file: edit_and_sign(file, tensors={"w": [100], "average.a": [3]}), "v is in"),
+    "another shape": (STATE, lambda file: edit_and_sign(file, tensors={"w": [99], "v": [100], "average.a": [3]}),
+                      "w has 100 elements of 99"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_refused_with_its_path(tmp_path, damage):
+def test_damage_is_found_before_anything_is_loaded(tmp_path, damage):
     save(tmp_path, 16, tensors={"w": torch.zeros(100), "v": torch.zeros(100)})
     path = checkpoint.newest(tmp_path)
-    tensors, state = path / "tensors.safetensors", path / "state.json"
-    if damage == "cut tensors":
-        tensors.write_bytes(tensors.read_bytes()[:-40])
-    elif damage == "garbage tensors":
-        tensors.write_bytes(b"\x80\x04garbage" * 100)
-    elif damage == "cut state":
-        state.write_text(state.read_text()[:20])
-    elif damage == "an older schema":
-        state.write_text(json.dumps(json.loads(state.read_text()) | {"schema": 2}))
-    elif damage == "a tensor too few":
-        checkpoint.save_file({"w": torch.zeros(100)}, tensors)
-    else:
-        state.unlink()
-    with pytest.raises(UserError) as caught:
-        checkpoint.load(path)
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    name, strike, said = DAMAGES[damage]
+    strike(path / name)
+    with pytest.raises(Damaged, match=said):
+        load(checkpoint.newest(tmp_path))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_damage(tmp_path, value):
+    save(tmp_path, 16, tensors={"good": torch.zeros(3), "bad": torch.tensor([1.0, value, 2.0]).bfloat16()})
+    with pytest.raises(Damaged, match="bad in rank-00000.safetensors is not finite"):
+        load(checkpoint.newest(tmp_path))
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize("reads", ["load_file", "_digest"])
+def test_a_failure_of_the_disk_that_may_pass_is_no_damage(tmp_path, monkeypatch, reads, number):
+    save(tmp_path, 16)
+
+    def fails(path):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(checkpoint, reads, fails)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        load(checkpoint.newest(tmp_path))
+
+
+def test_a_damaged_one_is_kept_under_another_name(tmp_path):
+    for _ in range(2):
+        save(tmp_path, 16)
+        checkpoint.set_aside(checkpoint.newest(tmp_path))
+    assert names(tmp_path) == ["damaged-pairs-000000016", "damaged-pairs-000000016-2"]
+    assert checkpoint.newest(tmp_path) is None
+    checkpoint.sweep(tmp_path)
+    assert len(names(tmp_path)) == 2
+
+
+def test_what_safetensors_itself_writes_reads_back(tmp_path):
+    save_file({"w": torch.zeros(2)}, tmp_path / "x.safetensors")
+    assert checkpoint.not_finite(load_file(tmp_path / "x.safetensors")) == ""

@@ -93,7 +93,7 @@ def test_the_small_variant_is_the_data_sets_own_size_in_narrow_networks(preset, 
 def test_a_saved_configuration_reads_back_as_it_was(overrides, tmp_path):
     resolved = config.load("market1501", overrides)
     assert resolved != config.load("market1501", overrides[:-1])
-    config.save(resolved, tmp_path / "config.yaml")
+    assert config.save(resolved, tmp_path, 0) == []
     assert config.load(str(tmp_path / "config.yaml")) == resolved
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mscgan import checkpoint, dist
+from mscgan import dist
 from mscgan.errors import UserError
 from mscgan.layers.batch_norm import sync_batch_norm
 from tests.ranks import exit_codes, logged, start_ranks
@@ -57,19 +57,12 @@ def rank_of_two(folder: Path) -> None:
     dist.barrier()
     report = {
         "ranks": [ranks.rank, ranks.world, ranks.local_rank, ranks.local_world, str(ranks.device)],
-        "any": [dist.all_any(ranks.rank == 1), dist.all_any(False)],
+        "any": [dist.all_any(ranks.rank == 1, False, ranks.rank == 0)],
         "mean": dist.mean({"a": torch.tensor(1.0 + ranks.rank), "b": torch.tensor(2, dtype=torch.int64)}),
+        "gather": dist.gather(["é" * ranks.rank, ranks.rank]),  # of different lengths
         "from_rank_0": dist.from_rank_0({"path": "é/ü", "rank": ranks.rank, "none": None}),
         "bf16": str(bf16.dtype),
     }
-    run = folder / "run"
-    checkpoint.save(run, 16, {"w": torch.full((2,), float(ranks.rank))}, {"rank": ranks.rank}, 2, ranks)
-    report["complete"] = checkpoint.newest(run).name  # on every rank as soon as save returns
-    (folder / "file").write_text("")
-    try:
-        checkpoint.save(folder / "file", 32, {}, {}, 2, ranks)
-    except UserError as error:
-        report["failed"] = str(error)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / f"{ranks.rank}.safetensors")
     (folder / f"{ranks.rank}.json").write_text(json.dumps(report))
     dist.shutdown()
@@ -114,19 +107,10 @@ def test_each_rank_knows_its_place(reports):
 
 def test_all_ranks_learn_the_same(reports):
     for report in reports:
-        assert report["any"] == [True, False]
+        assert report["any"] == [[True, False, True]]
         assert report["mean"] == {"a": 1.5, "b": 2.0}
+        assert report["gather"] == [["", 0], ["é", 1]]
         assert report["from_rank_0"] == {"path": "é/ü", "rank": 0, "none": None}
-
-
-def test_a_checkpoint_holds_what_rank_0_gave_and_is_there_for_all(left, reports):
-    tensors, state = checkpoint.load(checkpoint.newest(left / "run"))
-    assert tensors["w"].tolist() == [0, 0] and state == {"rank": 0}
-    assert [report["complete"] for report in reports] == ["pairs-000000016"] * 2
-
-
-def test_a_save_that_fails_on_rank_0_fails_alike_on_all(reports):
-    assert reports[0]["failed"] == reports[1]["failed"] and "could not be written" in reports[0]["failed"]
 
 
 def test_one_process_without_an_environment_is_a_group_of_one(monkeypatch):
@@ -135,7 +119,8 @@ def test_one_process_without_an_environment_is_a_group_of_one(monkeypatch):
     ranks = dist.init("cpu")
     try:
         assert ranks == dist.Ranks(0, 1, 0, 1, torch.device("cpu"))
-        assert dist.all_any(True) and dist.mean({"a": torch.tensor(3.0)}) == {"a": 3.0} and dist.from_rank_0([1]) == [1]
+        assert dist.all_any(True, False) == [True, False] and dist.mean({"a": torch.tensor(3.0)}) == {"a": 3.0}
+        assert dist.from_rank_0([1]) == [1] and dist.gather(["a"]) == [["a"]]
         assert dist.mean({}) == {}
         expected = outputs(network("usual"), [images(0, 0)])
         found = outputs(sync_batch_norm(network("usual")), [images(0, 0)])
@@ -164,13 +149,13 @@ def test_half_an_environment_is_the_users_mistake(monkeypatch):
     ],
 )
 def test_a_core_that_ranks_share_counts_in_parts(mine, everyone, expected, monkeypatch):
-    def gather(out, own):
-        assert own == ("a", list(mine))
-        out[:] = everyone
+    def gather(own):
+        assert own == ["a", list(mine)]
+        return [[host, list(cores)] for host, cores in everyone]
 
     monkeypatch.setattr(dist.os, "sched_getaffinity", lambda pid: set(mine))
     monkeypatch.setattr(dist.socket, "gethostname", lambda: "a")
-    monkeypatch.setattr(dist.torch_dist, "all_gather_object", gather)
+    monkeypatch.setattr(dist, "gather", gather)
     assert dist.cores(dist.Ranks(0, len(everyone), 0, 2, torch.device("cpu"))) == expected
 
 

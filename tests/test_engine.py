@@ -14,7 +14,20 @@ from safetensors.torch import load_file
 from mscgan import dist
 from mscgan.engine import best_precision, make_engine
 from mscgan.errors import UserError
-from tests.engine_rank import BACKENDS, BETAS, LR, MIXED, MODES, STEPS, images, loss_D, loss_G, networks, scales
+from tests.engine_rank import (
+    BACKENDS,
+    BETAS,
+    LR,
+    MIXED,
+    MODES,
+    STEPS,
+    images,
+    loss_D,
+    loss_G,
+    networks,
+    scales,
+    whole_state,
+)
 from tests.ranks import ROOT, exit_codes, logged, start_ranks
 
 MODE_NAMES = [f"{mode}/{variant}" for mode, variant in MODES]
@@ -122,7 +135,7 @@ def one_process():
 
 def test_a_state_of_another_network_is_refused_by_name(one_process):
     engine = make_engine(torch.nn.Linear(3, 2), "ddp", precision="fp32")
-    state = engine.state()
+    state = whole_state(engine)
     with pytest.raises(UserError, match="another network: 1 tensors differ, the first is 'bias'"):
         engine.load(state | {"weights": {"weight": state["weights"]["weight"]}})
     with pytest.raises(UserError, match="exp_avg_sq .* 'weight'"):

@@ -13,13 +13,16 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
-from mscgan import checkpoint, dist
+from mscgan import dist
 from mscgan.config import STAGES
 from mscgan.models import FAMILIES
+from mscgan.recovery import choose
+from mscgan.saving import Saver
 from mscgan.state import State
 from tests import pg2_reference
 from tests.model_rank import BACKENDS, MICRO_BATCHES, RANKS, config, inputs
 from tests.ranks import ROOT, exit_codes, logged, start_ranks
+from tests.whole_state import whole
 
 EVERY_STAGE = [(family, stage) for family, stages in STAGES.items() for stage in stages]
 BOTH = ["stage I", "stage II"]
@@ -167,13 +170,13 @@ def test_restored_in_each_stage_it_ends_with_the_same_bits(family, stage, alone,
     first = State(settings, alone.device, 2)
     first.enter(stage)
     go(first, range(3))
-    tensors, facts = first.state()
-    checkpoint.save(tmp_path, 24, tensors, facts, 2, alone)
-    second = State(settings, alone.device, 2)
-    second.restore(*checkpoint.load(checkpoint.newest(tmp_path)))
+    saver = Saver(tmp_path, alone, 0, 24, 0.0, 2, lambda: None)
+    saver.save(first, {"pairs": 24}, last=True)
+    second, start = State(settings, alone.device, 2), choose(tmp_path, alone)
+    second.restore(start.tensors, start.facts)
     assert second.stage == stage
     assert go(first, range(3, 5)) == go(second, range(3, 5))
-    (expected, facts), (got, other_facts) = first.state(), second.state()
+    (expected, facts), (got, other_facts) = whole(first), whole(second)
     assert facts == other_facts and expected.keys() == got.keys()
     assert all(torch.equal(expected[name], got[name]) for name in expected)
 

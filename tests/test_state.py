@@ -9,6 +9,7 @@ from mscgan import dist
 from mscgan.errors import UserError
 from mscgan.state import State
 from tests.model_rank import config, inputs
+from tests.whole_state import whole
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_the_average_of_a_short_run_is_of_its_last_weights(alone):
 def test_a_stage_counts_its_pairs_from_its_start_and_goes_on_counting(alone):
     ours = state(alone, stage="I")
     ours.follow(8)
-    tensors, facts = ours.state()
+    tensors, facts = whole(ours)
     other = state(alone)
     other.restore(tensors, facts)
     assert other.seen == 8
@@ -115,7 +116,7 @@ def test_after_stage_II_nothing_is_taken_from_the_average(alone):
 def test_the_export_is_the_average_of_what_makes_images(family, alone):
     ours = state(alone, family, stage="II")
     fill(ours.average, 0.25)
-    exported = ours.export()
+    exported = ours.share(0, 1).generator
     assert {name.partition(".")[0] for name in exported} == set(ours.family.MAKES)
     assert all((tensor == 0.25).all() for tensor in exported.values())
     assert exported.keys() == {name for name in ours.networks.state_dict() if not name.startswith("D.")}
@@ -124,19 +125,21 @@ def test_the_export_is_the_average_of_what_makes_images(family, alone):
 def test_a_run_starts_from_an_export_with_its_average_and_fresh_discriminators(alone):
     ours, other = state(alone), state(alone, "mscgan", "train.seed=3")
     fresh = {name: tensor.clone() for name, tensor in ours.networks["D"].state_dict().items()}
-    ours.start_from(other.export())
-    for name, tensor in other.export().items():
-        assert torch.equal(ours.networks.state_dict()[name], tensor) and torch.equal(ours.export()[name], tensor)
+    exported = other.average.state_dict()
+    ours.start_from(exported)
+    for name, tensor in exported.items():
+        assert torch.equal(ours.networks.state_dict()[name], tensor)
+        assert torch.equal(ours.average.state_dict()[name], tensor)
     assert all(torch.equal(tensor, fresh[name]) for name, tensor in ours.networks["D"].state_dict().items())
 
 
 def test_weights_of_other_networks_are_refused(alone):
     with pytest.raises(UserError, match="of other networks .*set family, data and mscgan"):
-        state(alone).start_from(state(alone, "pg2").export())
+        state(alone).start_from(state(alone, "pg2").average.state_dict())
 
 
 def test_names_in_a_checkpoint_are_the_networks_places(alone):
-    tensors, facts = state(alone, stage="II").state()
+    tensors, facts = whole(state(alone, stage="II"))
     assert {"G.G1.encoder.CONV1.conv.weight", "average.G.G2.decoder.CONV1.conv.bias", "D.D1.FC.weight"} <= set(tensors)
     assert (
         "exp_avg.G.G2.encoder.CONV1.conv.weight" in tensors and "exp_avg.G.G1.encoder.CONV1.conv.weight" not in tensors

@@ -26,7 +26,7 @@ from tests.shard_factory import write_shards
 TINY = (
     "data.height=32 data.width=32 data.threads=1 data.sigma=2 data.radius=2 mscgan.base=8 train.batch=12 "
     "train.pairs.I=36 train.pairs.II=36 train.precision=fp32 train.ema_halflife=24 log.every=12 log.samples=36 "
-    "log.checkpoint=24"
+    "log.checkpoint=24 log.checkpoint_minutes=0"
 ).split()
 
 

@@ -1,0 +1,73 @@
+"""Which checkpoint a start goes on from: the newest that is as it was written. Others are named, never loaded."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from mscgan import checkpoint, dist
+from mscgan.errors import UserError
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a start goes on from."""
+
+    path: Path | None  # None: at the beginning
+    document: dict  # the checkpoint's, empty at the beginning
+    tensors: dict[str, Tensor]  # all of the state's, on the CPU; those that a file holds whole are read when used
+
+    @property
+    def facts(self) -> dict:
+        return self.document.get("state", {})
+
+
+def choose(run: Path, ranks: dist.Ranks) -> Start:
+    """The newest verified checkpoint. Every rank calls it, and each hashes a part of the files.
+
+    Rank 0 says of each one that it passes over what is wrong with it, and sets it aside under another name.
+
+    Raises:
+        UserError: there are checkpoints, and none is whole; or they are of another version.
+        RuntimeError: the disk failed in a way that may pass.
+    """
+    seen = [[str(path) for path in paths] for paths in (checkpoint.all_of(run), checkpoint.set_aside_in(run))]
+    names, aside = dist.from_rank_0(seen)  # a shared file system may show ranks different states
+    passed = [] if names else [Path(name).name for name in aside]
+    for path in map(Path, reversed(names)):
+        start, reason = _looked_at(path, ranks)
+        if not reason:
+            return start
+        passed.append(f"{path.name}: {reason}")
+        if ranks.rank == 0:
+            now = checkpoint.set_aside(path)
+            print(f"warning: checkpoint {path} is damaged ({reason}); it is now {now}", file=sys.stderr, flush=True)
+    if passed:
+        raise UserError(
+            f"no checkpoint of {run} is whole ({'; '.join(passed)}); they are kept under names that begin with "
+            f"{checkpoint.DAMAGED}. Put back a copy that you have, or set another run=FOLDER to start anew"
+        )
+    return Start(None, {}, {})
+
+
+def _looked_at(path: Path, ranks: dist.Ranks) -> tuple[Start, str]:
+    """What a start from there is, and what is wrong with the checkpoint; nothing: an empty string."""
+    start = Start(None, {}, {})
+    kind, reason = "", ""
+    try:
+        document = checkpoint.document(path)
+        checkpoint.verify(path, sorted(document["files"])[ranks.rank :: ranks.world], document)
+        start = Start(path, document, checkpoint.load(path, document))
+    except checkpoint.Damaged as error:
+        kind, reason = "damaged", str(error)
+    except UserError as error:
+        kind, reason = "mistake", str(error)
+    except OSError as error:
+        kind, reason = "passing", str(error)
+    found = dict(filter(lambda one: one[0], dist.gather([kind, reason])))
+    if "mistake" in found:
+        raise UserError(found["mistake"])
+    if "passing" in found:
+        raise RuntimeError(f"checkpoint {path} cannot be read now ({found['passing']}); run again")
+    return start, found.get("damaged", "")
