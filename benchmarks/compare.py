@@ -12,7 +12,7 @@ HIGHER_IS_BETTER = {
     "efficiency": True,
     "joules_per_pair": False,
     "peak_memory_bytes": False,
-    "save_seconds": False,
+    "stall_seconds": False,
     "load_seconds": False,
 }
 SAME = ("cpu", "cores", "threads", "gpus", "packages", "cuda", "world")  # what makes two records comparable

@@ -118,14 +118,15 @@ def _scaling(section: dict) -> list[list[str]]:
 
 
 def _checkpoint(section: dict) -> list[list[str]]:
-    head = ["state", "MB", "save s", "of it gathering s", "MB/s", "load s", "same after load"]
+    head = ["state", "MB", "MB of a rank", "training stands still s", "published after s", "memory / share", "load s",
+            "same after load"]  # fmt: skip
     rows = []
     for row in section["rows"]:
         metrics = row["metrics"]
         rows.append([
-            row["key"], f"{row['bytes'] / 1e6:.0f}", _spread(metrics["save_seconds"], 3),
-            _spread(metrics["gather_seconds"], 3),
-            f"{metrics['save_megabytes_per_second']:.0f}", _spread(metrics["load_seconds"], 3),
+            row["key"], f"{row['bytes'] / 1e6:.0f}", f"{row['share_bytes'] / 1e6:.0f}",
+            _spread(metrics["stall_seconds"], 3), _spread(metrics["published_seconds"], 3),
+            _spread(metrics["memory"], 2), _spread(metrics["load_seconds"], 3),
             "yes" if row["restored_equal"] else "NO",
         ])  # fmt: skip
     return [head, *rows]

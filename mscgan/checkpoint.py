@@ -363,3 +363,10 @@ def _storable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         storable[name] = tensor.clone() if shared else tensor
         seen.add(storage.data_ptr())
     return storable
+
+
+if __name__ == "__main__":
+    from mscgan.errors import run
+    from mscgan.inspection import main
+
+    run(main)
