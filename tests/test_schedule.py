@@ -68,6 +68,26 @@ def test_what_has_passed_may_not(stage, pairs, now, said):
     assert f"({stays} in all), let train.pairs.{stage} be {least} or more" in text
 
 
+@pytest.mark.parametrize("key", [*schedule.MEANING, "mscgan.lambda_bg_1", "mscgan.base", "shards"])
+def test_what_a_run_is_changes_with_leave_only(key):
+    config = asked(I=100, II=60)
+    config.train.precision = "fp32"
+    found = facts("I", 40) | {"made_with": schedule.made_with(config) | {"shards": "these"}}
+    assert schedule.check(config, found, "C", "these") == []
+    found["made_with"][key] = "another"
+    with pytest.raises(UserError, match=f"C was made with {key} another, now it is .*allow=.{key}. to go on"):
+        schedule.check(config, found, "C", "these")
+    config.allow = [key]
+    (change,) = schedule.check(config, found, "C", "these")
+    assert change.startswith(f"{key} another, now it is ")
+
+
+def test_where_precision_is_left_to_the_machine_the_run_keeps_its_own():
+    found = facts("I", 40)
+    found["made_with"]["train.precision"] = "bf16"
+    assert schedule.check(asked(I=100, II=60), found, "C") == []
+
+
 def test_it_is_complete_at_the_end_of_the_last_stage():
     assert not schedule.complete(asked(I=100, II=60), {})
     assert not schedule.complete(asked(I=100, II=60), facts("II", 159))

@@ -99,6 +99,40 @@ def test_a_run_killed_between_checkpoints_ends_with_the_weights_of_one_never_kil
     assert [losses(line) for line in curve(run)] == [losses(line) for line in curve(undisturbed)]
 
 
+def test_a_damaged_checkpoint_is_named_and_the_run_ends_as_the_undisturbed_one(undisturbed, shards, tmp_path):
+    run = tmp_path / "run"
+    codes, error, _ = start(2, run, shards, strike="1 SIGUSR1 60")
+    assert codes == [85, 85], error
+    file = run / "checkpoints/pairs-000000060/rank-00001.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    codes, error, _ = start(2, run, shards)
+    assert codes == [0, 0], error
+    assert f"warning: checkpoint {run}/checkpoints/pairs-000000060 is damaged (rank-00001.safetensors is not" in error
+    assert re.search(r"goes on from (36|48) pairs", error)
+    assert (run / "checkpoints/damaged-pairs-000000060").is_dir()
+    expected, got = load_file(undisturbed / "generator.safetensors"), load_file(run / "generator.safetensors")
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+def test_what_the_run_is_may_change_with_leave_only_and_all_changes_are_said(shards, tmp_path):
+    run = tmp_path / "run"
+    codes, error, _ = start(1, run, shards, strike="0 SIGUSR1 24")
+    assert codes == [85] and f"starts at 0 pairs: {run} has no checkpoint" in error
+    codes, error, _ = start(1, run, shards, "train.lr=1e-3", "mscgan.lambda_bg_1=2")
+    assert codes == [2] and "was made with train.lr 0.002, now it is 0.001; with mscgan.lambda_bg_1 1.0, now" in error
+    assert "or allow=[train.lr,mscgan.lambda_bg_1] to go on all the same" in error
+    changes = ("train.lr=1e-3", "allow=[train.lr]", "log.every=24", "train.zero=2", "train.pairs.II=0")
+    codes, error, _ = start(1, run, shards, *changes)
+    assert codes == [0], error
+    assert "changed with leave (allow): train.lr 0.002, now it is 0.001" in error
+    assert "changed since the last start: allow [] -> ['train.lr'], " in error and "log.every 12 -> 24" in error
+    assert "zero 1 -> 2: sums are taken in another order, so losses agree to rounding, not bit for bit" in error
+    kept = {path.name: load(str(path)).train.lr for path in run.glob("config-*.yaml")}
+    assert kept == {"config-000000000.yaml": 2e-3, "config-000000024.yaml": 1e-3}
+
+
 def test_other_numbers_of_ranks_follow_the_undisturbed_curve_and_lose_no_pair(undisturbed, shards, tmp_path):
     """2 ranks, then 3, then 1; the signal reaches one rank only, and all of them save and stop together."""
     run, seen, said = tmp_path / "run", Counter(), []
