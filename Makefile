@@ -6,7 +6,7 @@ RUN := .venv/bin/python
 # In a terminal pip shows how far its gigabytes have come; a log stays short.
 PIP := $(RUN) -m pip install $(shell [ -t 2 ] || echo --quiet)
 
-.PHONY: demo lint test test-all install slurm clean
+.PHONY: demo lint test test-all soak install slurm clean
 
 demo: install
 	mkdir -p -m 700 runs runs/demo
@@ -31,6 +31,12 @@ test: install slurm
 
 test-all: install slurm
 	$(RUN) -m pytest -m "slow or not slow"
+
+# Random faults against a small run, for half an hour; FAULTS and SEED choose how many and which.
+FAULTS ?= 200
+SEED ?= 0
+soak: install
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(RUN) -m tests.soak --faults $(FAULTS) --seed $(SEED)
 
 install: .venv/installed
 

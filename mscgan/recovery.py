@@ -1,6 +1,7 @@
 """Which checkpoint a start goes on from: the newest that is as it was written. Others are named, never loaded."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,12 +54,29 @@ def choose(run: Path, ranks: dist.Ranks) -> Start:
 
 def _looked_at(path: Path, ranks: dist.Ranks) -> tuple[Start, str]:
     """What a start from there is, and what is wrong with the checkpoint; nothing: an empty string."""
-    start = Start(None, {}, {})
+    found: dict = {}
+
+    def verify() -> None:
+        found["document"] = document = checkpoint.document(path)
+        checkpoint.verify(path, sorted(document["files"])[ranks.rank :: ranks.world], document)
+
+    def load() -> None:
+        found["tensors"] = checkpoint.load(path, found["document"])
+
+    # No rank loads from a file before another has verified it.
+    reason = _together(verify, path) or _together(load, path)
+    return Start(None, {}, {}) if reason else Start(path, found["document"], found["tensors"]), reason
+
+
+def _together(action: Callable[[], None], path: Path) -> str:
+    """Does it on every rank. Returns what one of them found wrong with the checkpoint, on all; nothing: an empty string.
+
+    Raises:
+        UserError, RuntimeError: as `choose`, on all ranks.
+    """
     kind, reason = "", ""
     try:
-        document = checkpoint.document(path)
-        checkpoint.verify(path, sorted(document["files"])[ranks.rank :: ranks.world], document)
-        start = Start(path, document, checkpoint.load(path, document))
+        action()
     except checkpoint.Damaged as error:
         kind, reason = "damaged", str(error)
     except UserError as error:
@@ -70,4 +88,4 @@ def _looked_at(path: Path, ranks: dist.Ranks) -> tuple[Start, str]:
         raise UserError(found["mistake"])
     if "passing" in found:
         raise RuntimeError(f"checkpoint {path} cannot be read now ({found['passing']}); run again")
-    return start, found.get("damaged", "")
+    return found.get("damaged", "")
