@@ -69,7 +69,7 @@ def _looked_at(path: Path, ranks: dist.Ranks) -> tuple[Start, str]:
 
 
 def _together(action: Callable[[], None], path: Path) -> str:
-    """Does it on every rank. Returns what one of them found wrong with the checkpoint, on all; nothing: an empty string.
+    """Does it on every rank. Returns, on all, what one of them found wrong; nothing: an empty string.
 
     Raises:
         UserError, RuntimeError: as `choose`, on all ranks.
