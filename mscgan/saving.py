@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from safetensors import SafetensorError
+from torch import Tensor
 
 from mscgan import checkpoint, dist
 from mscgan.errors import UserError
@@ -52,6 +53,7 @@ class Saver:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._work: Future = Future()  # what this rank's thread does, or did last
         self._work.set_result(None)
+        self._kept: dict[str, Tensor] = {}  # the memory of the last share, for the next
         self._phase = ""  # writing | publishing; empty: no save is under way
         self._facts: dict = {}  # of the one under way
         self._begun = self._published = pairs
@@ -86,7 +88,7 @@ class Saver:
             UserError, RuntimeError: as `meet`.
         """
         self.settle()
-        share = state.share(self._ranks.rank, self._ranks.world)
+        share = state.share(self._ranks.rank, self._ranks.world, self._kept)
         bad = next(filter(None, dist.gather(share.bad)), "")
         if bad:
             raise Diverged(f"{bad} is not finite after {own['pairs']} pairs")

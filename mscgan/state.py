@@ -69,7 +69,7 @@ class State:
             with contextlib.ExitStack() as stack:
                 for engine in self.engines.values():
                     stack.enter_context(engine.gathered())
-                weights = {name: _cpu(tensor) for name, tensor in self.networks.state_dict().items()}
+                weights = {name: tensor.cpu().clone() for name, tensor in self.networks.state_dict().items()}
             self.networks = self._build()
             self.networks.load_state_dict(weights)
         if self.stage:
@@ -123,9 +123,14 @@ class State:
         self._load(self.average, weights)
         self._load(self.networks, self.networks.state_dict() | weights)
 
-    def share(self, rank: int, world: int) -> "Share":
+    def share(self, rank: int, world: int, kept: dict[str, Tensor] | None = None) -> "Share":
         """This rank's share of the state, copied to the CPU: the parts of moments that it alone has, and its part of
-        what all ranks have, divided by bytes. Rank 0 has the average beside it. Called by every rank."""
+        what all ranks have, divided by bytes. Rank 0 has the average beside it. Called by every rank.
+
+        Args:
+            kept: memory of an earlier share, which is written over: new memory would cost more than the copy.
+        """
+        kept = {} if kept is None else kept
         prefixes = self._prefixes()
         alike: dict[str, Tensor] = {}
         mine: dict[str, tuple[Tensor, list[int], int | None]] = {}
@@ -144,10 +149,16 @@ class State:
             mine |= {name: (alike[name], list(alike[name].shape), None) for name in _divided(alike, world)[rank]}
             generator = self.average.state_dict() if rank == 0 else {}
             bad = not_finite({name: tensor for name, (tensor, *_) in mine.items()} | generator)
-            pieces = {name: Piece(_cpu(tensor), shape, start) for name, (tensor, shape, start) in mine.items()}
+            copies = {name: _copy(tensor, name, kept) for name, (tensor, *_) in mine.items()}
+            average = {name: _copy(tensor, f"average.{name}", kept) for name, tensor in generator.items()}
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+        for name in kept.keys() - mine.keys() - {f"average.{name}" for name in generator}:
+            del kept[name]  # of another stage
+        pieces = {name: Piece(copies[name], shape, start) for name, (_, shape, start) in mine.items()}
         facts = {"stage": self.stage, "seen": self.seen,
                  "engines": {prefix: engine.scalars() for prefix, engine in prefixes.items()}}  # fmt: skip
-        return Share(pieces, {name: _cpu(tensor) for name, tensor in generator.items()}, facts, bad)
+        return Share(pieces, average, facts, bad)
 
     def restore(self, tensors: dict[str, Tensor], facts: dict) -> None:
         """Goes back to what all ranks' shares gave, joined, at any number of ranks and any ZeRO stage.
@@ -195,8 +206,12 @@ def _divided(tensors: dict[str, Tensor], world: int) -> list[list[str]]:
     return names
 
 
-def _cpu(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", copy=True)
+def _copy(tensor: Tensor, name: str, kept: dict[str, Tensor]) -> Tensor:
+    """A copy on the CPU, in the memory that `kept` has by the name or in new; from a GPU it may still be under way."""
+    memory = kept.get(name)
+    if memory is None or (memory.shape, memory.dtype) != (tensor.shape, tensor.dtype):
+        memory = kept[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+    return memory.copy_(tensor.detach(), non_blocking=True)
 
 
 def _strip(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ from mscgan.state import Share
 class Numbers:
     """A state of one tensor a rank, and one of which each holds a part."""
 
-    def share(self, rank: int, world: int) -> Share:
+    def share(self, rank: int, world: int, kept: dict) -> Share:
         part = torch.full((2,), float(rank))
         pieces = {f"w{rank}": Piece(torch.full((3,), float(rank)), [3]), "m": Piece(part, [2 * world], 2 * rank)}
         return Share(pieces, {"G": torch.ones(2)} if rank == 0 else {}, {"stage": "I"}, "")

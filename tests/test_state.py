@@ -112,6 +112,26 @@ def test_after_stage_II_nothing_is_taken_from_the_average(alone):
     assert all(torch.equal(tensor, before[name]) for name, tensor in ours.networks.state_dict().items())
 
 
+def test_a_share_is_a_copy_and_the_next_one_takes_its_memory(alone):
+    ours, kept = state(alone, stage="II"), {}
+    fill(ours.networks, 1.0)
+    fill(ours.average, 1.0)
+    first = ours.share(0, 1, kept)
+    fill(ours.networks, 2.0)
+    fill(ours.average, 2.0)
+    for tensors in ({"w": first.pieces["D.D1.FC.weight"].tensor}, first.generator):
+        assert all((tensor == 1).all() for tensor in tensors.values())
+    memory = {name: tensor.data_ptr() for name, tensor in kept.items()}
+    second = ours.share(0, 1, kept)
+    assert (second.pieces["D.D1.FC.weight"].tensor == 2).all() and (
+        second.generator["G.G2.decoder.CONV1.conv.bias"] == 2
+    ).all()
+    assert memory == {name: tensor.data_ptr() for name, tensor in kept.items()}
+    ours.enter("I")
+    third = ours.share(0, 1, kept)
+    assert kept.keys() == third.pieces.keys() | {f"average.{name}" for name in third.generator}
+
+
 @pytest.mark.parametrize("family", ["mscgan", "pg2"])
 def test_the_export_is_the_average_of_what_makes_images(family, alone):
     ours = state(alone, family, stage="II")
