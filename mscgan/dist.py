@@ -109,6 +109,13 @@ def all_any(flag: bool) -> bool:
     return bool(count.item())
 
 
+def first_said(text: str) -> str:
+    """The first text that is not empty, by rank; on every rank. Empty if all are."""
+    said: list = [None] * torch_dist.get_world_size()
+    torch_dist.all_gather_object(said, text)
+    return next(filter(None, said), "")
+
+
 def mean(values: dict[Name, Tensor]) -> dict[Name, float]:
     """Means over the ranks of scalar tensors, in one transfer and one collective. All ranks give the same names."""
     if not values:

@@ -27,8 +27,9 @@ def finish(check):
 
 def test_whole_tars_are_said_to_match_once(shards):
     check = finish(TarCheck(shards.tars))
-    assert check.damage == "" and check.unfinished() == ""
-    assert [check.news(), check.news()] == ["shards: 2 tars match the manifest", ""]
+    assert check.damage == ""
+    assert [check.news(), check.news(), check.last_word()] == ["shards: 2 tars match the manifest", "", ""]
+    assert finish(TarCheck(shards.tars)).last_word() == "shards: 2 tars match the manifest"
 
 
 def test_a_single_bit_anywhere_is_found(shards):
@@ -41,7 +42,7 @@ def test_a_single_bit_anywhere_is_found(shards):
         check = finish(TarCheck(shards.tars))
         assert check.damage.startswith(f"{path} on ") and "manifest.json says" in check.damage
         assert f"`python shards/verify.py {shards.root}`" in check.damage and "\n" not in check.damage
-        assert check.news() == ""
+        assert check.news() == "" and check.last_word() == check.damage
 
 
 def test_a_tar_that_cannot_be_read_is_damage(shards):
@@ -53,7 +54,7 @@ def test_a_tar_that_cannot_be_read_is_damage(shards):
 
 def test_who_does_not_check_says_nothing():
     check = TarCheck({})
-    assert (check.news(), check.unfinished(), check.damage) == ("", "", "")
+    assert (check.news(), check.last_word(), check.damage) == ("", "", "")
 
 
 def test_training_is_not_waited_for_and_its_end_says_how_far_the_check_came(shards, monkeypatch):
@@ -73,7 +74,7 @@ def test_training_is_not_waited_for_and_its_end_says_how_far_the_check_came(shar
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert check.news() == ""
-    assert check.unfinished() == "shards: 1 of 2 tars were compared with the manifest; those match"
+    assert check.last_word() == "shards: 1 of 2 tars were compared with the manifest; those match"
     going_on.set()
     assert finish(check).news() == "shards: 2 tars match the manifest"
     assert priority == [19, 19] and os.getpriority(os.PRIO_PROCESS, 0) < 19

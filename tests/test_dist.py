@@ -57,6 +57,7 @@ def rank_of_two(folder: Path) -> None:
     dist.barrier()
     report = {
         "ranks": [ranks.rank, ranks.world, ranks.local_rank, ranks.local_world, str(ranks.device)],
+        "said": [dist.first_said("late" if ranks.rank == 1 else ""), dist.first_said("")],
         "any": [dist.all_any(ranks.rank == 1), dist.all_any(False)],
         "mean": dist.mean({"a": torch.tensor(1.0 + ranks.rank), "b": torch.tensor(2, dtype=torch.int64)}),
         "from_rank_0": dist.from_rank_0({"path": "é/ü", "rank": ranks.rank, "none": None}),
@@ -114,7 +115,7 @@ def test_each_rank_knows_its_place(reports):
 
 def test_all_ranks_learn_the_same(reports):
     for report in reports:
-        assert report["any"] == [True, False]
+        assert report["any"] == [True, False] and report["said"] == ["late", ""]
         assert report["mean"] == {"a": 1.5, "b": 2.0}
         assert report["from_rank_0"] == {"path": "é/ü", "rank": 0, "none": None}
 

@@ -39,10 +39,10 @@ class TarCheck:
         self._told = True
         return f"shards: {self._matching} tars match the manifest"
 
-    def unfinished(self) -> str:
-        """How far it has come, for a run that ends before it; empty if it is through."""
-        if self._matching == len(self._tars) or self.damage:
-            return ""
+    def last_word(self) -> str:
+        """What is left to say where a run ends: damage, the news, or how far the check has come."""
+        if self.damage or self._matching == len(self._tars):
+            return self.damage or self.news()
         return f"shards: {self._matching} of {len(self._tars)} tars were compared with the manifest; those match"
 
     def _run(self) -> None:
