@@ -21,8 +21,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from mscgan.data import manifest as manifests
 from mscgan.errors import UserError, run
-from mscgan.files import whole, write
+from mscgan.files import open_plain, read, whole, write
 
 CHUNK = 4 << 20
 VERIFIED = "verified.json"  # {name: [size, mtime_ns]} of the files whose checksum was right
@@ -63,7 +64,7 @@ def manifest_bytes(root: Path) -> bytes:
         UserError: it cannot be read.
     """
     try:
-        return (Path(root) / "manifest.json").read_bytes()
+        return read(Path(root) / "manifest.json", manifests.LARGEST)
     except OSError as error:
         raise UserError(
             f"cannot read {root}/manifest.json ({error.strerror}); data.root must be a folder that shards/build.py "
@@ -79,15 +80,16 @@ def files(manifest: bytes) -> dict[str, str]:
     """
     found = {}
     try:
-        for split in json.loads(manifest)["splits"].values():
-            for tar in split["tars"]:
-                found[tar["name"]] = tar["sha256"]
-                found[tar["index"]] = tar["index_sha256"]
-            found[split["pair_table"]["name"]] = split["pair_table"]["sha256"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError("manifest.json is not one that shards/build.py wrote; build the shards again") from error
+        splits = manifests.parse(manifest)["splits"]
+    except ValueError as error:
+        raise UserError(f"manifest.json: {error}; build the shards again") from error
+    for split in splits.values():
+        for tar in split["tars"]:
+            found[tar["name"]] = tar["sha256"]
+            found[tar["index"]] = tar["index_sha256"]
+        found[split["pair_table"]["name"]] = split["pair_table"]["sha256"]
     for name in found:
-        if Path(name).name != name or name in ("manifest.json", "lock", VERIFIED):
+        if name in ("manifest.json", "lock", VERIFIED):
             raise UserError(f"manifest.json names the file {name!r}; build the shards again")
     return found
 
@@ -165,7 +167,7 @@ def _check_space(root: Path, copy: Path, names: Iterable[str]) -> int:
 
 def _copy_file(source: Path, target: Path) -> str:
     sha256 = hashlib.sha256()
-    with source.open("rb") as reader, target.open("wb") as writer:
+    with open_plain(source) as reader, target.open("wb") as writer:
         while chunk := reader.read(CHUNK):
             sha256.update(chunk)
             writer.write(chunk)

@@ -108,6 +108,11 @@ def all_any(*flags: bool) -> list[bool]:
     return [bool(count) for count in counts.tolist()]
 
 
+def first_said(text: str) -> str:
+    """The first text that is not empty, by rank; on every rank. Empty if all are."""
+    return next(filter(None, gather(text)), "")
+
+
 def mean(values: dict[Name, Tensor]) -> dict[Name, float]:
     """Means over the ranks of scalar tensors, in one transfer and one collective. All ranks give the same names."""
     if not values:

@@ -89,8 +89,7 @@ class Saver:
         """
         self.settle()
         share = state.share(self._ranks.rank, self._ranks.world, self._kept)
-        bad = next(filter(None, dist.gather(share.bad)), "")
-        if bad:
+        if bad := dist.first_said(share.bad):
             raise Diverged(f"{bad} is not finite after {own['pairs']} pairs")
         self._begin(share, own)
         while last:

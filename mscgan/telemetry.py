@@ -4,8 +4,9 @@ Only rank 0 speaks; on other ranks every method returns at once. Values must be 
 Each line of metrics.jsonl is one JSON object:
     pairs (seen so far), steps (of the optimisers so far, over all stages and restarts), epoch, stage, every loss term
     (mscgan/losses.py says what each is), pairs_per_second, data_wait (share of the time since the last line spent
-    waiting for data, 0 to 1), seconds (of training so far, over all restarts), memory_bytes (peak of the process), and
-    with an NVIDIA GPU power_watts, gpu_utilisation (0 to 1), gpu_memory_bytes (in use on the device).
+    waiting for data, 0 to 1), replaced_pairs (pairs since the last line, over all ranks, that others took the place of
+    as an image of theirs could not be decoded), seconds (of training so far, over all restarts), memory_bytes (peak of
+    the process), and with an NVIDIA GPU power_watts, gpu_utilisation (0 to 1), gpu_memory_bytes (in use on the device).
 """
 
 import json
@@ -99,9 +100,9 @@ class Telemetry:
             elapsed = max(now - self._since, 1e-9)
             self._progress(self._at, stage, self._pairs / elapsed, self._wait / elapsed, now)
 
-    def log(self, pairs: int, epoch: int, stage: str, terms: dict[str, float]) -> None:
-        """Writes one line on the steps since the last call; `pairs` is those seen so far. A term that is not
-        finite becomes null, since JSON has no NaN."""
+    def log(self, pairs: int, epoch: int, stage: str, terms: dict[str, float], replaced_pairs: int = 0) -> None:
+        """Writes one line on the steps since the last call, in which `replaced_pairs` were replaced; `pairs` is those
+        seen so far. A term that is not finite becomes null, since JSON has no NaN."""
         if not self.speaks:
             return
         now = time.monotonic()
@@ -110,6 +111,7 @@ class Telemetry:
         meters = {
             "pairs_per_second": self._pairs / elapsed,
             "data_wait": min(self._wait / elapsed, 1.0),
+            "replaced_pairs": replaced_pairs,
             "seconds": self._seconds_before + now - self._start,
             "memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         } | _read_gpu(self._gpu)

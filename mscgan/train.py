@@ -28,6 +28,7 @@ from mscgan import checkpoint, dist, heartbeat
 from mscgan.config import Config, Data, load, micro_batch, save
 from mscgan.data.loader import Loader
 from mscgan.data.shards import ShardSet
+from mscgan.data.tar_check import TarCheck
 from mscgan.engine import best_precision
 from mscgan.errors import AGAIN, DONE, FAILED, UserError, run
 from mscgan.losses import Terms
@@ -83,12 +84,13 @@ def _train(
     stages = schedule(config.family, config.train.pairs)
     total = stages[-1].end
     loader = _loader(config, ranks, shards, share, pairs)
+    tar_check = TarCheck(shards.tars if ranks.local_rank == 0 else {})  # once a machine
     heartbeat.start(folder, ranks.rank, ranks.device.type, math.ceil((total - pairs) / config.train.batch))
     samples, title, changed = None, "", []
     if ranks.rank == 0:
         samples, title = _samples(shards)
         changed = save(replace(config, data=replace(config.data, staged="")), folder, pairs)
-    history, code, compiled = History(), DONE, ""
+    history, code, compiled = History(ranks.world), DONE, ""
     log = config.log
     made = {"made_with": made_with(config) | {"shards": shards.fingerprint}, "ran_with": _ran_with(config, ranks)}
     with (
@@ -117,11 +119,16 @@ def _train(
 
             # What is due after it: log, checkpoint, pictures, the end.
             over = pairs >= stage.end
-            stop, wanted = saver.meet(pairs, bool(signalled))
+            stop, wanted = saver.meet(pairs, bool(signalled or tar_check.damage))
+            if stop and (damage := dist.first_said(tar_check.damage)):  # saves nothing of what it has learnt from it
+                raise UserError(f"{damage}. The newest checkpoint is {checkpoint.newest(folder) or 'none'}")
+            if news := tar_check.news():
+                telemetry.say(news)
             saves = over or stop or wanted
             shows = over or _due(pairs, config.train.batch, log.samples)
             if saves or shows or _due(pairs, config.train.batch, log.every):
-                telemetry.log(pairs, (pairs - 1) // len(shards.pairs), stage.name, history.means())
+                means, replaced = history.means(loader.corrupt)
+                telemetry.log(pairs, (pairs - 1) // len(shards.pairs), stage.name, means, replaced)
             if saves:
                 own = {"pairs": pairs, "steps": steps, "began": stage.start, "ends": stage.end}
                 saver.save(state, own | made, last=stop or pairs >= total)
@@ -130,6 +137,8 @@ def _train(
                 telemetry.pictures(pairs, sample_grid(trained, samples, min(4, len(samples.pairs)), title))
             if stop and pairs < total:
                 code = AGAIN
+    if last_word := tar_check.last_word():
+        print(last_word, file=sys.stderr, flush=True)
     if ranks.rank == 0:
         where = f"{pairs} pairs, {steps} steps"
         went_on = f"saved at {where} ({checkpoint.newest(folder)}); the same command goes on from there"
@@ -140,20 +149,24 @@ def _train(
 class History:
     """The loss terms of the steps since the last look, kept on the device so that no step waits for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, world: int) -> None:
         self._steps: list[tuple[int, Terms]] = []
+        self._world, self._replaced = world, 0
 
     def add(self, pairs: int, terms: Terms) -> None:
         self._steps.append((pairs, terms))
 
-    def means(self) -> dict[str, float]:
-        """The means over steps and ranks since the last call. Called by every rank.
+    def means(self, replaced: int) -> tuple[dict[str, float], int]:
+        """The means over steps and ranks, and the pairs replaced on all ranks, since the last call. Called by every
+        rank, with the pairs that it has replaced since its start.
 
         Raises:
             Diverged: a term of a step is NaN or infinite on any rank.
         """
         values = {(pairs, name): value for pairs, terms in self._steps for name, value in terms.items()}
-        means = dist.mean(values)
+        counted = next(iter(values.values())).new_tensor(replaced - self._replaced, dtype=torch.float32)
+        means = dist.mean(values | {(0, "replaced"): counted})
+        self._replaced = replaced
         for pairs, terms in self._steps:
             if not all(math.isfinite(means[pairs, name]) for name in terms):
                 found = ", ".join(f"{name} {means[pairs, name]:.4g}" for name in terms)
@@ -161,7 +174,7 @@ class History:
         names = list(self._steps[0][1])
         result = {name: sum(means[pairs, name] for pairs, _ in self._steps) / len(self._steps) for name in names}
         self._steps.clear()
-        return result
+        return result, round(means[0, "replaced"] * self._world)
 
 
 def _due(pairs: int, batch: int, every: int) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from mscgan.data.rgb import rgb
 from mscgan.data.shards import JOINTS
 from mscgan.errors import UserError
 
@@ -33,7 +34,7 @@ def read_image(path: Path, height: int, width: int) -> tuple[np.ndarray, str]:
         raise UserError(f"no image {str(path)!r}; give a JPEG or PNG file")
     try:
         with Image.open(path, formats=("JPEG", "PNG")) as file:
-            image = ImageOps.exif_transpose(file).convert("RGB")
+            image = rgb(ImageOps.exif_transpose(file))
     except UnidentifiedImageError as error:
         raise UserError(f"{path} is neither JPEG nor PNG; convert it first") from error
     # All that Pillow raises for files that are broken.

@@ -5,8 +5,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from mscgan import files
 from mscgan.errors import UserError
 
+LARGEST = 1 << 30  # bytes of a list; DeepFashion's longest has 16 MB
 HEADER = "name:keypoints_y:keypoints_x"
 NEEDED = {8: "right hip", 11: "left hip", 5: "left shoulder", 2: "right shoulder"}  # pose-gan's filter
 
@@ -52,7 +54,7 @@ def read(path: Path, height: int, width: int) -> list[Annotation]:
 def text_lines(path: Path) -> list[str]:
     """A text file's lines; UserError where it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        return files.read(path, LARGEST).decode("utf-8-sig").splitlines()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -74,9 +76,10 @@ def _row(line: str, height: int, width: int) -> Annotation:
 def _numbers(text: str, title: str) -> list:
     try:
         values = json.loads(text)
-    except ValueError as error:
+        numbers = isinstance(values, list) and all(type(v) in (int, float) and math.isfinite(v) for v in values)
+    except (ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"{title} is not a list of numbers: {text.strip()[:40]!r}") from error
-    if not isinstance(values, list) or any(type(v) not in (int, float) or not math.isfinite(v) for v in values):
+    if not numbers:
         raise ValueError(f"{title} is not a list of numbers: {text.strip()[:40]!r}")
     if len(values) != 18:
         raise ValueError(f"{title} has {len(values)} numbers; expected 18")

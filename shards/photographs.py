@@ -3,8 +3,10 @@
 import hashlib
 import io
 import json
+import struct
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,13 +14,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Picture
 
+from mscgan import files
+from mscgan.data import jpeg
+from mscgan.data.rgb import rgb
 from mscgan.errors import UserError
 from shards.annotations import Annotation, read
 from shards.pairs import ordered_pairs, read_list, sample, usable
 from shards.write import Image, Plan, Sample, Split, file_sha256, sha256
 
 MISSING = "missing-images.txt"
-LARGEST_FILE = 16 * 2**20  # bytes; a 256x256 JPEG has 20 kB
+READERS = 16  # threads: on a shared file system a small file is mostly waited for
 ORIENTATION = 0x0112  # EXIF tag
 
 
@@ -61,16 +66,16 @@ def plan(
     if not images.is_dir():
         raise UserError(f"--images {images} is not a folder; give the folder of the {dataset.NAME} pictures")
     try:
-        files = dataset.files(images)
+        pictures = dataset.files(images)
         holds = ", ".join(sorted(path.name for path in images.iterdir())[:3])
     except OSError as error:
         raise UserError(f"--images {images} cannot be read: {error.strerror}") from error
-    if not files:
+    if not pictures:
         raise UserError(
             f"--images {images} has no .jpg file of {dataset.NAME}, but {holds or 'nothing'}; the pictures must lie "
             f"{dataset.PLACES}"
         )
-    found = {split: _read(dataset, path, files) for split, path in annotations.items()}
+    found = {split: _read(dataset, path, pictures) for split, path in annotations.items()}
     _refuse_swapped(found, images)
     _refuse_shared_persons(found)
     listed = _match(lists, found, dataset)
@@ -87,7 +92,7 @@ def plan(
         else:
             pairs = ordered_pairs(rows.persons)
         if not any(rows.paths[i] and rows.paths[j] for i, j in pairs):
-            reasons[split] = _why_none(rows, len(pairs), images, files)
+            reasons[split] = _why_none(rows, len(pairs), images, pictures)
         holds_out = split == "train" and validation and split not in reasons
         held_out = _held_out(rows, pairs, validation, dataset.item) if holds_out else set()
         held = np.array([rows.persons[source] in held_out for source, _ in pairs], bool)
@@ -105,7 +110,7 @@ def plan(
                 f"persons held out of train, "
                 f"{len(made.pairs):,} pairs"
             )
-    if ignored := len(files.keys() - set.union(*(_names(rows, dataset) for rows in found.values()))):
+    if ignored := len(pictures.keys() - set.union(*(_names(rows, dataset) for rows in found.values()))):
         report.append(f"{ignored:,} pictures in {images} that no annotation names: ignored")
     splits = {split: made for split, made in splits.items() if len(made.pairs)}
     if not splits or (validation and "train" in reasons):
@@ -134,17 +139,27 @@ def plan(
 
 
 def photograph(recipe: tuple[str, str, list], height: int, width: int) -> Sample:
-    """The picture recipe = (path, name, keypoints): its own bytes if it is an RGB JPEG, else saved as one.
+    """The picture recipe = (path, name, keypoints): its own bytes if training takes them and no viewer turns them,
+    else saved as an RGB JPEG.
 
     Raises:
         UserError: no picture, a damaged one, or one of another size.
     """
     path, name, keypoints = recipe
+    data = _content(Path(path))
     try:
-        with open(path, "rb") as file:
-            data = file.read(LARGEST_FILE + 1)
-        if len(data) > LARGEST_FILE:
-            raise UserError(f"{path} has more than {LARGEST_FILE >> 20} MiB; expected a JPEG of {height}x{width}")
+        jpeg.decode(data, height, width)
+        with Picture.open(io.BytesIO(data), formats=("JPEG",)) as picture:
+            # other decoders turn a picture as its EXIF says; the keypoints belong to the pixels as they lie
+            as_it_is = picture.format == "JPEG" and picture.mode == "RGB" and picture.getexif().get(ORIENTATION, 1) == 1
+    except (OSError, SyntaxError, ValueError, struct.error):  # arithmetic coding, say: Pillow may read it all the same
+        as_it_is = False
+    return Sample(name, keypoints, data if as_it_is else _saved_again(path, data, height, width))
+
+
+def _saved_again(path: str, data: bytes, height: int, width: int) -> bytes:
+    """An RGB JPEG of what Pillow makes of the bytes."""
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Picture.DecompressionBombWarning)
             picture = Picture.open(io.BytesIO(data), formats=("JPEG", "PNG"))
@@ -156,24 +171,30 @@ def photograph(recipe: tuple[str, str, list], height: int, width: int) -> Sample
             picture.load()
     except UserError:  # which is a ValueError
         raise
-    except (OSError, SyntaxError, ValueError, Picture.DecompressionBombError, Warning) as error:
+    except (OSError, SyntaxError, ValueError, struct.error, Picture.DecompressionBombError, Warning) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"{path} is not a whole JPEG ({reason}); fetch it again, or remove it and go without"
         ) from error
-    # other decoders turn a picture as its EXIF says; the keypoints belong to the pixels as they lie
-    if picture.format != "JPEG" or picture.mode != "RGB" or picture.getexif().get(ORIENTATION, 1) != 1:
-        again = io.BytesIO()
-        picture.convert("RGB").save(again, "JPEG", quality=95, exif=b"")
-        data = again.getvalue()
-    return Sample(name, keypoints, data)
+    again = io.BytesIO()
+    rgb(picture).save(again, "JPEG", quality=95, exif=b"")
+    return again.getvalue()
 
 
-def _read(dataset, path: Path, files: dict[str, Path]) -> _Rows:
+def _content(path: Path) -> bytes:
+    try:
+        return files.read(path, jpeg.LARGEST)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read: {error.strerror}; fetch it again, or remove it and go without"
+        ) from error
+
+
+def _read(dataset, path: Path, pictures: dict[str, Path]) -> _Rows:
     rows = read(path, dataset.HEIGHT, dataset.WIDTH)
     kept, persons = usable(rows, dataset)
     nobody = any(dataset.person(dataset.flat(row.name)) is None for row in rows)
-    return _Rows(path, rows, kept, persons, [files.get(dataset.flat(row.name)) for row in kept], nobody)
+    return _Rows(path, rows, kept, persons, [pictures.get(dataset.flat(row.name)) for row in kept], nobody)
 
 
 def _names(rows: _Rows, dataset) -> set[str]:
@@ -211,7 +232,7 @@ def _refuse_swapped(found: dict[str, _Rows], images: Path) -> None:
         raise UserError(f"{train.path} is of the test split, {why}; give it with --test-annotations{other}")
 
 
-def _why_none(rows: _Rows, pairs: int, images: Path, files: dict[str, Path]) -> str:
+def _why_none(rows: _Rows, pairs: int, images: Path, pictures: dict[str, Path]) -> str:
     """Why a split has no pair to build, and what to do."""
     here = [person for person, path in zip(rows.persons, rows.paths, strict=True) if path]
     if not rows.kept:
@@ -223,7 +244,7 @@ def _why_none(rows: _Rows, pairs: int, images: Path, files: dict[str, Path]) -> 
     if not here:
         return (
             f"0 of the {len(rows.kept):,} images that {rows.path.name} names, {rows.kept[0].name} for one, are in "
-            f"{images}, which has {len(files):,}, {min(files)} for one; give the folder of these images, or the "
+            f"{images}, which has {len(pictures):,}, {min(pictures)} for one; give the folder of these images, or the "
             "keypoint file of that folder"
         )
     return (
@@ -297,14 +318,13 @@ def _present(rows: _Rows, pairs: np.ndarray, flat: Callable[[str], str], people:
     order = [i for group in groups.values() for i in group]
     place = np.full(len(rows.kept), -1)
     place[order] = np.arange(len(order))
+    with ThreadPoolExecutor(READERS) as pool:
+        contents = list(pool.map(lambda i: sha256(_content(rows.paths[i])), order))
     images = []
-    for i in order:
-        row, path = rows.kept[i], rows.paths[i]
-        try:
-            made_from = json.dumps([row.name, path.stat().st_size, row.keypoints])
-        except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror}; fetch it again, or remove it") from error
-        recipe = (str(path), row.name, row.keypoints)
+    for i, content in zip(order, contents, strict=True):
+        row = rows.kept[i]
+        made_from = json.dumps([row.name, content, row.keypoints])
+        recipe = (str(rows.paths[i]), row.name, row.keypoints)
         images.append(Image(flat(row.name).split(".")[0], rows.persons[i], recipe, made_from))
     pairs = place[pairs]
     return Split(images, pairs[(pairs >= 0).all(axis=1)])

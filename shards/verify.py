@@ -7,7 +7,6 @@ grouping by person, no person in two splits, pairs of two images of one person.
 """
 
 import argparse
-import json
 import os
 import sys
 from collections import Counter
@@ -19,29 +18,24 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from mscgan import files
+from mscgan.data.manifest import read_manifest
+from mscgan.data.pair_table import pair_table
 from mscgan.errors import UserError, run
 from shards.parallel import mapper, stoppable
 from shards.verify_tar import TarReport, read_tar
-from shards.write import SCHEMA, file_sha256
-
-TAR_FIELDS = {"name": str, "index": str, "sha256": str, "index_sha256": str, "bytes": int, "images": int}
+from shards.write import sha256
 
 
 def verify(root: Path, workers: int) -> tuple[list[str], list[tuple]]:
     """(faults, rows of the table: split, tars, images, persons, pairs, megabytes).
 
     Raises:
-        UserError: no such folder, or one without manifest.json, which is no finished folder of shards.
+        UserError: no such folder, or one without a manifest, which is no finished folder of shards.
     """
-    if not root.is_dir():
-        raise UserError(f"{root} is not a folder; give one that shards/build.py made")
-    if not (root / "manifest.json").is_file():
-        raise UserError(f"{root} has no manifest.json: no shards, or a build that was stopped; run shards/build.py")
-    try:
-        manifest = _manifest(root)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        return [f"manifest.json: not the manifest of shards: {type(error).__name__}: {error}"], []
-
+    manifest = read_manifest(root)
+    if not manifest["splits"]:
+        raise UserError(f"{root}/manifest.json names no split; build the folder again")
     size = manifest["height"], manifest["width"]
     jobs = [(root, tar, name, *size) for name, split in manifest["splits"].items() for tar in split["tars"]]
     with mapper(min(workers, len(jobs))) as run_all:
@@ -68,28 +62,6 @@ def verify(root: Path, workers: int) -> tuple[list[str], list[tuple]]:
     return faults, rows
 
 
-def _manifest(root: Path) -> dict:
-    """manifest.json, with the fields and types that the rest relies on; ValueError and its like otherwise."""
-    manifest = json.loads((root / "manifest.json").read_text())
-    if manifest["schema"] != SCHEMA:
-        raise ValueError(f"schema {manifest['schema']!r}; this version reads {SCHEMA}")
-    numbers = [manifest["height"], manifest["width"]]
-    names = []
-    for split in manifest["splits"].values():
-        numbers += [split["images"], split["persons"], split["pairs"]]
-        names += [split["pair_table"]["name"]] + [tar[field] for tar in split["tars"] for field in ("name", "index")]
-        for tar in split["tars"]:
-            for field, kind in TAR_FIELDS.items():
-                if not isinstance(tar[field], kind):
-                    raise ValueError(f"{field} is {tar[field]!r}")
-    if not manifest["splits"] or any(not isinstance(number, int) for number in numbers):
-        raise ValueError("no splits, or a count that is no whole number")
-    for name in names:
-        if Path(name).name != name:
-            raise ValueError(f"file name {name!r} leads out of the folder")
-    return manifest
-
-
 def _check_split(
     root: Path, name: str, split: dict, tars: list[tuple[dict, TarReport]], persons: list[str]
 ) -> list[str]:
@@ -108,17 +80,19 @@ def _check_split(
 def _check_pairs(root: Path, split: dict, persons: list[str], places: list[str]) -> list[str]:
     name = split["pair_table"]["name"]
     try:
-        if file_sha256(root / name) != split["pair_table"]["sha256"]:
+        data = files.read(root / name, 8 * split["pairs"] + 4096)
+        if sha256(data) != split["pair_table"]["sha256"]:
             return [f"{name}: its bytes do not fit the checksum in manifest.json"]
-        pairs = np.load(root / name, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        return [f"{name}: cannot be read: {error}"]
-    if pairs.dtype != np.int32 or pairs.shape != (split["pairs"], 2):
-        return [f"{name}: {pairs.dtype} {pairs.shape}; manifest.json says int32 ({split['pairs']}, 2)"]
+        pairs = pair_table(data, split["pairs"])
+    except OSError as error:
+        return [f"{name}: cannot be read: {error.strerror}"]
+    except ValueError as error:
+        return [f"{name}: {error}"]
     inside = ((pairs >= 0) & (pairs < len(persons))).all(axis=1)
-    faults = [
-        f"{name}: row {row}: {pairs[row].tolist()} is not in 0-{len(persons) - 1}" for row in np.flatnonzero(~inside)
-    ]
+    images = f"in 0-{len(persons) - 1}" if persons else "of the split, which has no image"
+    faults = [f"{name}: row {row}: {pairs[row].tolist()} is not {images}" for row in np.flatnonzero(~inside)]
+    if not persons:
+        return faults
     person = np.unique(persons, return_inverse=True)[1]
     i, j = np.where(inside[:, None], pairs, 0).T
     for row in np.flatnonzero(inside & ((i == j) | (person[i] != person[j]))):

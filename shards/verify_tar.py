@@ -1,21 +1,20 @@
 """Reads one tar of shards back and finds its faults; nothing is extracted or unpickled."""
 
-import io
 import json
 import math
 import os
 import tarfile
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image as Picture
-
+from mscgan import files
+from mscgan.data import jpeg
 from shards.index import index_text, members
 from shards.write import file_sha256, sha256
 
-LARGEST = {"jpg": 16 * 2**20, "json": 2**16}  # bytes of a member
+LARGEST = {"jpg": jpeg.LARGEST, "json": 2**16}  # bytes of a member
+LARGEST_INDEX = 64 * 2**20
 
 
 @dataclass
@@ -35,15 +34,12 @@ def read_tar(job: tuple[Path, dict, str, int, int]) -> TarReport:
     def fault(text: str) -> None:
         report.faults.append(f"{tar['name']}: {text}")
 
-    if not path.is_file():
-        fault("missing")
-        return report
-    if path.stat().st_size != tar["bytes"]:
-        fault(f"{path.stat().st_size} bytes; manifest.json says {tar['bytes']}")
-    elif file_sha256(path) != tar["sha256"]:
-        fault("its bytes do not fit the checksum in manifest.json")
     try:
-        with path.open("rb") as file:
+        with files.open_plain(path) as file:
+            if (size := os.fstat(file.fileno()).st_size) != tar["bytes"]:
+                fault(f"{size} bytes; manifest.json says {tar['bytes']}")
+            elif file_sha256(path) != tar["sha256"]:
+                fault("its bytes do not fit the checksum in manifest.json")
             for key, parts in _samples(path, fault).items():
                 data = {extension: os.pread(file.fileno(), size, at) for extension, (at, size) in parts.items()}
                 faults, person = check_sample(data, split, height, width)
@@ -51,7 +47,10 @@ def read_tar(job: tuple[Path, dict, str, int, int]) -> TarReport:
                 report.keys.append(key)
                 report.persons.append(person)
         _check_index(root / tar["index"], tar["index_sha256"], index_text(path).encode())
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except FileNotFoundError:
+        fault("missing")
+        return report
+    except (tarfile.TarError, OSError, EOFError, OverflowError) as error:
         fault(f"cannot be read whole: {error}")
     except ValueError as error:
         fault(str(error))
@@ -65,8 +64,8 @@ def check_sample(data: dict[str, bytes], split: str, height: int, width: int) ->
     faults = [f"has no .{extension}" for extension in LARGEST if extension not in data]
     if "jpg" in data:
         try:
-            _decode(data["jpg"], height, width)
-        except (OSError, SyntaxError, ValueError, Picture.DecompressionBombError, Warning) as error:
+            jpeg.decode(data["jpg"], height, width)
+        except ValueError as error:
             faults.append(f"bad image: {error}")
     if "json" not in data:
         return faults, ""
@@ -81,7 +80,7 @@ def check_sample(data: dict[str, bytes], split: str, height: int, width: int) ->
             inside = math.isfinite(x) and math.isfinite(y) and 0 <= x <= width - 1 and 0 <= y <= height - 1
             if not inside and [x, y] != [-1, -1]:
                 faults.append(f"keypoint {joint} at x {x}, y {y} is outside {height}x{width}")
-    except (ValueError, TypeError, LookupError) as error:
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
         return [*faults, f"bad .json: {type(error).__name__}: {error}"], ""
     return faults, person
 
@@ -99,19 +98,12 @@ def _samples(path: Path, fault: Callable[[str], None]) -> dict[str, dict[str, tu
     return found
 
 
-def _decode(data: bytes, height: int, width: int) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Picture.DecompressionBombWarning)
-        picture = Picture.open(io.BytesIO(data), formats=("JPEG",))
-        if picture.size != (width, height) or picture.mode != "RGB":  # before a pixel is decoded
-            raise ValueError(f"{picture.height}x{picture.width} {picture.mode}; expected {height}x{width} RGB")
-        picture.load()
-
-
 def _check_index(path: Path, digest: str, expected: bytes) -> None:
-    if not path.is_file():
-        raise ValueError(f"its index {path.name} is missing")
-    found = path.read_bytes()
+    try:
+        found = files.read(path, LARGEST_INDEX)
+    except OSError as error:
+        why = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        raise ValueError(f"its index {path.name} {why}") from error
     if found != expected:
         raise ValueError(f"{path.name} is not its index")
     if sha256(found) != digest:

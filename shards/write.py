@@ -21,13 +21,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from mscgan import files
+from mscgan.data.manifest import LARGEST as LARGEST_MANIFEST
+from mscgan.data.manifest import SCHEMA
 from mscgan.errors import UserError
 from mscgan.files import whole
 from shards.audit import audit
 from shards.index import index_text
 from shards.parallel import mapper
 
-SCHEMA = 1
 # 1,024 images are 6 MB at 128x64 and 13 MB at 256x256: a kill costs a few seconds of work, a cluster's file system
 # sees a dozen files for Market-1501 and fifty for DeepFashion, and memory holds one tar's images at most.
 IMAGES_PER_TAR = 1024
@@ -81,7 +83,15 @@ class Plan:
 
     def sha256(self) -> str:
         splits = {n: [[i.key for i in s.images], sha256(_npy(s.pairs))] for n, s in self.splits.items()}
-        identity = [SCHEMA, IMAGES_PER_TAR, self.dataset, self.height, self.width, self.source | self.files, splits]
+        identity = [
+            SCHEMA,
+            IMAGES_PER_TAR,
+            self.dataset,
+            self.height,
+            self.width,
+            self.source | self.files,
+            splits,
+        ]
         return sha256(json.dumps(identity, sort_keys=True).encode())
 
 
@@ -157,7 +167,7 @@ def sha256(data: bytes) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with files.open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -250,13 +260,16 @@ def _finished(out: Path, tar: str, images: list[Image]) -> dict | None:
     path = out / ".build" / f"{tar}.json"
     if not path.exists():
         return None
-    done = json.loads(path.read_text())
-    if done.get("made_from") != _made_from(images):
+    try:
+        done = json.loads(path.read_text())
+        if done["made_from"] != _made_from(images):
+            return None
+        record, facts = done["record"], done["facts"]
+        digests = {tar: record["sha256"], tar.removesuffix(".tar") + ".idx": record["index_sha256"]}
+    except (ValueError, LookupError, TypeError, RecursionError):  # not what a build wrote
         return None
-    record = done["record"]
-    files = {record["name"]: record["sha256"], record["index"]: record["index_sha256"]}
-    whole = all((out / name).exists() and file_sha256(out / name) == digest for name, digest in files.items())
-    return done if whole else None
+    whole = all((out / name).exists() and file_sha256(out / name) == digest for name, digest in digests.items())
+    return done if whole and len(facts) == len(images) else None
 
 
 @contextmanager
@@ -291,9 +304,10 @@ def _claimed(out: Path, plan: Plan) -> Iterator[bool]:
 def _refuse_other(path: Path, plan: Plan, out: Path, finished: bool) -> None:
     """UserError unless the JSON file names this plan as its source, down to the files if the build is finished."""
     try:
-        found = dict(json.loads(path.read_text())["source"])
-    except (ValueError, LookupError, TypeError):
+        found = json.loads(files.read(path, LARGEST_MANIFEST))["source"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         found = {}
+    found = found if isinstance(found, dict) else {}
     ours = _source(plan)
     other = sorted(name for name in found.keys() | ours.keys() if found.get(name) != ours.get(name))
     asked = [name for name in other if name not in (*plan.files, "plan_sha256")]
@@ -301,7 +315,9 @@ def _refuse_other(path: Path, plan: Plan, out: Path, finished: bool) -> None:
     if asked:
         raise UserError(f"{out} holds shards of another configuration ({', '.join(asked)}); {advice}")
     if other and finished:
-        raise UserError(f"the pictures are not those any more that {out} was built from; {advice}")
+        raise UserError(
+            f"the pictures are not those any more that {out} was built from, or an older version built it; {advice}"
+        )
 
 
 def _source(plan: Plan) -> dict:

@@ -58,6 +58,7 @@ def rank_of_two(folder: Path) -> None:
     report = {
         "ranks": [ranks.rank, ranks.world, ranks.local_rank, ranks.local_world, str(ranks.device)],
         "any": [dist.all_any(ranks.rank == 1, False, ranks.rank == 0)],
+        "said": [dist.first_said("late" if ranks.rank == 1 else ""), dist.first_said("")],
         "mean": dist.mean({"a": torch.tensor(1.0 + ranks.rank), "b": torch.tensor(2, dtype=torch.int64)}),
         "gather": dist.gather(["é" * ranks.rank, ranks.rank]),  # of different lengths
         "from_rank_0": dist.from_rank_0({"path": "é/ü", "rank": ranks.rank, "none": None}),
@@ -107,7 +108,7 @@ def test_each_rank_knows_its_place(reports):
 
 def test_all_ranks_learn_the_same(reports):
     for report in reports:
-        assert report["any"] == [[True, False, True]]
+        assert report["any"] == [[True, False, True]] and report["said"] == ["late", ""]
         assert report["mean"] == {"a": 1.5, "b": 2.0}
         assert report["gather"] == [["", 0], ["é", 1]]
         assert report["from_rank_0"] == {"path": "é/ü", "rank": 0, "none": None}

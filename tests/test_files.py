@@ -31,3 +31,16 @@ def test_two_processes_do_not_share_a_temporary_name(tmp_path):
     with files.whole(tmp_path / "a") as temporary:
         assert str(os.getpid()) in temporary.name and temporary.parent == tmp_path
         temporary.touch()
+
+
+def test_what_is_no_plain_file_or_too_large_is_refused_without_a_wait(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"1234")
+    assert files.read(path, 4) == b"1234"
+    with pytest.raises(OSError, match="4 bytes, where 3 are the most"):
+        files.read(path, 3)
+    path.unlink()
+    os.mkfifo(path)
+    for wrong in (path, tmp_path, "/dev/null"):
+        with pytest.raises(OSError, match="not a plain file"):
+            files.open_plain(wrong)

@@ -246,6 +246,23 @@ def test_a_failed_build_goes_on_when_the_picture_is_mended_or_removed(market, tm
         write(make(images, csv)[0], out, workers=1)
 
 
+def test_other_contents_of_the_same_size_are_another_build(market, tmp_path):
+    images, csv = market
+    first, _ = make(images, csv)
+    write(first, tmp_path / "out", workers=1)
+    path = images / "0007_c2.jpg"
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(data)
+    second, _ = make(images, csv)
+    assert first.files["images_sha256"] != second.files["images_sha256"]
+    with pytest.raises(UserError, match="the pictures are not those any more that .* was built from"):
+        write(second, tmp_path / "out", workers=1)
+    write(second, tmp_path / "other", workers=1)
+    manifests = [json.loads((tmp_path / name / "manifest.json").read_text())["source"] for name in ("out", "other")]
+    assert len({source["images_sha256"] for source in manifests}) == 2
+
+
 def test_tars_that_a_mended_build_does_not_need_are_removed(market, tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "IMAGES_PER_TAR", 2)
     images, _ = market
@@ -325,7 +342,7 @@ def bomb():
         (b"", "is not a whole JPEG"),
         (bomb(), "is not a whole JPEG"),
         (b"GIF89a" + bytes(100), "is not a whole JPEG"),
-        (bytes(16 * 2**20 + 1), "more than 16 MiB"),
+        (bytes(16 * 2**20 + 1), "16,777,217 bytes, where 16,777,216 are the most"),
     ],
     ids=["size", "cut", "html", "empty", "bomb", "gif", "huge"],
 )

@@ -17,10 +17,12 @@ def write_shards(root, text="images"):
     for name, content in contents.items():
         (root / name).write_bytes(content)
     sha256 = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    tar = {"name": "train-00000.tar", "sha256": sha256["train-00000.tar"]}
+    tar = {"name": "train-00000.tar", "sha256": sha256["train-00000.tar"], "bytes": len(text) * 1000, "images": 0}
     tar |= {"index": "train-00000.idx", "index_sha256": sha256["train-00000.idx"]}
     table = {"name": "train-pairs.npy", "sha256": sha256["train-pairs.npy"]}
-    (root / "manifest.json").write_text(json.dumps({"splits": {"train": {"tars": [tar], "pair_table": table}}}))
+    train = {"images": 0, "persons": 0, "pairs": 0, "tars": [tar], "pair_table": table}
+    manifest = {"schema": 1, "dataset": "toy", "height": 64, "width": 32, "splits": {"train": train}}
+    (root / "manifest.json").write_text(json.dumps(manifest))
     return root
 
 
@@ -88,7 +90,7 @@ def test_too_little_space_is_said_in_one_line(root, tmp_path, monkeypatch):
 def test_a_name_that_leads_out_of_the_folder_is_refused(root, tmp_path):
     manifest = (root / "manifest.json").read_text().replace("train-00000.tar", "../train-00000.tar")
     (root / "manifest.json").write_text(manifest)
-    with pytest.raises(UserError, match="names the file"):
+    with pytest.raises(UserError, match="expected the name of a file in this folder"):
         stage_in.stage(root, tmp_path / "local")
 
 

@@ -25,11 +25,11 @@ def test_a_line_holds_position_terms_and_meters_as_soon_as_it_is_logged(tmp_path
     meter = Telemetry(tmp_path, 0, 1000, 0, start_steps=5)
     meter.step(32, 0.5, "I")
     meter.step(32, 0.5, "I")
-    meter.log(64, 0, "I", {"L1_1": 0.25, "bg_1": float("nan")})
+    meter.log(64, 0, "I", {"L1_1": 0.25, "bg_1": float("nan")}, replaced_pairs=3)
     (line,) = lines(tmp_path)
     assert line.pop("memory_bytes") > 1e6
-    assert {name: line[name] for name in ("pairs", "steps", "epoch", "stage", "L1_1", "bg_1")} == {
-        "pairs": 64, "steps": 7, "epoch": 0, "stage": "I", "L1_1": 0.25, "bg_1": None,
+    assert {name: line[name] for name in ("pairs", "steps", "epoch", "stage", "L1_1", "bg_1", "replaced_pairs")} == {
+        "pairs": 64, "steps": 7, "epoch": 0, "stage": "I", "L1_1": 0.25, "bg_1": None, "replaced_pairs": 3,
     }  # fmt: skip
     assert (line["pairs_per_second"], line["data_wait"], line["seconds"]) == (16.0, 0.25, 4.0)
     meter.close()

@@ -5,6 +5,7 @@ Each run is real processes over gloo, as a launcher would start them (tests/trai
 
 import json
 import re
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -16,6 +17,8 @@ from safetensors.torch import load_file
 from mscgan import dist
 from mscgan.config import load, micro_batch
 from mscgan.data.batch import Batch
+from mscgan.data.order import permutation
+from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError
 from mscgan.prepare import prepare
 from mscgan.state import State
@@ -59,7 +62,8 @@ def curve(run: Path) -> list[dict]:
 
 
 def losses(line: dict) -> dict[str, float]:
-    meters = {"pairs", "steps", "epoch", "stage", "pairs_per_second", "data_wait", "seconds", "memory_bytes"}
+    meters = {"pairs", "steps", "epoch", "stage", "pairs_per_second", "data_wait", "replaced_pairs", "seconds"}
+    meters |= {"memory_bytes"}
     return {name: value for name, value in line.items() if name not in meters}
 
 
@@ -82,7 +86,33 @@ def test_a_run_leaves_what_its_user_came_for(undisturbed):
     assert [line["pairs"] for line in lines] == [12, 24, 36, 48, 60, 72]
     assert [line["steps"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert [line["stage"] for line in lines] == ["I"] * 3 + ["II"] * 3
+    assert [line["replaced_pairs"] for line in lines] == [0] * 6
     assert {"L1_1", "bg_1"} <= set(lines[0]) and {"D1_real", "D2_fake", "L1_2", "bg_2", "G_D1"} <= set(lines[-1])
+
+
+def test_replaced_pairs_of_all_ranks_are_in_the_curve_and_whole_tars_are_said_to_match(tmp_path):
+    """Image 4 is broken: those of the first 72 pairs of the order that hold it are replaced."""
+    broken = write_shards(tmp_path / "shards", persons=4, views=6, height=32, width=32, images={4: b""})
+    codes, error, _ = start(2, tmp_path / "run", broken, "train.backend=ddp")
+    assert codes == [0, 0], error
+    pairs, order = ShardSet(broken, "train").pairs, permutation(load("demo", []).train.seed, 0, 120)
+    expected = [int((pairs[order[at : at + 12]] == 4).any(axis=1).sum()) for at in range(0, 72, 12)]
+    assert [line["replaced_pairs"] for line in curve(tmp_path / "run")] == expected and sum(expected) > 2
+    assert error.count("shards: 2 tars match the manifest\n") == 1
+
+
+def test_a_damaged_tar_ends_every_rank_as_the_users_mistake_and_nothing_is_saved(shards, tmp_path):
+    """One bit of one image, which decodes all the same; rank 0 finds it and both ranks end in the same step."""
+    damaged = shutil.copytree(shards, tmp_path / "shards")
+    data = bytearray((damaged / "train-00001.tar").read_bytes())
+    data[len(data) // 2] ^= 1
+    (damaged / "train-00001.tar").write_bytes(data)
+    run = tmp_path / "run"
+    codes, error, _ = start(2, run, damaged, "train.backend=ddp", "train.pairs.I=36000", "log.checkpoint=36000")
+    assert codes == [2, 2], error
+    last = error.splitlines()[-1]
+    assert last.startswith(f"error: [rank 0] {damaged}/train-00001.tar on ") and "The newest checkpoint is none" in last
+    assert "Traceback" not in error and not list((run / "checkpoints").glob("*"))
 
 
 def test_a_run_killed_between_checkpoints_ends_with_the_weights_of_one_never_killed(undisturbed, shards, tmp_path):

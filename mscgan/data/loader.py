@@ -82,7 +82,7 @@ class Loader(Iterator[Batch]):
         self.decode = dali.choose(decode, self.device, rank)
         self.position, self.corrupt = position, 0
         self._order = Order(len(shards.pairs), seed)
-        self._screened = np.zeros(len(shards), bool)  # images whose header has been looked at
+        self._checked = np.zeros(len(shards), bool)  # images whose structure has been looked at
         self._bad = np.zeros(len(shards), bool)  # images that cannot be decoded
         self._start(position)
         self._reader = ThreadPoolExecutor(1, "loader", initializer=self._enter_thread)
@@ -150,18 +150,15 @@ class Loader(Iterator[Batch]):
         raise self._too_many("no pair without one is left")
 
     def _holds_bad(self, rows: np.ndarray) -> np.ndarray:
-        """(N,) bool: which pairs hold an image known to be bad, after a look at the headers not seen before."""
+        """(N,) bool: which pairs hold an image known to be bad, after a look at those not seen before."""
         images = self.shards.pairs[rows]
-        for i in np.unique(images[~self._screened[images]]).tolist():
+        for i in np.unique(images[~self._checked[images]]).tolist():
+            data = self.shards.read(i)
             try:
-                height, width = jpeg.size(self.shards.read(i))
-                if (height, width) != (self.shards.height, self.shards.width):
-                    raise ValueError(f"{height}x{width} instead of {self.shards.height}x{self.shards.width}")
+                jpeg.check(data, self.shards.height, self.shards.width)
             except ValueError as error:
-                if isinstance(error, UserError):  # of the folder, not of this image
-                    raise
                 self._note_bad(i, str(error))
-            self._screened[i] = True
+            self._checked[i] = True
         return self._bad[images].any(axis=1)
 
     def _find_bad(self, images: np.ndarray, error: RuntimeError) -> None:

@@ -1,12 +1,11 @@
 """Shards read by plain Pillow, for those who look at some pairs instead of training on all: generate and evaluate."""
 
-import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from mscgan.config import Data
+from mscgan.data import jpeg
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError
 
@@ -41,16 +40,13 @@ def read_images(shards: ShardSet, images: np.ndarray) -> np.ndarray:
     """(N, H, W, 3) uint8 of the images with these numbers, decoded by Pillow.
 
     Raises:
-        UserError: an image is not a whole JPEG of the shards' size; says which.
+        UserError: an image is not a JPEG that training would take (data/jpeg.py); says which.
     """
     pictures = np.empty((len(images), shards.height, shards.width, 3), np.uint8)
     for slot, i in enumerate(images):
+        data = shards.read(int(i))
         try:
-            with Image.open(io.BytesIO(shards.read(int(i))), formats=("JPEG",)) as file:
-                picture = np.array(file.convert("RGB"))
-        except (OSError, Image.DecompressionBombError) as error:
-            raise UserError(f"{shards.locate(int(i))} is no whole JPEG ({error}); run shards/verify.py") from error
-        if picture.shape != pictures.shape[1:]:
-            raise UserError(f"{shards.locate(int(i))} is {picture.shape[:2]}, not the manifest's; run shards/verify.py")
-        pictures[slot] = picture
+            pictures[slot] = jpeg.decode(data, shards.height, shards.width)
+        except ValueError as error:
+            raise UserError(f"{shards.locate(int(i))} cannot be decoded: {error}; run shards/verify.py") from error
     return pictures

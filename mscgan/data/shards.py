@@ -3,23 +3,24 @@
 A folder holds manifest.json, WebDataset tars (KEY.jpg and KEY.json an image), DALI's index beside each tar and a pair
 table a split; shards/build.py writes it. Nothing is extracted or unpickled: bytes are read in place (`os.pread` at the
 index's offset), at most as many as the limits below allow. Opening checks what is cheap to check (sizes of the tars,
-sha256 of index and pair table); the tars' own checksums and the JPEGs are the work of shards/verify.py.
+sha256 of index and pair table); the tars' own checksums are the work of tar_check.py, and of shards/verify.py.
 """
 
 import hashlib
-import io
 import json
 import os
 from pathlib import Path
 
 import numpy as np
 
+from mscgan import files
+from mscgan.data import jpeg
 from mscgan.data.manifest import check_size, read_manifest
+from mscgan.data.pair_table import pair_table
 from mscgan.errors import UserError
 
 JOINTS = 18  # OpenPose's COCO joints
 _INDEX_VERSION = "v1.2"  # of DALI's wds2idx
-_MAX_IMAGE = 64 << 20  # bytes; far above any JPEG of a person crop
 _MAX_RECORD = 64 << 10  # bytes of a KEY.json
 _MAX_INDEX_LINE = 1024  # bytes an image
 
@@ -36,6 +37,7 @@ class ShardSet:
         persons: n names of people.
         keypoints: (n, 18, 2) float32, (x, y) pixels, missing joints (-1, -1).
         pairs: (P, 2) int32, rows (source image, target image).
+        tars: the path of each tar -> its sha256 as the manifest has it.
         fingerprint: hex; the same for the same images and pairs in the same order.
 
     Raises:
@@ -45,17 +47,14 @@ class ShardSet:
     def __init__(self, root: str | Path, split: str):
         manifest = read_manifest(root, split)
         self.root, self.split, self._manifest = Path(root), split, manifest
-        try:
-            self.dataset = str(manifest["dataset"])
-            self.height, self.width = manifest["height"], manifest["width"]
-            splits = manifest["splits"]
-            self.splits = sorted(splits)
-            tars, table, images = splits[split]["tars"], splits[split]["pair_table"], int(splits[split]["images"])
-            self._open(tars)
-            self.pairs = self._pairs(table, images, int(splits[split]["pairs"]))
-            self.fingerprint = _fingerprint(manifest, tars, table)
-        except (KeyError, TypeError) as error:
-            raise self._damaged("manifest.json", f"a field is missing or of a wrong type ({error})") from error
+        self.dataset, self.height, self.width = manifest["dataset"], manifest["height"], manifest["width"]
+        self.splits = sorted(manifest["splits"])
+        of = manifest["splits"][split]
+        tars, table, images = of["tars"], of["pair_table"], of["images"]
+        self.tars = {self.root / tar["name"]: tar["sha256"] for tar in tars}
+        self._open(tars)
+        self.pairs = self._pairs(table, images, of["pairs"])
+        self.fingerprint = _fingerprint(manifest, tars, table)
         if len(self.keys) != images:
             raise self._damaged("manifest.json", f"{images} images in {split!r}, its tars list {len(self.keys)}")
         self._read_records()
@@ -81,11 +80,13 @@ class ShardSet:
         self.keys: list[str] = []
         self._names, self._files, self._tar, self._jpgs, self._records = [], [], [], [], []
         for number, tar in enumerate(tars):
-            path = self._inside(tar["name"])
-            length = path.stat().st_size if path.is_file() else None
-            if length is None or length != tar["bytes"]:
-                came = "is missing" if length is None else f"has {length} bytes, manifest.json says {tar['bytes']}"
-                raise self._damaged(tar["name"], came)
+            try:
+                file = files.open_plain(self.root / tar["name"])
+            except OSError as error:
+                raise self._damaged(tar["name"], _missing(error)) from error
+            length = os.fstat(file.fileno()).st_size
+            if length != tar["bytes"]:
+                raise self._damaged(tar["name"], f"has {length} bytes, manifest.json says {tar['bytes']}")
             index = self._checked(tar["index"], tar["index_sha256"], (tar["images"] + 1) * _MAX_INDEX_LINE)
             try:
                 members = _parse_index(index.decode(), length)
@@ -94,7 +95,7 @@ class ShardSet:
             if len(members) != tar["images"]:
                 raise self._damaged(tar["index"], f"lists {len(members)} images, manifest.json {tar['images']}")
             self._names.append(tar["name"])
-            self._files.append(open(path, "rb", buffering=0))
+            self._files.append(file)
             for key, jpg, record in members:
                 self.keys.append(key)
                 self._tar.append(number)
@@ -104,11 +105,9 @@ class ShardSet:
     def _pairs(self, table: dict, images: int, rows: int) -> np.ndarray:
         data = self._checked(table["name"], table["sha256"], 8 * rows + 4096)
         try:
-            pairs = np.load(io.BytesIO(data), allow_pickle=False)
+            pairs = pair_table(data, rows)
         except ValueError as error:
             raise self._damaged(table["name"], str(error)) from error
-        if pairs.dtype != np.int32 or pairs.shape != (rows, 2):
-            raise self._damaged(table["name"], f"holds {pairs.dtype} {pairs.shape}, expected int32 ({rows}, 2)")
         if rows and not (0 <= pairs.min() and pairs.max() < images):
             raise self._damaged(table["name"], f"names images outside 0..{images - 1}")
         return pairs
@@ -122,7 +121,7 @@ class ShardSet:
                 record = json.loads(self._pread(i, *self._records[i]))
                 self.persons.append(str(record["person"]))
                 joints = np.array(record["keypoints"], np.float32)
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
                 why = f"unreadable ({type(error).__name__}: {error})"
                 raise self._damaged(f"{self.locate(i)}.json", why) from error
             if joints.shape != (JOINTS, 2) or not np.isfinite(joints).all():
@@ -139,25 +138,22 @@ class ShardSet:
 
     def _checked(self, name: str, sha256: str, limit: int) -> bytes:
         """The bytes of a small file of the folder, whose checksum is that of the manifest."""
-        path = self._inside(name)
-        if not path.is_file():
-            raise self._damaged(name, "is missing")
-        with open(path, "rb") as file:
-            data = file.read(limit + 1)
-        if len(data) > limit or hashlib.sha256(data).hexdigest() != sha256:
+        try:
+            data = files.read(self.root / name, limit)
+        except OSError as error:
+            raise self._damaged(name, _missing(error)) from error
+        if hashlib.sha256(data).hexdigest() != sha256:
             raise self._damaged(name, "is not the file that manifest.json describes (sha256 differs)")
         return data
-
-    def _inside(self, name: str) -> Path:
-        """A file of the folder; names that lead elsewhere are refused."""
-        if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
-            raise self._damaged("manifest.json", f"{name!r} is not the name of a file in this folder")
-        return self.root / name
 
     def _damaged(self, what: str, why: str) -> UserError:
         return UserError(
             f"{self.root}/{what}: {why}; see `python shards/verify.py {self.root}`, or build the folder again"
         )
+
+
+def _missing(error: OSError) -> str:
+    return "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
 
 
 def _parse_index(text: str, length: int) -> list[tuple[str, tuple[int, int], tuple[int, int]]]:
@@ -171,7 +167,7 @@ def _parse_index(text: str, length: int) -> list[tuple[str, tuple[int, int], tup
         if words[0::4] not in (["jpg", "json"], ["json", "jpg"]) or len(words) != 8:
             raise ValueError(f"line {line!r} is not one jpg and one json, each with offset, size and name")
         found = {ext: (int(offset), int(size)) for ext, offset, size in zip(words[0::4], words[1::4], words[2::4])}
-        for (offset, size), limit in ((found["jpg"], _MAX_IMAGE), (found["json"], _MAX_RECORD)):
+        for (offset, size), limit in ((found["jpg"], jpeg.LARGEST), (found["json"], _MAX_RECORD)):
             if offset < 0 or not 0 <= size <= limit or offset + size > length:
                 raise ValueError(f"line {line!r}: a member is above {limit} bytes or ends outside the tar")
         members.append((words[3].removesuffix(f".{words[0]}"), found["jpg"], found["json"]))
