@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from launch import runs, slurm
 from launch.follow import SKIP, Tail, exit_code, follow_job, log_file
 from launch.states import alive, find, job_id, orphans, task_id, task_states
+from mscgan import process
 from mscgan.errors import UserError, run
 
 STOP_SECONDS = 60  # for a run on this machine to save before it is killed
@@ -147,7 +148,7 @@ def _cancel_here(plan: runs.Plan, job: dict) -> int:
     """Ends a run on this machine: its launcher passes TERM on and ends; where it is gone, its tasks get it directly."""
     from launch import local
 
-    if runs.process_start(job["pid"]) == job["start"]:
+    if process.start(job["pid"]) == job["start"]:
         os.kill(job["pid"], signal.SIGTERM)
     else:
         for ranks in orphans(plan):

@@ -185,15 +185,6 @@ def read_ranks(folder: Path) -> dict[int, dict]:
     return {int(file.stem[5:]): json.loads(file.read_text()) for file in sorted(folder.glob("rank-*.json"))}
 
 
-def process_start(pid: int) -> str:
-    """When a process started, in ticks since boot: with its pid, a name for good. Empty: it is gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] == "Z" else fields[19]
-
-
 def _index() -> Path:
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
     return Path(base) / "mscgan" / "launches"

@@ -1,16 +1,13 @@
-"""The few things asked of SLURM's own commands: is it up, what do jobs do, requeue, exclude nodes, rank 0's address."""
+"""The few things asked of SLURM's own commands: is it up, what do jobs do, requeue, exclude nodes."""
 
 import getpass
-import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from dataclasses import dataclass
 
-PORTS = 6_000  # training's ports are 20000 to 25999, the preflight's 26000 to 31999: below those the kernel gives away
 ENDED = {
     "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "PREEMPTED",
     "REVOKED",
@@ -81,33 +78,6 @@ def show(job: str) -> dict[str, str]:
     """What `scontrol show job` knows, for example JobState and ExitCode; empty once the controller forgot the job."""
     shown = command("scontrol", "--oneliner", "show", "job", job).stdout
     return dict(field.split("=", 1) for field in shown.split() if "=" in field)
-
-
-def job_name_here() -> str:
-    """This job's id as scontrol takes it: 123, or 123_4 in an array."""
-    if "SLURM_ARRAY_JOB_ID" in os.environ:
-        return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    return os.environ["SLURM_JOB_ID"]
-
-
-def master_port() -> int:
-    """The same for every rank of this attempt, another one for the next attempt and for neighbours on the node."""
-    return 20_000 + (int(os.environ["SLURM_JOB_ID"]) * 7 + int(os.environ.get("SLURM_RESTART_COUNT", "0"))) % PORTS
-
-
-def master_address() -> str:
-    """Address of rank 0's node: its name where that resolves, else what SLURM itself uses to reach it."""
-    from submitit.slurm.slurm import SlurmJobEnvironment
-
-    if os.environ.get("SLURM_JOB_NUM_NODES", "1") == "1":
-        return "127.0.0.1"
-    name = SlurmJobEnvironment().hostnames[0]
-    try:
-        socket.getaddrinfo(name, None)
-        return name
-    except socket.gaierror:
-        found = re.search(r"NodeAddr=(\S+)", command("scontrol", "show", "node", "--oneliner", name).stdout)
-        return found.group(1) if found else name
 
 
 def run_again(job: str, without: list[str]) -> bool:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from launch import runs, slurm
+from mscgan import process
 from mscgan.errors import AGAIN, DONE, UserError
 
 
@@ -48,7 +49,7 @@ def orphans(plan: runs.Plan) -> list[Path]:
     for folder in Path(plan.folder).glob("ranks/*"):
         for record in runs.read_ranks(folder).values():
             pairs = ((record["pid"], record["start"]), (record["child"], record["child_start"]))
-            if any(start and runs.process_start(pid) == start for pid, start in pairs) and folder not in found:
+            if any(start and process.start(pid) == start for pid, start in pairs) and folder not in found:
                 found.append(folder)
     return found
 
@@ -66,7 +67,7 @@ def task_states(plan: runs.Plan, known: dict[str, slurm.State]) -> list[str]:
             result.append(known[name].state)
             continue
         ends = runs.notes(plan, index, "end")
-        if "pid" in job and runs.process_start(job["pid"]) == job["start"] != "":
+        if "pid" in job and process.start(job["pid"]) == job["start"] != "":
             result.append("RUNNING" if index == 0 or runs.notes(plan, index) else "PENDING")
         elif ends and not ends[-1]["again"]:
             result.append(_ended(ends[-1]))

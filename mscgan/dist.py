@@ -18,6 +18,7 @@ import torch.distributed as torch_dist
 from torch import Tensor
 
 from mscgan.errors import UserError
+from mscgan.step import take_ranks
 
 # A rank that waits longer than this for the others ends with an error instead of hanging for ever.
 TIMEOUT = timedelta(minutes=10)
@@ -37,7 +38,8 @@ class Ranks:
 
 
 def init(device_type: str | None = None) -> Ranks:
-    """Joins the process group that the environment (torchrun's variables) describes; without one, a group of one.
+    """Joins the process group that the environment describes, in torchrun's variables or in those of a SLURM step
+    (mscgan/step.py); without either, a group of one.
 
     Args:
         device_type: "cuda" or "cpu"; None takes CUDA where there is a GPU.
@@ -46,6 +48,7 @@ def init(device_type: str | None = None) -> Ranks:
         UserError: the environment is there in part, or this machine has too few GPUs.
     """
     device_type = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
+    take_ranks()
     missing = [name for name in ENVIRONMENT if name not in os.environ]
     alone = "RANK" in missing and "WORLD_SIZE" in missing
     if missing and not alone:

@@ -53,7 +53,8 @@ class Checkout:
         self.root = root
         shutil.copytree(ROOT / "launch", root / "launch", ignore=shutil.ignore_patterns("__pycache__"))
         (root / "mscgan/data").mkdir(parents=True)
-        for name in "__init__ checks config errors files rates schedule data/manifest".split():
+        names = "__init__ checks config errors files heartbeat lease owner process rates schedule step data/manifest"
+        for name in names.split():
             shutil.copy(ROOT / f"mscgan/{name}.py", root / f"mscgan/{name}.py")
         shutil.copytree(ROOT / "mscgan/configs", root / "mscgan/configs")
         (root / "mscgan/train.py").write_text(TRAIN)
