@@ -54,7 +54,7 @@ def _list(everything: bool) -> int:
     plans = [runs.read_plan(folder) for folder in runs.registered()]
     plans = plans if everything else plans[-20:]
     ids = [job_id(plan) for plan in plans]
-    known = slurm.states([job for job in ids if job.isdigit()]) if any(job.isdigit() for job in ids) else {}
+    known = _known(ids)
     print(f"{'JOB':<14} {'STATE':<12} {'KIND':<10} {'PAIRS SEEN':>10}  RUN")
     for plan in plans:
         for index, state in enumerate(task_states(plan, known)):
@@ -64,12 +64,22 @@ def _list(everything: bool) -> int:
     return 0
 
 
+def _known(ids: list[str]) -> dict[str, slurm.State]:
+    """What the scheduler knows; where it is silent that is said, and the runs' own notes have to do."""
+    jobs = [job for job in ids if job.isdigit()]
+    try:
+        return slurm.states(jobs) if jobs else {}
+    except slurm.NoAnswer as error:
+        print(f"note: {error}", file=sys.stderr)
+        return {}
+
+
 def _short(path: str) -> str:
     return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
 
 
 def _show(plan: runs.Plan) -> int:
-    known = slurm.states([job_id(plan)])
+    known = _known([job_id(plan)])
     states = task_states(plan, known)
     print(
         f"job       {job_id(plan)} ({plan.name})\nkind      {plan.kind}\n"

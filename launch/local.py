@@ -69,14 +69,11 @@ def _without_gpu(batches: list[int]) -> int:
 
 
 def run_here(plan: runs.Plan, count: int) -> int:
-    """Runs every run of the plan on this machine, one after the other, with rank 0's output on the terminal.
+    """Runs every run of the announced plan on this machine, one after the other, with rank 0's output on the terminal.
 
     Returns:
         The exit code: the highest of the runs'. AGAIN: stopped by Ctrl-C, TERM or HUP after saving.
     """
-    me = os.getpid()
-    runs.write_job(plan.folder, pid=me, start=process.start(me))
-    runs.register(plan.folder)
     with _Stop() as stop:
         codes = []
         for index, work in enumerate(plan.works):

@@ -8,6 +8,8 @@ import subprocess
 import time
 from dataclasses import dataclass
 
+from mscgan.errors import UserError
+
 ENDED = {
     "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "PREEMPTED",
     "REVOKED",
@@ -49,29 +51,49 @@ def gpus_per_node(partition: str) -> int:
     return max((int(count) for line in wanted for count in re.findall(r"gpu(?::[\w.-]+)?:(\d+)", line)), default=0)
 
 
-def states(jobs: list[str]) -> dict[str, State]:
-    """The states of jobs (123 or 123_4; 123 alone also gives the tasks of its array).
+class NoAnswer(UserError):
+    """The scheduler did not answer, which says nothing about any job."""
 
-    squeue first, which knows a job for some minutes after its end; what it forgot, from sacct if there is accounting.
+
+def queue() -> dict[str, State]:
+    """This user's jobs by id, an array's tasks one by one: those that wait or run, and those that ended not long ago.
+
+    Raises:
+        NoAnswer: squeue failed.
+    """
+    fields = "--format=%i|%T|%j|%N|%r"
+    asked = command("squeue", "--noheader", "--array", "--states=all", f"--user={getpass.getuser()}", fields)
+    if asked.returncode != 0:
+        raise NoAnswer(f"squeue gives no answer ({' '.join(asked.stderr.split())}); try again when it does")
+    return _parse(asked.stdout)
+
+
+def states(jobs: list[str]) -> dict[str, State]:
+    """The states of jobs (123 or 123_4; 123 alone also gives the tasks of its array): of `queue`, and what that forgot
+    from sacct if there is accounting.
+
+    Raises:
+        NoAnswer: squeue failed.
     """
     numbers = {job.split("_")[0] for job in jobs}
-    queue = command(
-        "squeue", "--noheader", "--array", "--states=all", f"--user={getpass.getuser()}", "--format=%i|%T|%j|%N|%r"
-    )
-    found = _parse(queue.stdout, numbers)
+    found = _of(numbers, queue())
     missing = numbers - {job.split("_")[0] for job in found}
     if missing:
         fields = "--format=JobID,State,JobName,NodeList,Reason"
         old = command(
             "sacct", "-X", "--noheader", "--parsable2", "--array", fields, f"--jobs={','.join(sorted(missing))}"
         )
-        found |= _parse(old.stdout, missing)
+        found |= _of(missing, _parse(old.stdout))
     return found
 
 
-def _parse(text: str, numbers: set[str]) -> dict[str, State]:
+def _parse(text: str) -> dict[str, State]:
     rows = [line.split("|") for line in text.splitlines() if line.count("|") == 4]
-    return {row[0]: State(row[2], row[1].split()[0], row[3], row[4]) for row in rows if row[0].split("_")[0] in numbers}
+    return {row[0]: State(row[2], row[1].split()[0], row[3], row[4]) for row in rows}
+
+
+def _of(numbers: set[str], found: dict[str, State]) -> dict[str, State]:
+    return {job: state for job, state in found.items() if job.split("_")[0] in numbers}
 
 
 def show(job: str) -> dict[str, str]:

@@ -71,6 +71,14 @@ class Checkout:
         }
         (root / "slurm.conf").touch()  # where this machine has a SLURM, its commands find no controller there
 
+    def squeue(self, *lines: str, code: int = 0) -> str:
+        """A PATH on which squeue prints these lines and ends with this code."""
+        file = self.root / "bin/squeue"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"#!{sys.executable}\nprint({chr(10).join(lines)!r})\nraise SystemExit({code})\n")
+        file.chmod(0o700)
+        return f"{file.parent}:{self.env['PATH']}"
+
     def start(self, *command: str, **environment: str) -> subprocess.Popen:
         """Starts `launch/COMMAND...` in a session of its own, stderr joined to stdout."""
         return subprocess.Popen(
