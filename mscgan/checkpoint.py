@@ -31,7 +31,15 @@ PARTIAL = "partial-"  # starts the names of folders that are being written or re
 MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
-def save(run: Path, pairs: int, tensors: dict[str, Tensor], state: dict, keep: int, ranks: dist.Ranks) -> None:
+def save(
+    run: Path,
+    pairs: int,
+    tensors: dict[str, Tensor],
+    state: dict,
+    keep: int,
+    ranks: dist.Ranks,
+    check: Callable[[], None] = lambda: None,
+) -> None:
     """Writes the checkpoint at position `pairs`, then removes all but the `keep` newest up to it. Every rank calls it.
 
     On return the checkpoint is complete on every rank. One at the same position is replaced.
@@ -39,16 +47,22 @@ def save(run: Path, pairs: int, tensors: dict[str, Tensor], state: dict, keep: i
     Args:
         tensors: any names; rank 0's are written.
         state: what JSON can hold; rank 0's is written.
+        check: called on rank 0 before the checkpoint gets its name; raises UserError where it is not to.
 
     Raises:
-        UserError: the disk is full or may not be written; the earlier checkpoints are untouched.
+        UserError: by `check`, or the disk is full or may not be written; the earlier checkpoints are untouched.
         RuntimeError: another failure of the disk.
     """
     folder = Path(run) / "checkpoints"
     partial = folder / f"{PARTIAL}pairs-{pairs:09d}"
     final = folder / f"pairs-{pairs:09d}"
     _on_rank_0(lambda: _write(partial, pairs, tensors, state), final, ranks)
-    _on_rank_0(lambda: _publish(partial, final, keep), final, ranks)
+
+    def publish() -> None:
+        check()
+        _publish(partial, final, keep)
+
+    _on_rank_0(publish, final, ranks)
 
 
 def newest(run: Path) -> Path | None:
@@ -173,6 +187,8 @@ def _on_rank_0(action: Callable[[], None], final: Path, ranks: dist.Ranks) -> No
     if ranks.rank == 0:
         try:
             action()
+        except UserError as error:
+            failure = {"mendable": True, "message": str(error)}
         except (OSError, SafetensorError) as error:
             code = getattr(error, "errno", None) or int((re.findall(r"os error (\d+)", str(error)) or [0])[0])
             failure = {

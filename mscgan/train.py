@@ -1,7 +1,8 @@
 """Trains a family's networks: `python -m mscgan.train --config market1501 data.root=DIR run=RUN train.batch=64`.
 
 One process a device; RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT say which
-(launch/submit.py and torchrun set them; without them, one process). The same command again goes on from the newest
+(launch/submit.py and torchrun set them, and so does mscgan/step.py under `srun -n N`; without them, one process). A
+folder that another process trains in is refused (mscgan/lease.py). The same command again goes on from the newest
 checkpoint, at any number of processes.
 Exit codes (mscgan/errors.py): DONE, FAILED, MISTAKE, or AGAIN after USR1, USR2, TERM or Ctrl-C: saved, run it again.
 
@@ -15,9 +16,11 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -29,14 +32,17 @@ from mscgan.data.loader import Loader
 from mscgan.data.shards import ShardSet
 from mscgan.engine import best_precision
 from mscgan.errors import AGAIN, DONE, FAILED, UserError, run
+from mscgan.lease import Lease, take
 from mscgan.losses import Terms
 from mscgan.prepare import prepare
 from mscgan.rates import check_steps
 from mscgan.schedule import check, complete, ending, made_with, schedule
 from mscgan.state import State
+from mscgan.step import take_ranks
 from mscgan.telemetry import Telemetry
 from mscgan.trained import Trained, sample_grid
 
+Result = TypeVar("Result")
 SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 
 
@@ -66,6 +72,8 @@ def train(config: Config) -> int:
 
     # Ranks, and where the run stands; from rank 0, as a shared file system may show them different states.
     ranks = dist.init()
+    lease = _on_rank_0(lambda: _own(folder), ranks)
+    still_own = lease.check if lease else _nothing
     newest = dist.from_rank_0(str(checkpoint.newest(folder) or ""))
     facts = checkpoint.facts(Path(newest)) if newest else {}
     if facts:
@@ -73,7 +81,7 @@ def train(config: Config) -> int:
     if complete(config, facts):
         if ranks.rank == 0:
             print(ending(config.run, f"already complete: {facts['pairs']} pairs"), file=sys.stderr)
-        dist.shutdown()
+        _end(lease)
         return DONE
 
     # State and data from there.
@@ -128,14 +136,16 @@ def train(config: Config) -> int:
 
             # What is due after it: log, checkpoint, pictures, the end.
             over = pairs >= stage.end
-            stop = dist.all_any(bool(signalled))
+            stop = dist.all_any(bool(signalled) or bool(lease and lease.lost))
             saves = over or stop or _due(pairs, config.train.batch, config.log.checkpoint)
             shows = over or _due(pairs, config.train.batch, config.log.samples)
             if saves or shows or _due(pairs, config.train.batch, config.log.every):
+                _on_rank_0(still_own, ranks)
                 telemetry.log(pairs, (pairs - 1) // len(shards.pairs), stage.name, history.means(folder))
             if saves:
                 own = {"pairs": pairs, "steps": steps, "began": stage.start, "ends": stage.end}
-                _save(state, own | {"made_with": made_with(config) | {"shards": shards.fingerprint}}, config, ranks)
+                own["made_with"] = made_with(config) | {"shards": shards.fingerprint}
+                _save(state, own, config, ranks, still_own)
             if shows and samples:
                 trained = Trained(state.family, state.average, config, state.stage)
                 telemetry.pictures(pairs, sample_grid(trained, samples, min(4, len(samples.pairs)), title))
@@ -146,8 +156,37 @@ def train(config: Config) -> int:
         went_on = f"saved at {where} ({checkpoint.newest(folder)}); the same command goes on from there"
         print(ending(config.run, f"done: {where}") if code == DONE else went_on, file=sys.stderr, flush=True)
     del state  # before the group that its engines talk through (dist.shutdown)
-    dist.shutdown()
+    _end(lease)
     return code
+
+
+def _own(folder: Path) -> Lease:
+    lease = take(folder)
+    heartbeat.sweep(folder)
+    return lease
+
+
+def _nothing() -> None:
+    """What the other ranks do while rank 0 looks at the lease."""
+
+
+def _end(lease: Lease | None) -> None:
+    dist.shutdown()
+    if lease:
+        lease.release()
+
+
+def _on_rank_0(action: Callable[[], Result], ranks: dist.Ranks) -> Result | None:
+    """What `action` returns on rank 0, None on the others; where it raises UserError every rank does."""
+    result, mistake = None, ""
+    if ranks.rank == 0:
+        try:
+            result = action()
+        except UserError as error:
+            mistake = str(error)
+    if mistake := dist.from_rank_0(mistake):
+        raise UserError(mistake)
+    return result
 
 
 class History:
@@ -249,20 +288,25 @@ def _restore(config: Config, state: State, newest: str) -> None:
             raise UserError(f"train.init={config.train.init}: {error}; give a run's generator.safetensors") from error
 
 
-def _save(state: State, own: dict, config: Config, ranks: dist.Ranks) -> None:
+def _save(state: State, own: dict, config: Config, ranks: dist.Ranks, still_own: Callable[[], None]) -> None:
     """Exports the generators, then commits the checkpoint: one that is there has nothing left to export.
 
     own: the loop's facts, beside those of `state`.
+    still_own: called on rank 0 before either gets its name.
     """
     folder, pairs = Path(config.run), own["pairs"]
     tensors, facts = state.state()
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise Diverged(f"{name} is not finite after {pairs} pairs", folder)
-    if ranks.rank == 0:
+
+    def export() -> None:
         with files.whole(folder / "generator.safetensors") as temporary:
             save_file(state.export(), temporary, metadata={"stage": state.stage})
-    checkpoint.save(folder, pairs, tensors, facts | own, config.log.keep, ranks)
+            still_own()
+
+    _on_rank_0(export, ranks)
+    checkpoint.save(folder, pairs, tensors, facts | own, config.log.keep, ranks, still_own)
 
 
 def main() -> int:
@@ -270,6 +314,7 @@ def main() -> int:
     parser.add_argument("--config", required=True, help="a preset (market1501, deepfashion, demo) or a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes; mscgan/config.py lists the keys")
     arguments = parser.parse_args()
+    take_ranks()  # before the first mistake: it is said once
     try:
         return train(load(arguments.config, arguments.overrides))
     except Diverged as error:
