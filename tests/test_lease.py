@@ -319,6 +319,22 @@ def test_one_that_is_killed_while_it_gives_the_run_free_blocks_nobody(tmp_path, 
     assert takes(tmp_path) and minute.passed == 0
 
 
+def test_one_that_judged_an_owner_which_is_no_more_takes_nothing(tmp_path, takers, monkeypatch):
+    """Between its judgement and its turn to take over, another has taken over and swept."""
+    file, other, dead = written(tmp_path, machine=process.machine(), start="dead"), takers(), lease.dead
+
+    def slow(path, seen):
+        judged = dead(path, seen)
+        if judged and path == file:
+            other.owns()
+        return judged
+
+    monkeypatch.setattr(lease, "dead", slow)
+    with pytest.raises(UserError, match=f"belongs to process {other.pid} "):
+        lease.take(tmp_path)
+    assert names(tmp_path) == ["lease"] and other.asks("check").says() == "yes"
+
+
 def test_one_that_is_too_late_to_take_over_is_refused(tmp_path, takers, monkeypatch):
     """Between its last look and the rename, the dead owner's lease goes to another, who sweeps."""
     file, other, replace = written(tmp_path, machine=process.machine(), start="dead"), takers(), os.replace
