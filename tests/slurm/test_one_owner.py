@@ -14,7 +14,7 @@ SHORT = ["train.pairs.I=16", "train.pairs.II=16"]
 def test_srun_of_several_tasks_is_one_training(cluster, shards, tmp_path):
     run = tmp_path / "run"
     program = [sys.executable, "-m", "mscgan.train", *TINY, *SHORT, f"data.root={shards}", f"run={run}"]
-    step = ["srun", "--nodes=2", "--ntasks=3", "--cpus-per-task=1", "--label", *program]
+    step = ["srun", "--nodes=2", "--ntasks=3", "--cpus-per-task=1", "--label", "--kill-on-bad-exit", *program]
     done = subprocess.run(step, env=cluster.env, cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert done.returncode != 0  # 3 ranks do not share a batch of 8
     said = [line for line in done.stderr.splitlines() if "error: [rank" in line]
