@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from launch import runs, slurm
+from mscgan import process
 from mscgan.errors import AGAIN, BAD_NODE, DONE, FAILED, HUNG, MISTAKE, STALLED, run
 
 
@@ -125,8 +126,7 @@ def _no_progress(plan: runs.Plan, checkpoint: str) -> str:
 def main() -> int:
     what, folder = sys.argv[1:3]
     plan = runs.read_plan(folder)
-    index, attempt = int(os.environ.get("SLURM_ARRAY_TASK_ID", 0)), int(os.environ.get("SLURM_RESTART_COUNT", 0))
-    job = slurm.job_name_here()
+    index, attempt, job = int(os.environ.get("SLURM_ARRAY_TASK_ID", 0)), process.attempt(), process.job()
     if what == "begin":
         return begin(plan, index, attempt, job)
     verdict = end(plan, index, attempt, job, int(sys.argv[3]))

@@ -62,7 +62,11 @@ def follow_job(plan: runs.Plan, index: int | None = None, rank: int = 0) -> int:
     told: dict[str, str] = {}
     try:
         while True:
-            known = slurm.states([job])
+            try:
+                known = slurm.states([job])
+            except slurm.NoAnswer:  # the controller is busy, or is being restarted
+                time.sleep(POLL_SECONDS)
+                continue
             if len(tails) == 1:  # several progress bars at once cannot be read
                 tails[0].show()
             for label, state in known.items():

@@ -15,8 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from launch import affinity, runs, slurm
+from launch import affinity, runs
 from launch.watchdog import watch
+from mscgan import heartbeat, process, step
 from mscgan.errors import AGAIN, DONE, MISTAKE, UserError, run
 
 SNAPSHOT = Path(__file__).resolve().parents[1]
@@ -78,6 +79,7 @@ class Task:
                 del os.environ["CUDA_VISIBLE_DEVICES"]
             else:
                 os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["MSCGAN_GPUS"]
+        os.environ[heartbeat.ATTEMPT] = f"{self.place.job}-{self.place.attempt}"
         self._write(None)
         near = affinity.near_gpu(self.place.local_rank)
         if near:
@@ -106,7 +108,7 @@ class Task:
     def _work(self, environment: dict[str, str]) -> int:
         if self.plan.preflight:
             # Its rendezvous has a port of its own: training's must not meet a preflight that is still closing.
-            own = environment | {"MASTER_PORT": str(self.place.port + slurm.PORTS)}
+            own = environment | {"MASTER_PORT": str(self.place.port + step.PORTS)}
             arguments = ["--run", self.work.run, "--gpus", str(self.plan.gpus)]
             for name in ("shards", "manifest_sha256", "stage_to"):
                 if value := getattr(self.work, name):
@@ -123,10 +125,10 @@ class Task:
             except UserError as error:
                 print(f"error: [rank {self.place.rank}] {error}", file=sys.stderr, flush=True)
                 return MISTAKE
-        heartbeat = Path(self.work.run) / "heartbeat" / f"rank-{self.place.rank:05d}"
-        return self._child(arguments, environment, heartbeat if self.plan.kind == "train" else None)
+        beats = heartbeat.path(self.work.run, self.place.rank)
+        return self._child(arguments, environment, beats if self.plan.kind == "train" else None)
 
-    def _child(self, arguments: list[str], environment: dict[str, str], heartbeat: Path | None = None) -> int:
+    def _child(self, arguments: list[str], environment: dict[str, str], beats: Path | None = None) -> int:
         if self.signalled:
             return AGAIN
         # On this machine a group of its own, so that Ctrl-C reaches it once, through the launcher.
@@ -137,7 +139,7 @@ class Task:
         if self.signalled:  # it came between the two lines above
             self.child.send_signal(signal.SIGUSR1)
         self._write(None)
-        code = watch(self.child, heartbeat, self.plan.hang_seconds) if heartbeat else self.child.wait()
+        code = watch(self.child, beats, self.plan.hang_seconds) if beats else self.child.wait()
         if self.signalled and -code in SIGNALS:
             return AGAIN  # ended by what was passed on, before it was ready to save
         return 128 - code if code < 0 else code
@@ -156,7 +158,7 @@ class Task:
     def _write(self, code: int | None) -> None:
         child = self.child.pid if self.child is not None and self.child.returncode is None else 0
         me = os.getpid()
-        fields = {"pid": me, "start": runs.process_start(me), "child": child, "child_start": runs.process_start(child)}
+        fields = {"pid": me, "start": process.start(me), "child": child, "child_start": process.start(child)}
         node = os.environ.get("SLURMD_NODENAME", "")
         runs.write_rank(self.record, self.place.rank, world=self.place.world, node=node, code=code, **fields)
 
@@ -179,8 +181,8 @@ def place() -> Place:
     world, nodes = int(os.environ["SLURM_NTASKS"]), int(get("SLURM_JOB_NUM_NODES", "1"))
     return Place(
         rank=int(os.environ["SLURM_PROCID"]), world=world, local_rank=int(os.environ["SLURM_LOCALID"]),
-        local_world=world // nodes, address=slurm.master_address(), port=slurm.master_port(),
-        attempt=int(get("SLURM_RESTART_COUNT", "0")), job=slurm.job_name_here(),
+        local_world=world // nodes, address=step.master_address(), port=step.master_port(),
+        attempt=int(get("SLURM_RESTART_COUNT", "0")), job=process.job(),
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from launch import runs, slurm
 from launch.follow import SKIP, Tail, exit_code, follow_job, log_file
 from launch.states import alive, find, job_id, orphans, task_id, task_states
+from mscgan import process
 from mscgan.errors import UserError, run
 
 STOP_SECONDS = 60  # for a run on this machine to save before it is killed
@@ -53,7 +54,7 @@ def _list(everything: bool) -> int:
     plans = [runs.read_plan(folder) for folder in runs.registered()]
     plans = plans if everything else plans[-20:]
     ids = [job_id(plan) for plan in plans]
-    known = slurm.states([job for job in ids if job.isdigit()]) if any(job.isdigit() for job in ids) else {}
+    known = _known(ids)
     print(f"{'JOB':<14} {'STATE':<12} {'KIND':<10} {'PAIRS SEEN':>10}  RUN")
     for plan in plans:
         for index, state in enumerate(task_states(plan, known)):
@@ -63,12 +64,22 @@ def _list(everything: bool) -> int:
     return 0
 
 
+def _known(ids: list[str]) -> dict[str, slurm.State]:
+    """What the scheduler knows; where it is silent that is said, and the runs' own notes have to do."""
+    jobs = [job for job in ids if job.isdigit()]
+    try:
+        return slurm.states(jobs) if jobs else {}
+    except slurm.NoAnswer as error:
+        print(f"note: {error}", file=sys.stderr)
+        return {}
+
+
 def _short(path: str) -> str:
     return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
 
 
 def _show(plan: runs.Plan) -> int:
-    known = slurm.states([job_id(plan)])
+    known = _known([job_id(plan)])
     states = task_states(plan, known)
     print(
         f"job       {job_id(plan)} ({plan.name})\nkind      {plan.kind}\n"
@@ -147,7 +158,7 @@ def _cancel_here(plan: runs.Plan, job: dict) -> int:
     """Ends a run on this machine: its launcher passes TERM on and ends; where it is gone, its tasks get it directly."""
     from launch import local
 
-    if runs.process_start(job["pid"]) == job["start"]:
+    if process.start(job["pid"]) == job["start"]:
         os.kill(job["pid"], signal.SIGTERM)
     else:
         for ranks in orphans(plan):

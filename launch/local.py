@@ -21,6 +21,7 @@ from submitit.local.local import LocalExecutor, LocalJob
 from launch import attempt, runs
 from launch.follow import SKIP, Tail
 from launch.job import Job
+from mscgan import process
 from mscgan.errors import AGAIN, DONE, FAILED, UserError
 
 WITHOUT_GPU = 4  # processes at most on a machine without GPUs; further cores become their threads
@@ -68,14 +69,11 @@ def _without_gpu(batches: list[int]) -> int:
 
 
 def run_here(plan: runs.Plan, count: int) -> int:
-    """Runs every run of the plan on this machine, one after the other, with rank 0's output on the terminal.
+    """Runs every run of the announced plan on this machine, one after the other, with rank 0's output on the terminal.
 
     Returns:
         The exit code: the highest of the runs'. AGAIN: stopped by Ctrl-C, TERM or HUP after saving.
     """
-    me = os.getpid()
-    runs.write_job(plan.folder, pid=me, start=runs.process_start(me))
-    runs.register(plan.folder)
     with _Stop() as stop:
         codes = []
         for index, work in enumerate(plan.works):
@@ -131,6 +129,7 @@ def _attempt(plan: runs.Plan, index: int, number: int, count: int, stop: _Stop) 
     # Its time limit counts from 2 minutes; ours is none.
     executor.update_parameters(tasks_per_node=count, timeout_min=60 * 24 * 365, stderr_to_stdout=True)
     environment = {
+        "MSCGAN_JOB": f"local-{os.getpid()}",  # mscgan/process.py reads these two
         "MSCGAN_ATTEMPT": str(number),
         "MSCGAN_PORT": str(_free_port()),
         "MSCGAN_GPUS": os.environ.get("CUDA_VISIBLE_DEVICES", "all") if gpus_here() else "",
@@ -178,7 +177,7 @@ def _signal(job: LocalJob, ranks: Path, number: int) -> None:
 def signal_tasks(ranks: Path, number: int) -> int:
     """Signals the tasks of an attempt that still run. Returns how many."""
     records = runs.read_ranks(ranks).values()
-    alive = [record["pid"] for record in records if runs.process_start(record["pid"]) == record["start"] != ""]
+    alive = [record["pid"] for record in records if process.start(record["pid"]) == record["start"] != ""]
     for pid in alive:
         os.kill(pid, number)
     return len(alive)
@@ -189,7 +188,7 @@ def kill(ranks: Path) -> int:
     count = 0
     for record in runs.read_ranks(ranks).values():
         for pid, start in ((record["child"], record["child_start"]), (record["pid"], record["start"])):
-            if start and runs.process_start(pid) == start:
+            if start and process.start(pid) == start:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                 count += 1
@@ -199,7 +198,7 @@ def kill(ranks: Path) -> int:
 def _failed(ranks: Path) -> bool:
     """Whether a rank ended with a failure, or without having written how it ended."""
     for record in runs.read_ranks(ranks).values():
-        ended = runs.process_start(record["pid"]) != record["start"]
+        ended = process.start(record["pid"]) != record["start"]
         if record["code"] not in (None, DONE, AGAIN) or (record["code"] is None and ended):
             return True
     return False

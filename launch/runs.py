@@ -22,7 +22,7 @@ import time
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from mscgan import files
+from mscgan import files, process
 from mscgan.errors import UserError
 
 # These paths are written into sbatch scripts. A % would be a pattern of SLURM's.
@@ -45,13 +45,13 @@ class Work:
 class Plan:
     """One launch, as launch.json holds it."""
 
-    name: str  # mscgan-train-ab12cd
+    name: str  # mscgan-train-ab12cd: of this launch alone
     kind: str  # train | evaluate | generate | shards | throughput
     folder: str
     cwd: str  # where the user stood; relative paths of the configuration start there
     commit: str
     works: list[Work]
-    job_name: str = ""  # what the scheduler calls it: the name, but for the .sbatch files
+    job_name: str = ""  # what the scheduler calls it: launch/guard.py, but for the .sbatch files
     gpus: int = 0  # of a node; 0: CPU only
     crash_retries: int = 0
     stalled_tries: int = 1
@@ -185,15 +185,6 @@ def read_ranks(folder: Path) -> dict[int, dict]:
     return {int(file.stem[5:]): json.loads(file.read_text()) for file in sorted(folder.glob("rank-*.json"))}
 
 
-def process_start(pid: int) -> str:
-    """When a process started, in ticks since boot: with its pid, a name for good. Empty: it is gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] == "Z" else fields[19]
-
-
 def _index() -> Path:
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
     return Path(base) / "mscgan" / "launches"
@@ -223,8 +214,17 @@ def write_job(folder: Path | str, **values) -> None:
     files.write(Path(folder) / "job.json", json.dumps(values))
 
 
+def announce(plan: Plan) -> str:
+    """Writes down that this process runs the launch. Returns its job's id."""
+    me = os.getpid()
+    write_job(plan.folder, pid=me, start=process.start(me), machine=process.machine())
+    register(plan.folder)
+    return f"local-{me}"
+
+
 def read_job(folder: Path | str) -> dict:
-    """What runs a launch: {"slurm": "123"} or {"pid": 42, "start": "..."}; empty before it was submitted."""
+    """What runs a launch: {"slurm": "123"} or {"pid": 42, "start": "...", "machine": "..."}, which mscgan/process.py
+    tells; empty before it was submitted."""
     try:
         return json.loads((Path(folder) / "job.json").read_text())
     except FileNotFoundError:

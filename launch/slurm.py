@@ -1,16 +1,15 @@
-"""The few things asked of SLURM's own commands: is it up, what do jobs do, requeue, exclude nodes, rank 0's address."""
+"""The few things asked of SLURM's own commands: is it up, what do jobs do, requeue, exclude nodes."""
 
 import getpass
-import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from dataclasses import dataclass
 
-PORTS = 6_000  # training's ports are 20000 to 25999, the preflight's 26000 to 31999: below those the kernel gives away
+from mscgan.errors import UserError
+
 ENDED = {
     "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "PREEMPTED",
     "REVOKED",
@@ -52,62 +51,55 @@ def gpus_per_node(partition: str) -> int:
     return max((int(count) for line in wanted for count in re.findall(r"gpu(?::[\w.-]+)?:(\d+)", line)), default=0)
 
 
-def states(jobs: list[str]) -> dict[str, State]:
-    """The states of jobs (123 or 123_4; 123 alone also gives the tasks of its array).
+class NoAnswer(UserError):
+    """The scheduler did not answer, which says nothing about any job."""
 
-    squeue first, which knows a job for some minutes after its end; what it forgot, from sacct if there is accounting.
+
+def queue() -> dict[str, State]:
+    """This user's jobs by id, an array's tasks one by one: those that wait or run, and those that ended not long ago.
+
+    Raises:
+        NoAnswer: squeue failed.
+    """
+    fields = "--format=%i|%T|%j|%N|%r"
+    asked = command("squeue", "--noheader", "--array", "--states=all", f"--user={getpass.getuser()}", fields)
+    if asked.returncode != 0:
+        raise NoAnswer(f"squeue gives no answer ({' '.join(asked.stderr.split())}); try again when it does")
+    return _parse(asked.stdout)
+
+
+def states(jobs: list[str]) -> dict[str, State]:
+    """The states of jobs (123 or 123_4; 123 alone also gives the tasks of its array): of `queue`, and what that forgot
+    from sacct if there is accounting.
+
+    Raises:
+        NoAnswer: squeue failed.
     """
     numbers = {job.split("_")[0] for job in jobs}
-    queue = command(
-        "squeue", "--noheader", "--array", "--states=all", f"--user={getpass.getuser()}", "--format=%i|%T|%j|%N|%r"
-    )
-    found = _parse(queue.stdout, numbers)
+    found = _of(numbers, queue())
     missing = numbers - {job.split("_")[0] for job in found}
     if missing:
         fields = "--format=JobID,State,JobName,NodeList,Reason"
         old = command(
             "sacct", "-X", "--noheader", "--parsable2", "--array", fields, f"--jobs={','.join(sorted(missing))}"
         )
-        found |= _parse(old.stdout, missing)
+        found |= _of(missing, _parse(old.stdout))
     return found
 
 
-def _parse(text: str, numbers: set[str]) -> dict[str, State]:
+def _parse(text: str) -> dict[str, State]:
     rows = [line.split("|") for line in text.splitlines() if line.count("|") == 4]
-    return {row[0]: State(row[2], row[1].split()[0], row[3], row[4]) for row in rows if row[0].split("_")[0] in numbers}
+    return {row[0]: State(row[2], row[1].split()[0], row[3], row[4]) for row in rows}
+
+
+def _of(numbers: set[str], found: dict[str, State]) -> dict[str, State]:
+    return {job: state for job, state in found.items() if job.split("_")[0] in numbers}
 
 
 def show(job: str) -> dict[str, str]:
     """What `scontrol show job` knows, for example JobState and ExitCode; empty once the controller forgot the job."""
     shown = command("scontrol", "--oneliner", "show", "job", job).stdout
     return dict(field.split("=", 1) for field in shown.split() if "=" in field)
-
-
-def job_name_here() -> str:
-    """This job's id as scontrol takes it: 123, or 123_4 in an array."""
-    if "SLURM_ARRAY_JOB_ID" in os.environ:
-        return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    return os.environ["SLURM_JOB_ID"]
-
-
-def master_port() -> int:
-    """The same for every rank of this attempt, another one for the next attempt and for neighbours on the node."""
-    return 20_000 + (int(os.environ["SLURM_JOB_ID"]) * 7 + int(os.environ.get("SLURM_RESTART_COUNT", "0"))) % PORTS
-
-
-def master_address() -> str:
-    """Address of rank 0's node: its name where that resolves, else what SLURM itself uses to reach it."""
-    from submitit.slurm.slurm import SlurmJobEnvironment
-
-    if os.environ.get("SLURM_JOB_NUM_NODES", "1") == "1":
-        return "127.0.0.1"
-    name = SlurmJobEnvironment().hostnames[0]
-    try:
-        socket.getaddrinfo(name, None)
-        return name
-    except socket.gaierror:
-        found = re.search(r"NodeAddr=(\S+)", command("scontrol", "show", "node", "--oneliner", name).stdout)
-        return found.group(1) if found else name
 
 
 def run_again(job: str, without: list[str]) -> bool:

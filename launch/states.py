@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from launch import runs, slurm
+from mscgan import process
 from mscgan.errors import AGAIN, DONE, UserError
 
 
@@ -16,11 +17,16 @@ def find(text: str) -> tuple[runs.Plan, int | None]:
     job, _, task = text.partition("_")
     for plan in reversed([runs.read_plan(folder) for folder in runs.registered()]):
         folders = [plan.folder, str(Path(plan.folder).parent), *(work.run for work in plan.works)]
-        if os.path.abspath(text) in folders or plan.name.rpartition("-")[2] == text:
+        if os.path.abspath(text) in folders or text in _last_words(plan):
             return plan, None
         if job in (job_id(plan), f"{runs.read_job(plan.folder).get('pid')}"):
             return plan, int(task) if task.isdigit() else None
     raise UserError(f"no job {text!r} of yours; `python launch/jobs.py list` shows them")
+
+
+def _last_words(plan: runs.Plan) -> list[str]:
+    """Of the launch's name, and of what squeue calls its job."""
+    return [name.rpartition("-")[2] for name in (plan.name, plan.job_name)]
 
 
 def job_id(plan: runs.Plan) -> str:
@@ -35,20 +41,24 @@ def task_id(plan: runs.Plan, index: int) -> str:
 
 
 def alive(plan: runs.Plan) -> str:
-    """The id of a launch's job if it waits, runs, is suspended or left processes here; else an empty string."""
-    states = set(task_states(plan, slurm.states([job_id(plan)])))
+    """The id of a launch's job if it waits, runs, is suspended or left processes here; else an empty string.
+
+    Raises:
+        NoAnswer: the scheduler does not say.
+    """
+    states = set(task_states(plan, slurm.states([job_id(plan)]) if "slurm" in runs.read_job(plan.folder) else {}))
     return job_id(plan) if states - slurm.ENDED - {"STOPPED", "UNKNOWN"} or orphans(plan) else ""
 
 
 def orphans(plan: runs.Plan) -> list[Path]:
     """The rank folders of a run on this machine with tasks or programs that still run."""
-    if "slurm" in runs.read_job(plan.folder):
+    if not _started_here(runs.read_job(plan.folder)):
         return []
     found = []
     for folder in Path(plan.folder).glob("ranks/*"):
         for record in runs.read_ranks(folder).values():
             pairs = ((record["pid"], record["start"]), (record["child"], record["child_start"]))
-            if any(start and runs.process_start(pid) == start for pid, start in pairs) and folder not in found:
+            if any(start and process.start(pid) == start for pid, start in pairs) and folder not in found:
                 found.append(folder)
     return found
 
@@ -66,13 +76,18 @@ def task_states(plan: runs.Plan, known: dict[str, slurm.State]) -> list[str]:
             result.append(known[name].state)
             continue
         ends = runs.notes(plan, index, "end")
-        if "pid" in job and runs.process_start(job["pid"]) == job["start"] != "":
+        if _started_here(job) and process.start(job["pid"]) == job["start"] != "":
             result.append("RUNNING" if index == 0 or runs.notes(plan, index) else "PENDING")
         elif ends and not ends[-1]["again"]:
             result.append(_ended(ends[-1]))
         else:
-            result.append("STOPPED" if "pid" in job else "UNKNOWN")
+            result.append("STOPPED" if _started_here(job) else "UNKNOWN")
     return result
+
+
+def _started_here(job: dict) -> bool:
+    """Whether a launch was started on this machine, where its processes can be seen. Others share the run's folder."""
+    return "pid" in job and job.get("machine") == process.machine()
 
 
 def _ended(end: dict) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from launch import options, runs, sbatch, slurm, snapshot, states
+from launch import guard, options, runs, sbatch, slurm, snapshot
 from mscgan import config as configuration
 from mscgan import files, schedule
 from mscgan.checks import check_trained, check_weights
@@ -54,7 +54,6 @@ def main() -> int:
         return _dry_run(plan, targets)
     if given.prepare:
         return _prepare_here(plan, targets)
-    _check_free(plan)
     if _complete(plan, targets):
         return 0
     if on_slurm:
@@ -63,12 +62,17 @@ def main() -> int:
     else:
         ranks = _processes_here(plan, targets)
     _check_work(plan, targets, ranks, on_slurm)
-    _prepare(plan, targets)
-    return _on_slurm(plan, given.follow) if on_slurm else _here(plan, ranks)
+    if not on_slurm:
+        plan.preflight = False  # one machine: what is wrong shows at once; starting twice costs more than it tells
+        plan.here = True
+    with guard.only_submit(plan):
+        guard.check_free(plan, on_slurm)
+        _prepare(plan, targets)
+        job = sbatch.submit(plan) if on_slurm else runs.announce(plan)
+    return _on_slurm(plan, job, given.follow) if on_slurm else _here(plan, ranks)
 
 
-def _on_slurm(plan: runs.Plan, follow: bool) -> int:
-    job = sbatch.submit(plan)
+def _on_slurm(plan: runs.Plan, job: str, follow: bool) -> int:
     several = f"{len(plan.works)} runs in {Path(plan.folder).parent}"
     print(f"job {job}: {plan.works[0].run if len(plan.works) == 1 else several}")
     if follow:
@@ -108,9 +112,6 @@ def _processes_here(plan: runs.Plan, targets: list[Target]) -> int:
 def _here(plan: runs.Plan, count: int) -> int:
     from launch import local
 
-    plan.preflight = False  # one machine: what is wrong shows at once, and starting twice costs more than it tells
-    plan.here = True
-    runs.write_plan(plan)
     what = f"{count} process{'es' * (count > 1)}, {plan.works[0].run}"
     print(f"no SLURM controller answers, so this runs on this machine: {what}", flush=True)
     return local.run_here(plan, count)
@@ -221,7 +222,7 @@ def _plan(
     name = f"mscgan-{given.job}-{label[-6:]}"
     return runs.Plan(
         name=name, kind=given.job, folder=folder, cwd=os.getcwd(), commit="", works=works,
-        job_name=name, gpus=_gpus(given.job, settings, on_slurm),
+        job_name=guard.job_name(given.job, base), gpus=_gpus(given.job, settings, on_slurm),
         crash_retries=int(settings["crash_retries"]), stalled_tries=int(settings["stalled_tries"]),
         hang_seconds=float(settings["hang_seconds"]),
         preflight=settings["preflight"] == "true" and given.job == "train", settings=settings,
@@ -247,24 +248,6 @@ def _gpus(kind: str, settings: dict, on_slurm: bool) -> int:
     else:
         count = slurm.gpus_per_node(settings.get("partition", "")) if on_slurm else 0
     return min(count, 1) if kind in runs.ONE_PROCESS else count
-
-
-def _check_free(plan: runs.Plan) -> None:
-    """Refuses a run that another launch trains: two would overwrite each other's checkpoints.
-
-    With --dependency the user put them in a row, and that is fine.
-    """
-    if plan.kind != "train" or "dependency" in plan.settings:
-        return
-    for work in plan.works:
-        for file in [*Path(work.run).glob("launch-*/launch.json"), *Path(work.run).parent.glob("launch-*/launch.json")]:
-            other = runs.read_plan(file.parent)
-            same = other.kind == "train" and work.run in [theirs.run for theirs in other.works]
-            if same and (job := states.alive(other)):
-                raise UserError(
-                    f"{work.run} is being trained by job {job}; stop it with `python launch/jobs.py cancel {job}`, or "
-                    "give another run=FOLDER"
-                )
 
 
 def _check_work(plan: runs.Plan, targets: list[Target], ranks: int, on_slurm: bool) -> None:
@@ -317,10 +300,11 @@ def _prepare_here(plan: runs.Plan, targets: list[Target]) -> int:
             f"--ntasks-per-node={plan.gpus}"
         )
     plan.job_name = os.environ["SLURM_JOB_NAME"]
-    _check_free(plan)
     _check_work(plan, targets, ranks=int(os.environ.get("SLURM_JOB_NUM_NODES", "1")) * (tasks or 1), on_slurm=False)
-    _prepare(plan, targets)
-    runs.write_job(plan.folder, slurm=job)
+    with guard.only_submit(plan):
+        guard.check_free(plan, on_slurm=True)
+        _prepare(plan, targets)
+        runs.write_job(plan.folder, slurm=job)
     runs.register(plan.folder)
     if Path(plan.folder) not in runs.registered():  # the next attempt would begin anew, and so for ever
         raise UserError("a requeued job finds its launch by that list; set XDG_STATE_HOME to a folder you may write")

@@ -1,7 +1,7 @@
 """Waits for a training process and ends it when it hangs, with a stack dump of every rank in the log.
 
 A hung rank stops all the others inside a collective, so all fall silent. The first watchdog to see it says so in
-RUN/heartbeat/hung; every other one then dumps the stacks of its own rank too, before the scheduler ends them all.
+RUN/heartbeat/ATTEMPT/hung; every other one then dumps the stacks of its own rank too, before the scheduler ends all.
 
 A rank on a CPU that is silent but at work is slow, not hung: it is left alone, and how long the run would take is
 said. There a rank that waits for the others sleeps, so its use of the CPU tells the two apart. On a GPU it does not: a

@@ -8,7 +8,7 @@ import gc
 import json
 import os
 import socket
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -18,11 +18,13 @@ import torch.distributed as torch_dist
 from torch import Tensor
 
 from mscgan.errors import UserError
+from mscgan.step import take_ranks
 
 # A rank that waits longer than this for the others ends with an error instead of hanging for ever.
 TIMEOUT = timedelta(minutes=10)
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 Name = TypeVar("Name", bound=Hashable)
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Ranks:
 
 
 def init(device_type: str | None = None) -> Ranks:
-    """Joins the process group that the environment (torchrun's variables) describes; without one, a group of one.
+    """Joins the process group that the environment describes, in torchrun's variables or in those of a SLURM step
+    (mscgan/step.py); without either, a group of one.
 
     Args:
         device_type: "cuda" or "cpu"; None takes CUDA where there is a GPU.
@@ -46,6 +49,7 @@ def init(device_type: str | None = None) -> Ranks:
         UserError: the environment is there in part, or this machine has too few GPUs.
     """
     device_type = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
+    take_ranks()
     missing = [name for name in ENVIRONMENT if name not in os.environ]
     alone = "RANK" in missing and "WORLD_SIZE" in missing
     if missing and not alone:
@@ -131,6 +135,19 @@ def from_rank_0(value):
         text = torch.empty(int(length), dtype=torch.uint8)
     torch_dist.broadcast(text, src=0)
     return json.loads(bytes(text.tolist()))
+
+
+def on_rank_0(action: Callable[[], Result]) -> Result | None:
+    """What `action` returns on rank 0, None on the others; where it raises UserError every rank does."""
+    result, mistake = None, ""
+    if torch_dist.get_rank() == 0:
+        try:
+            result = action()
+        except UserError as error:
+            mistake = str(error)
+    if mistake := from_rank_0(mistake):
+        raise UserError(mistake)
+    return result
 
 
 def gather(value) -> list:

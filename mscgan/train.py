@@ -1,7 +1,8 @@
 """Trains a family's networks: `python -m mscgan.train --config market1501 data.root=DIR run=RUN train.batch=64`.
 
 One process a device; RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT say which
-(launch/submit.py and torchrun set them; without them, one process). The same command again goes on from the newest
+(launch/submit.py and torchrun set them, and so does mscgan/step.py under `srun -n N`; without them, one process). A
+folder that another process trains in is refused (mscgan/lease.py). The same command again goes on from the newest
 checkpoint, at any number of processes.
 Exit codes (mscgan/errors.py): DONE, FAILED, MISTAKE, or AGAIN after USR1, USR2, TERM or Ctrl-C: saved, run it again.
 
@@ -31,6 +32,7 @@ from mscgan.data.shards import ShardSet
 from mscgan.data.tar_check import TarCheck
 from mscgan.engine import best_precision
 from mscgan.errors import AGAIN, DONE, FAILED, UserError, run
+from mscgan.lease import Lease, take
 from mscgan.losses import Terms
 from mscgan.prepare import prepare
 from mscgan.rates import check_steps
@@ -38,6 +40,7 @@ from mscgan.recovery import Start, choose
 from mscgan.saving import Diverged, Saver
 from mscgan.schedule import check, complete, ending, made_with, schedule
 from mscgan.state import State
+from mscgan.step import take_ranks
 from mscgan.telemetry import Telemetry
 from mscgan.trained import Trained, sample_grid
 
@@ -57,25 +60,47 @@ def train(config: Config) -> int:
     check_steps(config)
     shards = _open_shards(config.data)
     ranks = dist.init()
-    if ranks.rank == 0:
-        checkpoint.sweep(folder)
+    lease = dist.on_rank_0(lambda: _own(folder))
     start = choose(folder, ranks)
     allowed = check(config, start.facts, str(start.path), shards.fingerprint) if start.path else []
     if complete(config, start.facts):
         if ranks.rank == 0:
             print(ending(config.run, f"already complete: {start.facts['pairs']} pairs"), file=sys.stderr)
-        dist.shutdown()
-        return DONE
-    config = _for_this_machine(config, ranks, start.facts)
-    code = _train(config, ranks, start, shards, allowed, signalled)
+        code = DONE
+    else:
+        config = _for_this_machine(config, ranks, start.facts)
+        code = _train(config, ranks, lease, start, shards, allowed, signalled)
     dist.shutdown()
+    if lease:
+        lease.release()
     return code
 
 
+def _nothing() -> None:
+    """What the other ranks do while rank 0 looks at the lease."""
+
+
+def _own(folder: Path) -> Lease:
+    """Makes this process the run's owner, and removes what earlier ones left half done."""
+    lease = take(folder)
+    heartbeat.sweep(folder)
+    checkpoint.sweep(folder)
+    return lease
+
+
 def _train(
-    config: Config, ranks: dist.Ranks, start: Start, shards: ShardSet, allowed: list[str], signalled: list[int]
+    config: Config,
+    ranks: dist.Ranks,
+    lease: Lease | None,
+    start: Start,
+    shards: ShardSet,
+    allowed: list[str],
+    signalled: list[int],
 ) -> int:
-    """The run from `start` on. What it holds of the process group is let go of on return."""
+    """The run from `start` on. What it holds of the process group is let go of on return.
+
+    lease: rank 0's.
+    """
     torch.backends.cudnn.benchmark = True  # the shapes never change
     folder, share = Path(config.run), micro_batch(config.train.batch, ranks.world, config.train.accumulate)
     state = State(config, ranks.device, share)
@@ -91,11 +116,12 @@ def _train(
         samples, title = _samples(shards)
         changed = save(replace(config, data=replace(config.data, staged="")), folder, pairs)
     history, code, compiled = History(ranks.world), DONE, ""
+    still_own = lease.check if lease else _nothing
     log = config.log
     made = {"made_with": made_with(config) | {"shards": shards.fingerprint}, "ran_with": _ran_with(config, ranks)}
     with (
         closing(Telemetry(folder, ranks.rank, total, pairs, steps, config.train.batch)) as telemetry,
-        Saver(folder, ranks, pairs, log.checkpoint, log.checkpoint_minutes, log.keep, _nobody) as saver,
+        Saver(folder, ranks, pairs, log.checkpoint, log.checkpoint_minutes, log.keep, still_own) as saver,
     ):
         for line in _said(start, config, ranks, allowed, changed):
             telemetry.say(line)
@@ -119,7 +145,7 @@ def _train(
 
             # What is due after it: log, checkpoint, pictures, the end.
             over = pairs >= stage.end
-            stop, wanted = saver.meet(pairs, bool(signalled or tar_check.damage))
+            stop, wanted = saver.meet(pairs, bool(signalled or tar_check.damage or (lease and lease.lost)))
             if stop and (damage := dist.first_said(tar_check.damage)):  # saves nothing of what it has learnt from it
                 raise UserError(f"{damage}. The newest checkpoint is {checkpoint.newest(folder) or 'none'}")
             if news := tar_check.news():
@@ -127,6 +153,7 @@ def _train(
             saves = over or stop or wanted
             shows = over or _due(pairs, config.train.batch, log.samples)
             if saves or shows or _due(pairs, config.train.batch, log.every):
+                dist.on_rank_0(still_own)
                 means, replaced = history.means(loader.corrupt)
                 telemetry.log(pairs, (pairs - 1) // len(shards.pairs), stage.name, means, replaced)
             if saves:
@@ -192,10 +219,6 @@ def _listen() -> list[int]:
     for number in SIGNALS:
         signal.signal(number, note)
     return signalled
-
-
-def _nobody() -> None:
-    pass
 
 
 def _run_folder(config: Config) -> Path:
@@ -301,6 +324,7 @@ def main() -> int:
     parser.add_argument("--config", required=True, help="a preset (market1501, deepfashion, demo) or a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes; mscgan/config.py lists the keys")
     arguments = parser.parse_args()
+    take_ranks()  # before the first mistake: it is said once
     config = load(arguments.config, arguments.overrides)
     try:
         return train(config)

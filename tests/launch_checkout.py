@@ -53,7 +53,8 @@ class Checkout:
         self.root = root
         shutil.copytree(ROOT / "launch", root / "launch", ignore=shutil.ignore_patterns("__pycache__"))
         (root / "mscgan/data").mkdir(parents=True)
-        for name in "__init__ checks config errors files rates schedule data/manifest".split():
+        names = "__init__ checks config errors files heartbeat lease owner process rates schedule step data/manifest"
+        for name in names.split():
             shutil.copy(ROOT / f"mscgan/{name}.py", root / f"mscgan/{name}.py")
         shutil.copytree(ROOT / "mscgan/configs", root / "mscgan/configs")
         (root / "mscgan/train.py").write_text(TRAIN)
@@ -69,6 +70,14 @@ class Checkout:
             "SLURM_CONF": f"{root}/slurm.conf",
         }
         (root / "slurm.conf").touch()  # where this machine has a SLURM, its commands find no controller there
+
+    def squeue(self, *lines: str, code: int = 0) -> str:
+        """A PATH on which squeue prints these lines and ends with this code."""
+        file = self.root / "bin/squeue"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"#!{sys.executable}\nprint({chr(10).join(lines)!r})\nraise SystemExit({code})\n")
+        file.chmod(0o700)
+        return f"{file.parent}:{self.env['PATH']}"
 
     def start(self, *command: str, **environment: str) -> subprocess.Popen:
         """Starts `launch/COMMAND...` in a session of its own, stderr joined to stdout."""

@@ -10,12 +10,13 @@ from mscgan import heartbeat
 
 @pytest.fixture(autouse=True)
 def no_file_is_left_to_remove(monkeypatch):
+    monkeypatch.setenv(heartbeat.ATTEMPT, "7-0")
     monkeypatch.setattr(heartbeat.atexit, "register", lambda *_, **__: None)
 
 
 def test_the_file_names_host_process_device_and_the_steps_ahead(tmp_path):
     heartbeat.start(tmp_path, 3, "cpu", 700)
-    assert heartbeat.path(tmp_path, 3) == tmp_path / "heartbeat" / "rank-00003"
+    assert heartbeat.path(tmp_path, 3) == tmp_path / "heartbeat/7-0/rank-00003"
     assert heartbeat.path(tmp_path, 3).read_text().split()[1:] == [str(os.getpid()), "cpu", "700"]
 
 
@@ -31,6 +32,30 @@ def test_a_beat_touches_the_file_at_most_once_a_second(tmp_path, monkeypatch):
     now[0] += 0.2
     heartbeat.beat()
     assert file.stat().st_mtime > 1
+
+
+def test_an_attempt_that_is_still_ending_touches_nothing_of_the_next_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(heartbeat, "EVERY_SECONDS", 0.0)
+    heartbeat.start(tmp_path, 0, "cpu", 700)
+    old = heartbeat.path(tmp_path, 0)
+    (tmp_path / "heartbeat/rank-00000").touch()  # an older version's
+    monkeypatch.setenv(heartbeat.ATTEMPT, "7-1")
+    new = heartbeat.path(tmp_path, 0)
+    new.parent.mkdir()
+    new.touch()
+    heartbeat.sweep(tmp_path)
+    assert list((tmp_path / "heartbeat").iterdir()) == [new.parent] and new.exists()
+    os.utime(new, (1, 1))
+    heartbeat.beat()
+    heartbeat._leave(old)
+    assert new.stat().st_mtime == 1 and not old.exists()
+    heartbeat._leave(new)
+    assert list((tmp_path / "heartbeat").iterdir()) == []
+
+
+def test_without_a_launcher_each_process_has_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.delenv(heartbeat.ATTEMPT)
+    assert heartbeat.path(tmp_path, 0).parent.name.endswith(f"-{os.getpid()}")
 
 
 def test_a_beat_before_start_does_nothing(monkeypatch):

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from launch import affinity, attempt, job, runs, slurm
+from mscgan import step
 from tests.launch_checkout import ROOT
 
 PROGRAM = """\
@@ -115,7 +116,7 @@ def test_every_attempt_and_neighbour_has_a_port_of_its_own(monkeypatch):
         for restart in range(6):
             monkeypatch.setenv("SLURM_JOB_ID", str(number))
             monkeypatch.setenv("SLURM_RESTART_COUNT", str(restart))
-            ports.add(slurm.master_port())
+            ports.add(step.master_port())
     assert len(ports) == 60 and all(20_000 <= port < 26_000 for port in ports)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from launch import jobs, runs, slurm, states
 from mscgan.errors import UserError
+from mscgan.process import start as process_start
 from tests.launch_checkout import Checkout
 
 
@@ -71,7 +72,7 @@ def test_cancelling_a_run_here_ends_its_tasks_too(checkout, launcher_lives):
     assert code == 0 and "has ended" in output
     ranks = runs.read_ranks(folder)
     assert [one["code"] for one in ranks.values()] == [85, 85]
-    assert not any(runs.process_start(one["pid"]) == one["start"] for one in ranks.values())
+    assert not any(process_start(one["pid"]) == one["start"] for one in ranks.values())
     process.communicate()
     assert checkout.run("jobs.py", "cancel", "runs/a") == (0, f"job local-{process.pid} does not run\n")
 
@@ -83,7 +84,7 @@ def test_the_tasks_of_a_launcher_that_was_killed_with_its_controller_save_and_en
     os.killpg(process.pid, signal.SIGKILL)  # launcher, controller and tasks; the programs have groups of their own
     process.communicate()
     for one in runs.read_ranks(folder).values():
-        while runs.process_start(one["child"]) == one["child_start"]:
+        while process_start(one["child"]) == one["child_start"]:
             signal.sigtimedwait([], 0.02)
     assert "saved at" in next(folder.parents[1].glob("*_0_log.out")).read_text()
 

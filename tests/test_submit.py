@@ -122,7 +122,7 @@ def test_the_folder_one_submits_from_is_checked_too(checkout, tmp_path):
 
 
 def test_the_sbatch_files_find_their_launch_again(checkout):
-    job = {"SLURM_JOB_ID": "5", "SLURM_JOB_NAME": "x", "SLURM_GPUS_ON_NODE": "2"}
+    job = {"SLURM_JOB_ID": "5", "SLURM_JOB_NAME": "x", "SLURM_GPUS_ON_NODE": "2", "PATH": checkout.squeue()}
     code, output = checkout.train("--prepare", **job, SLURM_NTASKS_PER_NODE="1")
     assert code == 2 and "--ntasks-per-node=2" in output  # the second GPU would idle
     job["SLURM_NTASKS_PER_NODE"] = "2"
@@ -225,15 +225,6 @@ def test_each_run_of_a_sweep_has_its_value_and_its_folder(checkout):
     assert {folder.parents[1].name for folder in checkout.root.glob("runs/s/*/checkpoints/pairs-8")} == {
         "0-train.seed=3", "1-train.seed=4",
     }  # fmt: skip
-
-
-def test_a_run_that_is_being_trained_is_refused(checkout):
-    process = checkout.start("submit.py", "--config", "demo", "run=runs/a", STEP="0.5")
-    checkout.wait_for("runs/a/launch-*/ranks/0-0/rank-00001.json")
-    code, output = checkout.train("run=runs/a")
-    os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=60)
-    assert code == 2 and "is being trained by job local-" in output
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ Each run is real processes over gloo, as a launcher would start them (tests/trai
 import json
 import re
 import shutil
+import signal
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -20,11 +22,13 @@ from mscgan.data.batch import Batch
 from mscgan.data.order import permutation
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError
+from mscgan.lease import take
 from mscgan.prepare import prepare
 from mscgan.state import State
 from mscgan.train import train
 from tests.ranks import ROOT, exit_codes, start_ranks
 from tests.shard_factory import write_shards
+from tests.test_lease import written
 
 TINY = (
     "data.height=32 data.width=32 data.threads=1 data.sigma=2 data.radius=2 mscgan.base=8 train.batch=12 "
@@ -221,6 +225,42 @@ def test_a_mistake_gets_one_line_and_exit_code_2(shards, tmp_path):
     codes, error, _ = start(2, tmp_path / "run", shards, "train.backend=ddp", "train.batch=13")
     assert codes == [2, 2]
     assert error == "error: [rank 0] batch 13 is not a multiple of 2 ranks x 1; set train.batch to 12 or 14\n"
+
+
+def test_a_run_that_another_process_trains_is_refused_once_and_left_as_it_is(shards, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    lease = take(run)
+    codes, error, pairs = start(2, run, shards)
+    assert codes == [2, 2] and not pairs and error.count("\n") == 1
+    assert error.startswith(f"error: [rank 0] {run} belongs to process ")
+    assert [path.name for path in run.iterdir()] == ["lease"]
+    lease.release()
+
+
+def test_a_training_that_was_taken_for_dead_publishes_nothing_more(shards, tmp_path):
+    run, logs = tmp_path / "run", tmp_path / "logs"
+    command = [sys.executable, "-m", "mscgan.train", "--config", "demo", f"data.root={shards}", f"run={run}", *TINY]
+    ranks = start_ranks([[*command, "train.pairs.I=360000"]] * 2, logs, CUDA_VISIBLE_DEVICES="")
+    while not list(run.glob("checkpoints/pairs-*")):
+        assert ranks[0].poll() is None, (logs / "0.err").read_text()
+        time.sleep(0.05)
+    ranks[0].send_signal(signal.SIGSTOP)
+    (run / "lease").unlink()
+    written(run)
+    before = published(run)
+    ranks[0].send_signal(signal.SIGCONT)
+    assert exit_codes(ranks) == [2, 2]
+    assert published(run) == before and (run / "lease").exists()
+    last = (logs / "0.err").read_text().splitlines()[-1]
+    assert last.startswith(f"error: [rank 0] {run} now belongs to process 4242 on n7, job 77, attempt 2")
+
+
+def published(run: Path) -> dict[str, int]:
+    """Every file that readers of the run look at, and when it was last written."""
+    files = [path for path in run.rglob("*") if path.is_file() and not {"heartbeat"} & set(path.parts)]
+    named = [path for path in files if path.name[0] != "." and "partial-" not in str(path)]
+    return {str(path): path.stat().st_mtime_ns for path in named if path.name != "lease"}
 
 
 @pytest.mark.parametrize(

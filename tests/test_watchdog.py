@@ -22,6 +22,7 @@ stuck_in_a_collective()
 
 @pytest.fixture(autouse=True)
 def short_times(monkeypatch):
+    monkeypatch.setenv(heartbeat.ATTEMPT, "7-0")
     monkeypatch.setattr(watchdog, "POLL_SECONDS", 0.1)
     monkeypatch.setattr(watchdog, "DUMP_SECONDS", 1.0)
     monkeypatch.setattr(watchdog, "SETUP_SECONDS", 0.0)
@@ -116,7 +117,7 @@ def test_cpu_time_is_that_of_all_threads():
 
 def test_a_child_that_beats_is_left_alone(tmp_path):
     file = heartbeat.path(tmp_path, 0)
-    file.parent.mkdir()
+    file.parent.mkdir(parents=True)
     script = "import os, sys, time\nfor i in range(15): open(sys.argv[1], 'w').write(str(i)); time.sleep(0.1)"
     child = subprocess.Popen([sys.executable, "-c", script, str(file)])
     assert watchdog.watch(child, file, 1.0) == 0
@@ -125,7 +126,7 @@ def test_a_child_that_beats_is_left_alone(tmp_path):
 def test_before_its_first_steps_a_child_has_more_time(tmp_path, monkeypatch):
     monkeypatch.setattr(watchdog, "SETUP_SECONDS", 30.0)
     file = heartbeat.path(tmp_path, 0)
-    file.parent.mkdir()
+    file.parent.mkdir(parents=True)
     script = "import sys, time\ntime.sleep(0.8); open(sys.argv[1], 'w').write('started'); time.sleep(0.8)"
     child = subprocess.Popen([sys.executable, "-c", script, str(file)])
     assert watchdog.watch(child, file, 0.4) == 0
@@ -159,12 +160,12 @@ def test_one_silent_rank_makes_all_dump_their_stacks(tmp_path):
     patient.join()
     assert codes == {"silent": 88, "other": 88}
     assert "stuck_in_a_collective" in (tmp_path / "log-1").read_text()
-    assert "rank-00000" in (tmp_path / "heartbeat" / "hung").read_text()
+    assert "rank-00000" in (tmp_path / "heartbeat/7-0/hung").read_text()
 
 
 def test_the_mark_of_an_earlier_attempt_and_its_old_heartbeat_do_not_count(tmp_path):
     file = heartbeat.path(tmp_path, 0)
-    file.parent.mkdir()
+    file.parent.mkdir(parents=True)
     file.write_text("old")
     os.utime(file, (1, 1))
     (file.parent / "hung").write_text("an earlier attempt")

@@ -86,17 +86,20 @@ class Training:
 
     def pid(self, rank: int) -> int:
         """Of the rank's training process."""
-        return int((self.run / "heartbeat" / f"rank-{rank:05d}").read_text().split()[1])
+        return int(self._heartbeat(rank).read_text().split()[1])
 
     def nodes(self) -> list[str]:
         return self.cluster.run("scontrol", "show", "hostnames", self.cluster.job(self.job)["NodeList"]).split()
 
     def beats(self, rank: int, count: int) -> None:
         """Waits for so many signs of life."""
-        file = self.run / "heartbeat" / f"rank-{rank:05d}"
+        file = self._heartbeat(rank)
         for _ in range(count):
             before = file.stat().st_mtime_ns
             self._until(lambda before=before: file.stat().st_mtime_ns != before, "gave no sign of life")
+
+    def _heartbeat(self, rank: int) -> Path:
+        return self.run / "heartbeat" / f"{self.job}-{self._restarts()}" / f"rank-{rank:05d}"
 
     def _checkpoint(self) -> int:
         names = [folder.name.removeprefix("pairs-") for folder in self.run.glob("checkpoints/pairs-*")]
