@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from launch import affinity, runs, slurm
 from launch.watchdog import watch
+from mscgan import heartbeat
 from mscgan.errors import AGAIN, DONE, MISTAKE, UserError, run
 
 SNAPSHOT = Path(__file__).resolve().parents[1]
@@ -93,6 +94,7 @@ class Task:
             "RANK": here.rank, "WORLD_SIZE": here.world,
             "LOCAL_RANK": here.local_rank, "LOCAL_WORLD_SIZE": here.local_world,
             "MASTER_ADDR": here.address, "MASTER_PORT": here.port, "PYTHONUNBUFFERED": 1,
+            heartbeat.HANG: self.plan.hang_seconds,
             # GPU k is then the same one for CUDA and for NVML, which the affinity and the preflight ask.
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
             "PYTHONPATH": os.pathsep.join(filter(None, [str(SNAPSHOT), os.environ.get("PYTHONPATH")])),
@@ -123,10 +125,10 @@ class Task:
             except UserError as error:
                 print(f"error: [rank {self.place.rank}] {error}", file=sys.stderr, flush=True)
                 return MISTAKE
-        heartbeat = Path(self.work.run) / "heartbeat" / f"rank-{self.place.rank:05d}"
-        return self._child(arguments, environment, heartbeat if self.plan.kind == "train" else None)
+        beats = heartbeat.path(self.work.run, self.place.rank)
+        return self._child(arguments, environment, beats if self.plan.kind == "train" else None)
 
-    def _child(self, arguments: list[str], environment: dict[str, str], heartbeat: Path | None = None) -> int:
+    def _child(self, arguments: list[str], environment: dict[str, str], beats: Path | None = None) -> int:
         if self.signalled:
             return AGAIN
         # On this machine a group of its own, so that Ctrl-C reaches it once, through the launcher.
@@ -137,7 +139,7 @@ class Task:
         if self.signalled:  # it came between the two lines above
             self.child.send_signal(signal.SIGUSR1)
         self._write(None)
-        code = watch(self.child, heartbeat, self.plan.hang_seconds) if heartbeat else self.child.wait()
+        code = watch(self.child, beats, self.plan.hang_seconds) if beats else self.child.wait()
         if self.signalled and -code in SIGNALS:
             return AGAIN  # ended by what was passed on, before it was ready to save
         return 128 - code if code < 0 else code

@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 
 from mscgan.errors import HUNG
+from mscgan.heartbeat import SETUP_SECONDS
 
 POLL_SECONDS = 1.0
-SETUP_SECONDS = 900.0  # least patience before the first step ends (imports from a cold disk, compiling) and at the end
 AT_WORK = 0.1  # of one core, over the whole silence. A rank that waits uses a hundredth; several may share a core
 DUMP_SECONDS = 4.0  # from the dump to the end of the rank: the other nodes need time to see the mark and to dump
 

@@ -4,11 +4,13 @@ Numbers that decide something (stop now? which checkpoint?) travel over gloo on 
 alike and no GPU stream is waited for.
 """
 
+import contextlib
+import functools
 import gc
 import json
 import os
 import socket
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -17,10 +19,9 @@ import torch
 import torch.distributed as torch_dist
 from torch import Tensor
 
+from mscgan import heartbeat
 from mscgan.errors import UserError
 
-# A rank that waits longer than this for the others ends with an error instead of hanging for ever.
-TIMEOUT = timedelta(minutes=10)
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 Name = TypeVar("Name", bound=Hashable)
 
@@ -63,15 +64,34 @@ def init(device_type: str | None = None) -> Ranks:
             )
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
+    # NCCL's own monitor ends a process whose NCCL thread is stuck, after 8 minutes by default.
+    os.environ.setdefault("TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC", str(int(heartbeat.collective_seconds())))
     torch_dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo",
         rank=rank,
         world_size=world,
         store=torch_dist.HashStore() if alone else None,
         init_method=None if alone else "env://",
-        timeout=TIMEOUT,
+        timeout=timeout(),
     )
     return Ranks(rank, world, local_rank, local_world, device)
+
+
+def timeout() -> timedelta:
+    """After it a rank that waits for the others ends with an error. The watchdog comes first (mscgan/heartbeat.py)."""
+    return timedelta(seconds=heartbeat.collective_seconds())
+
+
+@contextlib.contextmanager
+def same_timeout() -> Iterator[None]:
+    """Inside, torch's new groups wait as long as the first one: DeepSpeed names no time for its own, which gives them
+    torch's half hour."""
+    original = torch_dist.new_group
+    torch_dist.new_group = functools.partial(original, timeout=timeout())
+    try:
+        yield
+    finally:
+        torch_dist.new_group = original
 
 
 def shutdown() -> None:

@@ -1,6 +1,8 @@
 """A rank's sign of life: a file in the run folder, touched once a step, and a stack dump on request.
 
-launch/watchdog.py, in the process that started the rank, watches the file and ends a rank that fell silent.
+launch/watchdog.py, in the process that started the rank, watches the file and ends a rank that fell silent. How long
+every part of a run waits for a hung rank stands here, so that the watchdog, which says who hangs and where, is the
+first to end it: a collective that gave up before would end the ranks that wait, as if they had failed.
 """
 
 import atexit
@@ -11,10 +13,28 @@ import socket
 import time
 from pathlib import Path
 
+HANG_SECONDS = 900.0  # silence after which the watchdog ends a rank, unless the launcher's option says otherwise
+HANG = "MSCGAN_HANG_SECONDS"  # the environment variable in which the launcher tells its ranks what it took
+SETUP_SECONDS = 900.0  # the watchdog's least patience before the first step ends (imports, compiling) and at the end
+AFTER_THE_WATCHDOG = 60.0  # for its looks at the files of a slow file system and for the dump
 EVERY_SECONDS = 1.0  # quick steps must not cost the shared file system a request each
 
 _file: Path | None = None
 _touched = 0.0
+
+
+def collective_seconds(hang_seconds: float | None = None) -> float:
+    """How long a rank waits in a collective before it gives up: longer than the watchdog in every case.
+
+    Twice the watchdog's longest patience, as it begins anew once for a rank on a CPU that computed and then waits
+    (launch/watchdog.py).
+
+    Args:
+        hang_seconds: the watchdog's; None takes the launcher's, or HANG_SECONDS where no launcher started this process.
+    """
+    if hang_seconds is None:
+        hang_seconds = float(os.environ.get(HANG, HANG_SECONDS))
+    return 2 * max(SETUP_SECONDS, hang_seconds) + AFTER_THE_WATCHDOG
 
 
 def path(run: Path | str, rank: int) -> Path:
