@@ -1,7 +1,8 @@
 """Waits for a training process and ends it when it hangs, with a stack dump of every rank in the log.
 
 A hung rank stops all the others inside a collective, so all fall silent. The first watchdog to see it says so in
-RUN/heartbeat/hung; every other one then dumps the stacks of its own rank too, before the scheduler ends them all.
+RUN/heartbeat/hung; every other one then dumps the stacks of its own rank too, before the scheduler ends them all. Each
+rank also writes its last collectives, from which launch/hang.py tells who is missing where.
 
 A rank on a CPU that is silent but at work is slow, not hung: it is left alone, and how long the run would take is
 said. There a rank that waits for the others sleeps, so its use of the CPU tells the two apart. On a GPU it does not: a
@@ -31,8 +32,9 @@ def watch(child: subprocess.Popen, heartbeat: Path, timeout_seconds: float) -> i
     by this process's own clock: skew between nodes does not matter, and time for which the whole job was suspended
     does not count. Before its first beat, and when it has removed its file at its end, the child has SETUP_SECONDS at
     least. A child that computes on a CPU is given as long again each time.
-    One that hangs gets SIGQUIT (its stacks go to stderr, `mscgan.heartbeat.start`), SIGCONT (a stopped process dumps
-    too) and, a few seconds later, SIGKILL.
+    One that hangs gets SIGQUIT (its stacks go to stderr, `mscgan.heartbeat.start`), then SIGCONT (a stopped process
+    answers too, but only after the other ranks: it goes on, and would take them along) and, a few seconds later,
+    SIGKILL.
 
     Returns:
         The child's return code as `subprocess` gives it (negative: ended by that signal), or HUNG.
@@ -65,13 +67,16 @@ def watch(child: subprocess.Popen, heartbeat: Path, timeout_seconds: float) -> i
             reason = announced.strip()
             break
     print(f"watchdog: {reason}; the stacks of {heartbeat.name} follow, then it is ended", file=sys.stderr, flush=True)
-    child.send_signal(signal.SIGQUIT)
-    child.send_signal(signal.SIGCONT)
-    try:
-        child.wait(DUMP_SECONDS)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
+    if _stat(child.pid)[:1] == ["T"]:
+        heartbeat.with_suffix(".stopped").touch()
+    for number, seconds in ((signal.SIGQUIT, 2 * POLL_SECONDS), (signal.SIGCONT, DUMP_SECONDS)):
+        child.send_signal(number)
+        try:
+            child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            continue
+    child.kill()
+    child.wait()
     return HUNG
 
 
@@ -92,11 +97,15 @@ def _too_slow(heartbeat: Path, seconds: float) -> str:
 
 def _cpu_seconds(pid: int) -> float:
     """CPU time of a process, all its threads and the children it has waited for; 0 once it is gone."""
+    return sum(map(int, _stat(pid)[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third on, the process's state: "T" for one that is stopped."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return 0.0
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+        return []
 
 
 def _changed(file: Path) -> int:

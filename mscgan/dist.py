@@ -22,6 +22,11 @@ from torch import Tensor
 from mscgan import heartbeat
 from mscgan.errors import UserError
 
+# Collectives that a process remembers, for `collectives`. A step has some hundred, and no rank is more than a step
+# ahead of another, as the loop ends each with a collective.
+REMEMBERED = 2000
+SHOWN = 200
+RECORDERS = {"gloo": "_dump_fr_trace_json", "nccl": "_dump_nccl_trace_json"}
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 Name = TypeVar("Name", bound=Hashable)
 
@@ -66,6 +71,7 @@ def init(device_type: str | None = None) -> Ranks:
         torch.cuda.set_device(device)
     # NCCL's own monitor ends a process whose NCCL thread is stuck, after 8 minutes by default.
     os.environ.setdefault("TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC", str(int(heartbeat.collective_seconds())))
+    os.environ.setdefault("TORCH_FR_BUFFER_SIZE", str(REMEMBERED))
     torch_dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo",
         rank=rank,
@@ -92,6 +98,40 @@ def same_timeout() -> Iterator[None]:
         yield
     finally:
         torch_dist.new_group = original
+
+
+def collectives() -> dict:
+    """The last collectives of this process, from torch's flight recorder. Any thread may ask, while the main thread
+    waits in one.
+
+    Returns:
+        What JSON can hold: {"groups": {name: [ranks]}, "entered": {"GROUP BACKEND": number of the last collective that
+        this rank entered}, "collectives": the last of all groups, oldest first, as {"group", "backend": "gloo" or
+        "nccl", "kind", "number" (in its group and backend, from 1), "sizes" (of its inputs), "unix" (when this rank
+        entered it, in seconds), "over": bool}}. The default group is "0".
+    """
+    world = torch_dist.distributed_c10d._world
+    found: list[dict] = []
+    entered: dict[str, int] = {}
+    for backend, recorder in RECORDERS.items():
+        if not hasattr(torch._C._distributed_c10d, recorder):  # torch without NCCL
+            continue
+        for entry in json.loads(getattr(torch._C._distributed_c10d, recorder)()).get("entries", []):
+            recorded, _, kind = entry["profiling_name"].partition(":")
+            if recorded != backend or entry["is_p2p"]:
+                continue
+            group, number = entry["process_group"][0], entry["collective_seq_id"]
+            found.append(
+                {"group": group, "backend": backend, "kind": kind, "number": number, "sizes": entry["input_sizes"],
+                 "unix": entry["time_created_ns"] / 1e9, "over": entry["retired"]}
+            )  # fmt: skip
+            entered[f"{group} {backend}"] = max(number, entered.get(f"{group} {backend}", 0))
+    found.sort(key=lambda collective: collective["unix"])
+    return {
+        "groups": {world.pg_names[group]: list(ranks) for group, ranks in world.pg_group_ranks.items()},
+        "entered": entered,
+        "collectives": [one for place, one in enumerate(found, SHOWN - len(found)) if place >= 0 or not one["over"]],
+    }
 
 
 def shutdown() -> None:

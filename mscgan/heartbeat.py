@@ -1,4 +1,4 @@
-"""A rank's sign of life: a file in the run folder, touched once a step, and a stack dump on request.
+"""A rank's sign of life: a file in the run folder, touched once a step; on request its stacks and last collectives.
 
 launch/watchdog.py, in the process that started the rank, watches the file and ends a rank that fell silent. How long
 every part of a run waits for a hung rank stands here, so that the watchdog, which says who hangs and where, is the
@@ -7,11 +7,17 @@ first to end it: a collective that gave up before would end the ranks that wait,
 
 import atexit
 import faulthandler
+import json
 import os
 import signal
 import socket
+import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+from mscgan import files
 
 HANG_SECONDS = 900.0  # silence after which the watchdog ends a rank, unless the launcher's option says otherwise
 HANG = "MSCGAN_HANG_SECONDS"  # the environment variable in which the launcher tells its ranks what it took
@@ -42,17 +48,27 @@ def path(run: Path | str, rank: int) -> Path:
     return Path(run) / "heartbeat" / f"rank-{rank:05d}"
 
 
-def start(run: Path | str, rank: int, device: str, steps: int) -> None:
-    """Writes the rank's file and, from now on, prints the stacks of all threads to stderr on SIGQUIT.
+def collectives_path(run: Path | str, rank: int) -> Path:
+    """RUN/heartbeat/collectives-00000.json: the last collectives of a rank that was asked for them."""
+    return path(run, rank).with_name(f"collectives-{rank:05d}.json")
+
+
+def start(run: Path | str, rank: int, device: str, steps: int, collectives: Callable[[], dict] | None = None) -> None:
+    """Writes the rank's file. From now on SIGQUIT prints the stacks of all threads to stderr and writes the rank's last
+    collectives, also while the main thread waits in one.
 
     Args:
         device: cpu | cuda, on which it computes: a CPU that is at work is not hung (launch/watchdog.py).
         steps: the optimiser steps that lie before it.
+        collectives: what tells them, as `mscgan.dist.collectives` does; None: no such file is written.
 
     When the interpreter ends the file goes: the rank no longer beats, and nobody is to miss it.
     """
     global _file, _touched
-    faulthandler.register(signal.SIGQUIT, all_threads=True)
+    collectives_path(run, rank).unlink(missing_ok=True)  # an earlier start's
+    if collectives is not None:
+        _tell_on_request(collectives_path(run, rank), rank, collectives)
+    faulthandler.register(signal.SIGQUIT, all_threads=True, chain=collectives is not None)
     _file = path(run, rank)
     _file.parent.mkdir(parents=True, exist_ok=True)
     _file.write_text(f"{socket.gethostname()} {os.getpid()} {device} {steps}\n")
@@ -66,3 +82,23 @@ def beat() -> None:
     if _file is not None and time.monotonic() - _touched >= EVERY_SECONDS:
         os.utime(_file)
         _touched = time.monotonic()
+
+
+def _tell_on_request(file: Path, rank: int, collectives: Callable[[], dict]) -> None:
+    """Writes `file` at each SIGQUIT, from a thread: Python runs a handler in the main thread, once that is back from C,
+    but writes the signal's number into a pipe at once."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def tell() -> None:
+        while True:
+            if os.read(reader, 1)[0] == signal.SIGQUIT:
+                about = {"rank": rank, "host": socket.gethostname(), "unix": time.time()}
+                try:
+                    files.write(file, json.dumps(about | collectives()))
+                except OSError as error:
+                    print(f"{file} cannot be written ({error.strerror})", file=sys.stderr, flush=True)
+
+    signal.signal(signal.SIGQUIT, lambda *_: None)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=tell, name="collectives", daemon=True).start()
