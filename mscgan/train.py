@@ -98,7 +98,8 @@ def train(config: Config) -> int:
         position=pairs,
     )
     total = stages[-1].end
-    heartbeat.start(folder, ranks.rank, ranks.device.type, math.ceil((total - pairs) / config.train.batch))
+    left = math.ceil((total - pairs) / config.train.batch)
+    heartbeat.start(folder, ranks.rank, ranks.device.type, left, dist.collectives)
     samples, title = None, ""
     if ranks.rank == 0:
         samples, title = _samples(shards)
