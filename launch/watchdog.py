@@ -58,6 +58,13 @@ def watch(child: subprocess.Popen, heartbeat: Path, timeout_seconds: float) -> i
             slow += silent
             print(_too_slow(heartbeat, slow), file=sys.stderr, flush=True)
             silent, worked = 0.0, _cpu_seconds(child.pid)
+        elif silent >= limit and not _writable(heartbeat):
+            print(
+                f"watchdog: {heartbeat} cannot be written, so its silence of {limit:g} s tells nothing; the rank is "
+                "left alone, and a collective that it hangs in ends by itself",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
+            silent, worked = 0.0, _cpu_seconds(child.pid)
         elif silent >= limit:
             reason = f"{heartbeat.name} on {socket.gethostname()} gave no sign of life for {limit:g} s"
             _write(mark, f"{reason} ({time.strftime('%Y-%m-%d %H:%M:%S')})\n")
@@ -68,7 +75,7 @@ def watch(child: subprocess.Popen, heartbeat: Path, timeout_seconds: float) -> i
             break
     print(f"watchdog: {reason}; the stacks of {heartbeat.name} follow, then it is ended", file=sys.stderr, flush=True)
     if _stat(child.pid)[:1] == ["T"]:
-        heartbeat.with_suffix(".stopped").touch()
+        _write(heartbeat.with_suffix(".stopped"), "")
     for number, seconds in ((signal.SIGQUIT, 2 * POLL_SECONDS), (signal.SIGCONT, DUMP_SECONDS)):
         child.send_signal(number)
         try:
@@ -108,6 +115,12 @@ def _stat(pid: int) -> list[str]:
         return []
 
 
+def _writable(file: Path) -> bool:
+    """Whether a rank could make or touch its file here; not where the file system turned read-only, even for root."""
+    there = next(path for path in (file, *file.parents) if path.exists())
+    return os.access(there, os.W_OK)
+
+
 def _changed(file: Path) -> int:
     try:
         return file.stat().st_mtime_ns
@@ -124,5 +137,9 @@ def _read(file: Path) -> str:
 
 
 def _write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
+    """Where it fails (a full disk) the rank is ended all the same: the others are as silent, and found so."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    except OSError as error:
+        print(f"watchdog: {file} cannot be written ({error.strerror})", file=sys.stderr, flush=True)

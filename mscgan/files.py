@@ -1,10 +1,11 @@
-"""A file is whole or not there: the one atomic write of the project. Standard library only, for the launcher's sake.
+"""A file is whole or not there, and grows by whole pieces. Standard library only, for the launcher's sake.
 
 What is written gets a hidden name beside its place first, `.NAME.PID.tmp`, and is renamed when it is complete. A kill
 at any moment leaves the old file or the new one; a failure leaves the old one and removes what was begun. The content
 is not flushed to the disk: a checkpoint, which has to outlive a power cut, does that itself.
 """
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,3 +33,22 @@ def write(path: Path | str, content: str | bytes) -> None:
     """Writes a text (UTF-8) or bytes. Raises OSError as `whole`."""
     with whole(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def append(path: Path | str, content: str | bytes) -> None:
+    """Appends a text (UTF-8) or bytes as a whole, or nothing; makes the file and its folder where they are gone.
+
+    Raises:
+        OSError: the folder may not be written to, the disk is full, or something else has the name (a FIFO).
+    """
+    data = content.encode() if isinstance(content, str) else content
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    # O_NONBLOCK: a FIFO that nobody reads is an error, not a wait.
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666)
+    try:
+        before = os.fstat(descriptor).st_size
+        if os.write(descriptor, data) < len(data):
+            os.ftruncate(descriptor, before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    finally:
+        os.close(descriptor)

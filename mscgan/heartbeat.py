@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mscgan import files
+from mscgan.tolerance import Tolerance
 
 HANG_SECONDS = 900.0  # silence after which the watchdog ends a rank, unless the launcher's option says otherwise
 HANG = "MSCGAN_HANG_SECONDS"  # the environment variable in which the launcher tells its ranks what it took
@@ -26,7 +27,9 @@ AFTER_THE_WATCHDOG = 60.0  # for its looks at the files of a slow file system an
 EVERY_SECONDS = 1.0  # quick steps must not cost the shared file system a request each
 
 _file: Path | None = None
+_text = ""  # what the file holds
 _touched = 0.0
+_tolerance = Tolerance(lambda text: print(text, file=sys.stderr, flush=True))
 
 
 def collective_seconds(hang_seconds: float | None = None) -> float:
@@ -64,24 +67,36 @@ def start(run: Path | str, rank: int, device: str, steps: int, collectives: Call
 
     When the interpreter ends the file goes: the rank no longer beats, and nobody is to miss it.
     """
-    global _file, _touched
-    collectives_path(run, rank).unlink(missing_ok=True)  # an earlier start's
+    global _file, _text, _touched
     if collectives is not None:
         _tell_on_request(collectives_path(run, rank), rank, collectives)
     faulthandler.register(signal.SIGQUIT, all_threads=True, chain=collectives is not None)
-    _file = path(run, rank)
-    _file.parent.mkdir(parents=True, exist_ok=True)
-    _file.write_text(f"{socket.gethostname()} {os.getpid()} {device} {steps}\n")
+    _file, _text = path(run, rank), f"{socket.gethostname()} {os.getpid()} {device} {steps}\n"
+    with _tolerance.trying(str(_file)):
+        _write()
+        collectives_path(run, rank).unlink(missing_ok=True)  # an earlier start's
     _touched = time.monotonic()
     atexit.register(_file.unlink, missing_ok=True)
 
 
 def beat() -> None:
-    """Touches the rank's file, at most once a second; nothing happens before `start`."""
+    """Touches the rank's file, at most once a second, and makes it anew where it was removed; nothing happens before
+    `start`. Where that fails it is said once and training goes on: launch/watchdog.py sees whether the folder can be
+    written, and takes silence for nothing where it cannot."""
     global _touched
     if _file is not None and time.monotonic() - _touched >= EVERY_SECONDS:
-        os.utime(_file)
+        with _tolerance.trying(str(_file)):
+            try:
+                os.utime(_file)
+            except FileNotFoundError:
+                _write()
         _touched = time.monotonic()
+
+
+def _write() -> None:
+    assert _file is not None
+    _file.parent.mkdir(parents=True, exist_ok=True)
+    _file.write_text(_text)
 
 
 def _tell_on_request(file: Path, rank: int, collectives: Callable[[], dict]) -> None:

@@ -1,6 +1,7 @@
 """What a run says while it trains: a progress bar, metrics.jsonl, TensorBoard, and the GPU's own meters.
 
-Only rank 0 speaks; on other ranks every method returns at once. Values must be the mean over ranks already.
+Only rank 0 speaks; on other ranks every method returns at once. Values must be the mean over ranks already. What cannot
+be written stops no training: it is said once (mscgan/tolerance.py), and numbers are kept and written when that works.
 Each line of metrics.jsonl is one JSON object:
     pairs (seen so far), steps (of the optimisers so far, over all stages and restarts), epoch, stage, every loss term
     (mscgan/losses.py says what each is), pairs_per_second, data_wait (share of the time since the last line spent
@@ -14,20 +15,22 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pynvml
 import torch
 from PIL import Image
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from mscgan import files
+from mscgan import board, curve, files
 from mscgan.pictures import save_png
+from mscgan.tolerance import Tolerance
 
 PLAIN_SECONDS = 10  # between two lines of progress where there is no terminal
 FIRST_SECONDS = 1  # after the start, the first step's end is worth a line of its own
+KEPT_BYTES = 16 << 20  # of what could not be written, of each kind; with a full disk for long, the newest is dropped
 # launch/local.py sets it where it shows this process's log on a terminal: how wide that is. The bar goes into the log.
 COLUMNS = "MSCGAN_COLUMNS"
 
@@ -50,13 +53,16 @@ class Telemetry:
         if not self.speaks:
             return
         self.run, self.total, self._batch = Path(run), total_pairs, batch
-        self.run.mkdir(parents=True, exist_ok=True)
-        path = self.run / "metrics.jsonl"
-        self._seconds_before = _drop_beyond(path, start_pairs)
-        self._lines = path.open("a")
-        self._board = SummaryWriter(self.run / "tensorboard", purge_step=start_pairs + 1)
-        self._gpu = _open_gpu()
         self._bar = None
+        self._lost_lines = 0
+        self._tolerance = Tolerance(self.say)
+        self._kept: dict[str, bytes] = {}
+        self._seconds_before = 0.0
+        self._metrics = self.run / "metrics.jsonl"
+        self._from: int | None = start_pairs  # where metrics.jsonl is still to be cut
+        self._write("metrics.jsonl", b"")
+        self._board = board.Board(self.run / "tensorboard", start_pairs + 1)
+        self._gpu = _open_gpu(self.say)
         if sys.stderr.isatty() or COLUMNS in os.environ:
             columns = os.environ.get(COLUMNS)
             self._bar = tqdm(
@@ -72,10 +78,17 @@ class Telemetry:
         """One line on stderr, above the progress bar where there is one."""
         if not self.speaks:
             return
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        try:
+            if self._bar is not None:
+                self._bar.write(text, file=sys.stderr)
+            else:
+                print(text, file=sys.stderr, flush=True)
+        except OSError:  # the log is on the full disk too
+            self._lost_lines += 1
+            return
+        if self._lost_lines:
+            lost, self._lost_lines = self._lost_lines, 0
+            self.say(f"{lost} lines could not be written to this log")
 
     def step(self, pairs: int, wait_seconds: float, stage: str) -> None:
         """Counts one step: the pairs it saw over all ranks, and the seconds that it waited for data.
@@ -90,8 +103,9 @@ class Telemetry:
         self._pairs += pairs
         self._wait += wait_seconds
         if self._bar is not None:
-            self._bar.set_description(f"stage {stage}, {self._count()}", refresh=False)
-            self._bar.update(pairs)
+            with self._tolerance.trying("the progress bar"):
+                self._bar.set_description(f"stage {stage}, {self._count()}", refresh=False)
+                self._bar.update(pairs)
             return
         now = time.monotonic()
         first = self._said == -math.inf and now - self._start >= FIRST_SECONDS
@@ -117,13 +131,10 @@ class Telemetry:
 
         finite = {name: value if math.isfinite(value) else None for name, value in terms.items()}
         line = {"pairs": pairs, "steps": self._steps, "epoch": epoch, "stage": stage} | finite | meters
-        self._lines.write(json.dumps(line, allow_nan=False) + "\n")
-        self._lines.flush()
-        for name, value in terms.items():
-            self._board.add_scalar(f"loss/{name}", value, pairs)
-        for name, value in meters.items():
-            self._board.add_scalar(f"meters/{name}", value, pairs)
-        self._board.flush()
+        self._write("metrics.jsonl", json.dumps(line, allow_nan=False).encode() + b"\n")
+        points = {f"loss/{name}": value for name, value in terms.items()}
+        points |= {f"meters/{name}": value for name, value in meters.items()}
+        self._write("TensorBoard", board.scalars(points, pairs))
         self._losses = ", " + " ".join(f"{name} {value:.3g}" for name, value in terms.items())
         self._progress(pairs, stage, meters["pairs_per_second"], meters["data_wait"], now)
 
@@ -131,19 +142,45 @@ class Telemetry:
         """Writes a grid to RUN/samples/pairs-000012345.png and to TensorBoard."""
         if not self.speaks:
             return
-        save_png(grid, self.run / "samples" / f"pairs-{pairs:09d}.png")
-        self._board.add_image("samples", np.asarray(grid), pairs, dataformats="HWC")
+        with self._tolerance.trying("a picture"):
+            save_png(grid, self.run / "samples" / f"pairs-{pairs:09d}.png")
+        self._write("TensorBoard", board.picture("samples", np.asarray(grid), pairs))
 
     def close(self) -> None:
-        """Says the last line, if it was held back, and closes the files."""
+        """Says the last line, if it was held back, and what could not be written to the end."""
         if not self.speaks:
             return
         if self._unsaid:
-            print(self._unsaid, file=sys.stderr, flush=True)
+            self.say(self._unsaid)
         if self._bar is not None:
-            self._bar.close()
-        self._board.close()
-        self._lines.close()
+            with self._tolerance.trying("the progress bar"):
+                self._bar.close()
+        for kind in list(self._kept):
+            self._write(kind, b"")
+        for kind, count in self._tolerance.failed.items():
+            self.say(f"warning: {kind} could not be written to the end; {count} attempts failed")
+
+    def _write(self, kind: str, data: bytes) -> None:
+        """Appends to metrics.jsonl or TensorBoard's file, with all that could not be written before."""
+        data = self._kept.get(kind, b"") + data
+        with self._tolerance.trying(kind):
+            if kind == "metrics.jsonl":
+                self._go_on_with_curve()
+                files.append(self._metrics, data)
+            else:
+                self._board.write(data)
+            self._kept.pop(kind, None)
+            return
+        if len(data) <= KEPT_BYTES:
+            self._kept[kind] = data
+
+    def _go_on_with_curve(self) -> None:
+        """Cuts metrics.jsonl where this start begins, once."""
+        if self._from is not None:
+            self._seconds_before, moved = curve.cut(self._metrics, self._from)
+            self._from = None
+            if moved:
+                self.say(f"warning: {moved}")
 
     def _progress(self, pairs: int, stage: str, rate: float, wait: float, now: float) -> None:
         """Into the bar, or as a line: now, or with a later one if the last was said a moment ago."""
@@ -162,27 +199,10 @@ class Telemetry:
         return f"step {self._steps} of {self._steps + math.ceil((self.total - self._at) / self._batch)}"
 
 
-def _drop_beyond(path: Path, pairs: int) -> float:
-    """Keeps the whole lines up to `pairs` in metrics.jsonl; returns the `seconds` of the last, 0 without one."""
-    if not path.exists():
-        return 0.0
-    kept, seconds = [], 0.0
-    for text in path.read_text().splitlines():
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:  # the line that a killed run was writing
-            continue
-        if line["pairs"] <= pairs:
-            kept.append(text + "\n")
-            seconds = line["seconds"]
-    files.write(path, "".join(kept))
-    return seconds
-
-
-def _open_gpu():
+def _open_gpu(say: Callable[[str], None]):
     """NVML's handle of the CUDA device of this process; None, said once, where there is none or no NVML."""
     if not torch.cuda.is_available():
-        print("no CUDA device: metrics.jsonl has no power, utilisation or GPU memory", file=sys.stderr)
+        say("no CUDA device: metrics.jsonl has no power, utilisation or GPU memory")
         return None
     try:
         pynvml.nvmlInit()
@@ -190,7 +210,7 @@ def _open_gpu():
         uuid = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
         return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
     except pynvml.NVMLError as error:
-        print(f"no NVML ({error}): metrics.jsonl has no power, utilisation or GPU memory", file=sys.stderr)
+        say(f"no NVML ({error}): metrics.jsonl has no power, utilisation or GPU memory")
         return None
 
 

@@ -3,6 +3,7 @@ import os
 import pytest
 
 from mscgan import files
+from tests.small_disk import fill, small_disk
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -31,3 +32,23 @@ def test_two_processes_do_not_share_a_temporary_name(tmp_path):
     with files.whole(tmp_path / "a") as temporary:
         assert str(os.getpid()) in temporary.name and temporary.parent == tmp_path
         temporary.touch()
+
+
+def test_a_text_is_appended_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "folder" / "a.jsonl"
+    files.append(path, "ä\n")
+    files.append(path, b"b\n")
+    assert path.read_text(encoding="utf-8") == "ä\nb\n"
+    with small_disk(tmp_path / "disk") as disk:
+        files.append(disk / "a", "first\n")
+        fill(disk)
+        room = 4096 - len("first\n")  # what is left of its page
+        with pytest.raises(OSError, match="No space left"):
+            files.append(disk / "a", "x" * (room + 10))
+        assert (disk / "a").read_text() == "first\n"
+
+
+def test_appending_to_a_fifo_fails_instead_of_waiting(tmp_path):
+    os.mkfifo(tmp_path / "a")
+    with pytest.raises(OSError):
+        files.append(tmp_path / "a", "x")
