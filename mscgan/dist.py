@@ -27,8 +27,18 @@ from mscgan.errors import UserError
 REMEMBERED = 2000
 SHOWN = 200
 RECORDERS = {"gloo": "_dump_fr_trace_json", "nccl": "_dump_nccl_trace_json"}
+STANDS_OUT = 1.1  # times the smallest: the ranks move in step, so that a tie says nothing of any
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 Name = TypeVar("Name", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Largest:
+    """The largest of a value over the ranks, and where: None and "" where no rank stands out (STANDS_OUT)."""
+
+    value: float
+    rank: int | None
+    host: str
 
 
 @dataclass(frozen=True)
@@ -176,6 +186,22 @@ def mean(values: dict[Name, Tensor]) -> dict[Name, float]:
     stacked = torch.stack([value.detach().float() for value in values.values()]).cpu()
     torch_dist.all_reduce(stacked)
     return dict(zip(values, (stacked / torch_dist.get_world_size()).tolist(), strict=True))
+
+
+def largest(values: dict[str, float]) -> dict[str, Largest]:
+    """The largest of each value over the ranks, and whose it is. All ranks give the same names; without a process
+    group the own ones."""
+    everyone: list = [(socket.gethostname(), values)]
+    if torch_dist.is_initialized():
+        everyone *= torch_dist.get_world_size()
+        torch_dist.all_gather_object(everyone, (socket.gethostname(), values))
+    found = {}
+    for name in values:
+        of_ranks = [theirs[name] for _, theirs in everyone]
+        rank = max(range(len(of_ranks)), key=of_ranks.__getitem__)
+        stands_out = of_ranks[rank] > STANDS_OUT * min(of_ranks)
+        found[name] = Largest(of_ranks[rank], rank if stands_out else None, everyone[rank][0] if stands_out else "")
+    return found
 
 
 def from_rank_0(value):

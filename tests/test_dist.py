@@ -59,6 +59,8 @@ def rank_of_two(folder: Path) -> None:
         "ranks": [ranks.rank, ranks.world, ranks.local_rank, ranks.local_world, str(ranks.device)],
         "any": [dist.all_any(ranks.rank == 1), dist.all_any(False)],
         "mean": dist.mean({"a": torch.tensor(1.0 + ranks.rank), "b": torch.tensor(2, dtype=torch.int64)}),
+        "largest": dist.largest({"alike": 1.0 + ranks.rank / 100, "apart": 3.0 - ranks.rank})["apart"].rank,
+        "alike": dist.largest({"alike": 1.0 + ranks.rank / 100})["alike"].value,
         "from_rank_0": dist.from_rank_0({"path": "é/ü", "rank": ranks.rank, "none": None}),
         "bf16": str(bf16.dtype),
     }
@@ -116,6 +118,7 @@ def test_all_ranks_learn_the_same(reports):
     for report in reports:
         assert report["any"] == [True, False]
         assert report["mean"] == {"a": 1.5, "b": 2.0}
+        assert (report["largest"], report["alike"]) == (0, 1.01)
         assert report["from_rank_0"] == {"path": "é/ü", "rank": 0, "none": None}
 
 
