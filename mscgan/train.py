@@ -124,7 +124,7 @@ def train(config: Config) -> int:
             history.add(loader.position, terms)
             pairs, steps = loader.position, steps + 1
             state.follow(config.train.batch)
-            telemetry.step(config.train.batch, wait_seconds, stage.name)
+            telemetry.step(config.train.batch, wait_seconds, stage.name, time.monotonic() - began)
             heartbeat.beat()
 
             # What is due after it: log, checkpoint, pictures, the end.
