@@ -15,7 +15,7 @@ from launch import attempt, hang, runs, watchdog
 from mscgan import heartbeat
 from tests.ranks import ROOT, logged, start_ranks
 
-SCALE = 1 / 300  # of all the product's times alike
+SCALE = 1 / 150  # of all times that decide who is first; the dump after it keeps its own, for a busy machine
 RANK = f"""
 import os, signal, sys, time
 from mscgan import dist, heartbeat
@@ -99,7 +99,6 @@ def test_the_defaults_of_the_launcher_are_the_products():
 def test_two_ranks_hang_and_the_verdict_names_the_one_that_does(tmp_path, monkeypatch, how):
     """Real ranks and watchdogs, all times in the defaults' proportions."""
     monkeypatch.setattr(watchdog, "SETUP_SECONDS", heartbeat.SETUP_SECONDS * SCALE)
-    monkeypatch.setattr(watchdog, "POLL_SECONDS", 0.2)
     plan = runs.Plan("hangs", "train", str(tmp_path / "launch"), "", "", [runs.Work(str(tmp_path), [])], here=True)
     hang_seconds = plan.hang_seconds * SCALE
     attempt.begin(plan, 0, 0, "77")
