@@ -14,8 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from launch import runs, slurm
-from mscgan import process
+from launch import hang, runs, slurm
+from mscgan import heartbeat, process
 from mscgan.errors import AGAIN, BAD_NODE, DONE, FAILED, HUNG, MISTAKE, STALLED, run
 
 
@@ -48,10 +48,17 @@ def end(plan: runs.Plan, index: int, attempt: int, job: str, step_code: int) -> 
     codes = {rank: ranks[rank]["code"] if rank in ranks else None for rank in range(_world(ranks))}
     before = runs.notes(plan, index, "end")
     checkpoint = runs.newest_checkpoint(run_folder)
-    verdict = decide(plan, *judge(codes, step_code), before, _stalled(plan, index, checkpoint), checkpoint)
+    outcome, code = judge(codes, step_code)
+    verdict = decide(plan, outcome, code, before, _stalled(plan, index, checkpoint), checkpoint)
+    who = ""
+    if outcome == "hung":
+        name = heartbeat.attempt_name(job, attempt)
+        told, stopped = hang.collect(run_folder, name, len(codes), runs.ranks_folder(plan, index, attempt))
+        who = hang.explain(told, len(codes), stopped)
+        verdict.reason = f"{who}; {verdict.reason}"
     runs.note(
         run_folder, event="end", launch=plan.name, index=index, job=job, attempt=attempt, checkpoint=checkpoint,
-        outcome=verdict.outcome, code=verdict.code, again=verdict.again, codes=codes,
+        outcome=verdict.outcome, code=verdict.code, again=verdict.again, codes=codes, hang=who,
     )  # fmt: skip
     return verdict
 

@@ -79,7 +79,7 @@ class Task:
                 del os.environ["CUDA_VISIBLE_DEVICES"]
             else:
                 os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["MSCGAN_GPUS"]
-        os.environ[heartbeat.ATTEMPT] = f"{self.place.job}-{self.place.attempt}"
+        os.environ[heartbeat.ATTEMPT] = heartbeat.attempt_name(process.job(), self.place.attempt)
         self._write(None)
         near = affinity.near_gpu(self.place.local_rank)
         if near:
@@ -95,6 +95,7 @@ class Task:
             "RANK": here.rank, "WORLD_SIZE": here.world,
             "LOCAL_RANK": here.local_rank, "LOCAL_WORLD_SIZE": here.local_world,
             "MASTER_ADDR": here.address, "MASTER_PORT": here.port, "PYTHONUNBUFFERED": 1,
+            heartbeat.HANG: self.plan.hang_seconds,
             # GPU k is then the same one for CUDA and for NVML, which the affinity and the preflight ask.
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
             "PYTHONPATH": os.pathsep.join(filter(None, [str(SNAPSHOT), os.environ.get("PYTHONPATH")])),

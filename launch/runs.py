@@ -24,6 +24,7 @@ from pathlib import Path
 
 from mscgan import files, process
 from mscgan.errors import UserError
+from mscgan.heartbeat import HANG_SECONDS
 
 # These paths are written into sbatch scripts. A % would be a pattern of SLURM's.
 SAFE_PATH = re.compile(r"[\w ./:@=+,~()-]+")
@@ -55,7 +56,7 @@ class Plan:
     gpus: int = 0  # of a node; 0: CPU only
     crash_retries: int = 0
     stalled_tries: int = 1
-    hang_seconds: float = 900.0
+    hang_seconds: float = HANG_SECONDS
     preflight: bool = False
     here: bool = False  # without SLURM, the user looking on: a failure is tried again only after a new checkpoint
     settings: dict[str, str] = field(default_factory=dict)  # the launcher's options, for people to read

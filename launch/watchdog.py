@@ -2,6 +2,7 @@
 
 A hung rank stops all the others inside a collective, so all fall silent. The first watchdog to see it says so in
 RUN/heartbeat/ATTEMPT/hung; every other one then dumps the stacks of its own rank too, before the scheduler ends all.
+Each rank also writes its last collectives, from which launch/hang.py tells who is missing where.
 
 A rank on a CPU that is silent but at work is slow, not hung: it is left alone, and how long the run would take is
 said. There a rank that waits for the others sleeps, so its use of the CPU tells the two apart. On a GPU it does not: a
@@ -17,9 +18,9 @@ import time
 from pathlib import Path
 
 from mscgan.errors import HUNG
+from mscgan.heartbeat import SETUP_SECONDS
 
 POLL_SECONDS = 1.0
-SETUP_SECONDS = 900.0  # least patience before the first step ends (imports from a cold disk, compiling) and at the end
 AT_WORK = 0.1  # of one core, over the whole silence. A rank that waits uses a hundredth; several may share a core
 DUMP_SECONDS = 4.0  # from the dump to the end of the rank: the other nodes need time to see the mark and to dump
 
@@ -31,8 +32,9 @@ def watch(child: subprocess.Popen, heartbeat: Path, timeout_seconds: float) -> i
     by this process's own clock: skew between nodes does not matter, and time for which the whole job was suspended
     does not count. Before its first beat, and when it has removed its file at its end, the child has SETUP_SECONDS at
     least. A child that computes on a CPU is given as long again each time.
-    One that hangs gets SIGQUIT (its stacks go to stderr, `mscgan.heartbeat.start`), SIGCONT (a stopped process dumps
-    too) and, a few seconds later, SIGKILL.
+    One that hangs gets SIGQUIT (its stacks go to stderr, `mscgan.heartbeat.start`), then SIGCONT (a stopped process
+    answers too, but only after the other ranks: it goes on, and would take them along) and, a few seconds later,
+    SIGKILL.
 
     Returns:
         The child's return code as `subprocess` gives it (negative: ended by that signal), or HUNG.
@@ -56,6 +58,13 @@ def watch(child: subprocess.Popen, heartbeat: Path, timeout_seconds: float) -> i
             slow += silent
             print(_too_slow(heartbeat, slow), file=sys.stderr, flush=True)
             silent, worked = 0.0, _cpu_seconds(child.pid)
+        elif silent >= limit and not _writable(heartbeat):
+            print(
+                f"watchdog: {heartbeat} cannot be written, so its silence of {limit:g} s tells nothing; the rank is "
+                "left alone, and a collective that it hangs in ends by itself",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
+            silent, worked = 0.0, _cpu_seconds(child.pid)
         elif silent >= limit:
             reason = f"{heartbeat.name} on {socket.gethostname()} gave no sign of life for {limit:g} s"
             _write(mark, f"{reason} ({time.strftime('%Y-%m-%d %H:%M:%S')})\n")
@@ -65,13 +74,16 @@ def watch(child: subprocess.Popen, heartbeat: Path, timeout_seconds: float) -> i
             reason = announced.strip()
             break
     print(f"watchdog: {reason}; the stacks of {heartbeat.name} follow, then it is ended", file=sys.stderr, flush=True)
-    child.send_signal(signal.SIGQUIT)
-    child.send_signal(signal.SIGCONT)
-    try:
-        child.wait(DUMP_SECONDS)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
+    if _stat(child.pid)[:1] == ["T"]:
+        _write(heartbeat.with_suffix(".stopped"), "")
+    for number, seconds in ((signal.SIGQUIT, 2 * POLL_SECONDS), (signal.SIGCONT, DUMP_SECONDS)):
+        child.send_signal(number)
+        try:
+            child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            continue
+    child.kill()
+    child.wait()
     return HUNG
 
 
@@ -92,11 +104,21 @@ def _too_slow(heartbeat: Path, seconds: float) -> str:
 
 def _cpu_seconds(pid: int) -> float:
     """CPU time of a process, all its threads and the children it has waited for; 0 once it is gone."""
+    return sum(map(int, _stat(pid)[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third on, the process's state: "T" for one that is stopped."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return 0.0
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+        return []
+
+
+def _writable(file: Path) -> bool:
+    """Whether a rank could make or touch its file here; not where the file system turned read-only, even for root."""
+    there = next(path for path in (file, *file.parents) if path.exists())
+    return os.access(there, os.W_OK)
 
 
 def _changed(file: Path) -> int:
@@ -115,5 +137,9 @@ def _read(file: Path) -> str:
 
 
 def _write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
+    """Where it fails (a full disk) the rank is ended all the same: the others are as silent, and found so."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    except OSError as error:
+        print(f"watchdog: {file} cannot be written ({error.strerror})", file=sys.stderr, flush=True)

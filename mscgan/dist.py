@@ -4,11 +4,13 @@ Numbers that decide something (stop now? which checkpoint?) travel over gloo on 
 alike and no GPU stream is waited for.
 """
 
+import contextlib
+import functools
 import gc
 import json
 import os
 import socket
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -17,14 +19,28 @@ import torch
 import torch.distributed as torch_dist
 from torch import Tensor
 
+from mscgan import heartbeat
 from mscgan.errors import UserError
 from mscgan.step import take_ranks
 
-# A rank that waits longer than this for the others ends with an error instead of hanging for ever.
-TIMEOUT = timedelta(minutes=10)
+# Collectives that a process remembers, for `collectives`. A step has some hundred, and no rank is more than a step
+# ahead of another, as the loop ends each with a collective.
+REMEMBERED = 2000
+SHOWN = 200
+RECORDERS = {"gloo": "_dump_fr_trace_json", "nccl": "_dump_nccl_trace_json"}
+STANDS_OUT = 1.1  # times the smallest: the ranks move in step, so that a tie says nothing of any
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 Name = TypeVar("Name", bound=Hashable)
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Largest:
+    """The largest of a value over the ranks, and where: None and "" where no rank stands out (STANDS_OUT)."""
+
+    value: float
+    rank: int | None
+    host: str
 
 
 @dataclass(frozen=True)
@@ -67,15 +83,69 @@ def init(device_type: str | None = None) -> Ranks:
             )
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
+    # NCCL's own monitor ends a process whose NCCL thread is stuck, after 8 minutes by default.
+    os.environ.setdefault("TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC", str(int(heartbeat.collective_seconds())))
+    os.environ.setdefault("TORCH_FR_BUFFER_SIZE", str(REMEMBERED))
     torch_dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo",
         rank=rank,
         world_size=world,
         store=torch_dist.HashStore() if alone else None,
         init_method=None if alone else "env://",
-        timeout=TIMEOUT,
+        timeout=timeout(),
     )
     return Ranks(rank, world, local_rank, local_world, device)
+
+
+def timeout() -> timedelta:
+    """After it a rank that waits for the others ends with an error. The watchdog comes first (mscgan/heartbeat.py)."""
+    return timedelta(seconds=heartbeat.collective_seconds())
+
+
+@contextlib.contextmanager
+def same_timeout() -> Iterator[None]:
+    """Inside, torch's new groups wait as long as the first one: DeepSpeed names no time for its own, which gives them
+    torch's half hour."""
+    original = torch_dist.new_group
+    torch_dist.new_group = functools.partial(original, timeout=timeout())
+    try:
+        yield
+    finally:
+        torch_dist.new_group = original
+
+
+def collectives() -> dict:
+    """The last collectives of this process, from torch's flight recorder. Any thread may ask, while the main thread
+    waits in one.
+
+    Returns:
+        What JSON can hold: {"groups": {name: [ranks]}, "entered": {"GROUP BACKEND": number of the last collective that
+        this rank entered}, "collectives": the last of all groups, oldest first, as {"group", "backend": "gloo" or
+        "nccl", "kind", "number" (in its group and backend, from 1), "sizes" (of its inputs), "unix" (when this rank
+        entered it, in seconds), "over": bool}}. The default group is "0".
+    """
+    world = torch_dist.distributed_c10d._world
+    found: list[dict] = []
+    entered: dict[str, int] = {}
+    for backend, recorder in RECORDERS.items():
+        if not hasattr(torch._C._distributed_c10d, recorder):  # torch without NCCL
+            continue
+        for entry in json.loads(getattr(torch._C._distributed_c10d, recorder)()).get("entries", []):
+            recorded, _, kind = entry["profiling_name"].partition(":")
+            if recorded != backend or entry["is_p2p"]:
+                continue
+            group, number = entry["process_group"][0], entry["collective_seq_id"]
+            found.append(
+                {"group": group, "backend": backend, "kind": kind, "number": number, "sizes": entry["input_sizes"],
+                 "unix": entry["time_created_ns"] / 1e9, "over": entry["retired"]}
+            )  # fmt: skip
+            entered[f"{group} {backend}"] = max(number, entered.get(f"{group} {backend}", 0))
+    found.sort(key=lambda collective: collective["unix"])
+    return {
+        "groups": {world.pg_names[group]: list(ranks) for group, ranks in world.pg_group_ranks.items()},
+        "entered": entered,
+        "collectives": [one for place, one in enumerate(found, SHOWN - len(found)) if place >= 0 or not one["over"]],
+    }
 
 
 def shutdown() -> None:
@@ -124,6 +194,22 @@ def mean(values: dict[Name, Tensor]) -> dict[Name, float]:
     stacked = torch.stack([value.detach().float() for value in values.values()]).cpu()
     torch_dist.all_reduce(stacked)
     return dict(zip(values, (stacked / torch_dist.get_world_size()).tolist(), strict=True))
+
+
+def largest(values: dict[str, float]) -> dict[str, Largest]:
+    """The largest of each value over the ranks, and whose it is. All ranks give the same names; without a process
+    group the own ones."""
+    everyone: list = [(socket.gethostname(), values)]
+    if torch_dist.is_initialized():
+        everyone *= torch_dist.get_world_size()
+        torch_dist.all_gather_object(everyone, (socket.gethostname(), values))
+    found = {}
+    for name in values:
+        of_ranks = [theirs[name] for _, theirs in everyone]
+        rank = max(range(len(of_ranks)), key=of_ranks.__getitem__)
+        stands_out = of_ranks[rank] > STANDS_OUT * min(of_ranks)
+        found[name] = Largest(of_ranks[rank], rank if stands_out else None, everyone[rank][0] if stands_out else "")
+    return found
 
 
 def from_rank_0(value):

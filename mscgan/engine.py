@@ -20,6 +20,7 @@ import torch.distributed as torch_dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mscgan import dist
 from mscgan.errors import UserError
 from mscgan.layers.convolution import Convolution
 
@@ -211,7 +212,8 @@ class _DeepSpeed(Engine):
                 "dtype": str(self._dtype).removeprefix("torch."),
                 "lower_precision_safe_modules": [f"{kind.__module__}.{kind.__name__}" for kind in SENT_IN_16_BITS],
             }
-        self._engine, *_ = self._deepspeed.initialize(model=module, optimizer=optimizer, config=config)
+        with dist.same_timeout():
+            self._engine, *_ = self._deepspeed.initialize(model=module, optimizer=optimizer, config=config)
         self._optimizer = self._engine.optimizer.optimizer if zero else self._engine.optimizer
         self._scaler = self._engine.torch_autocast_z0_gradscaler
         if zero:

@@ -1,5 +1,5 @@
-"""A file is whole or not there: the one atomic write of the project; and the careful read of one that somebody else
-wrote. Standard library only, for the launcher's sake.
+"""A file is whole or not there, and grows by whole pieces; and the careful read of one that somebody else wrote.
+Standard library only, for the launcher's sake.
 
 What is written gets a hidden name beside its place first, `.NAME.PID.tmp`, and is renamed when it is complete. A kill
 at any moment leaves the old file or the new one; a failure leaves the old one and removes what was begun. The content
@@ -58,3 +58,22 @@ def read(path: Path | str, most: int) -> bytes:
         if size > most:
             raise OSError(errno.EFBIG, f"{size:,} bytes, where {most:,} are the most", str(path))
         return file.read()
+
+
+def append(path: Path | str, content: str | bytes) -> None:
+    """Appends a text (UTF-8) or bytes as a whole, or nothing; makes the file and its folder where they are gone.
+
+    Raises:
+        OSError: the folder may not be written to, the disk is full, or something else has the name (a FIFO).
+    """
+    data = content.encode() if isinstance(content, str) else content
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    # O_NONBLOCK: a FIFO that nobody reads is an error, not a wait.
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666)
+    try:
+        before = os.fstat(descriptor).st_size
+        if os.write(descriptor, data) < len(data):
+            os.ftruncate(descriptor, before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    finally:
+        os.close(descriptor)

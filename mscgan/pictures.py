@@ -5,7 +5,6 @@
 
 import argparse
 import colorsys
-import json
 import math
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from mscgan import files
+from mscgan import curve, files
 from mscgan.errors import UserError, run
 from mscgan.losses import meaning
 
@@ -106,7 +105,7 @@ def loss_plots(metrics: Path, out: Path) -> None:
     """Plots every loss term and pairs/s of a run's metrics.jsonl over the pairs seen, as a PNG.
 
     A dotted line marks each change of stage. Panels without a value are left out. A last line that is still being
-    written is passed over.
+    written is passed over, and so is what is not the run's (mscgan/curve.py).
 
     Raises:
         UserError: no such file, or nothing in it.
@@ -115,7 +114,7 @@ def loss_plots(metrics: Path, out: Path) -> None:
         raise UserError(f"no {metrics}; training writes it, so give the folder of a run that has started")
     from matplotlib.figure import Figure  # half a second, which the ranks of a training need not spend
 
-    lines = [json.loads(line) for line in metrics.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    lines = curve.read(metrics)
     if not lines:
         raise UserError(f"{metrics} has no line yet; training writes one every log.every pairs")
     panels = []

@@ -110,7 +110,8 @@ def _train(
     total = stages[-1].end
     loader = _loader(config, ranks, shards, share, pairs)
     tar_check = TarCheck(shards.tars if ranks.local_rank == 0 else {})  # once a machine
-    heartbeat.start(folder, ranks.rank, ranks.device.type, math.ceil((total - pairs) / config.train.batch))
+    left = math.ceil((total - pairs) / config.train.batch)
+    heartbeat.start(folder, ranks.rank, ranks.device.type, left, dist.collectives)
     samples, title, changed = None, "", []
     if ranks.rank == 0:
         samples, title = _samples(shards)
@@ -140,7 +141,7 @@ def _train(
             history.add(loader.position, terms)
             pairs, steps = loader.position, steps + 1
             state.follow(config.train.batch)
-            telemetry.step(config.train.batch, wait_seconds, stage.name)
+            telemetry.step(config.train.batch, wait_seconds, stage.name, time.monotonic() - began)
             heartbeat.beat()
 
             # What is due after it: log, checkpoint, pictures, the end.

@@ -234,6 +234,8 @@ def two_ranks(ranks: dist.Ranks, folder: Path) -> dict:
     hand_over(folder / "from-two", *start.state(), ranks)
     end = Run(ranks, "zero2").load(*wait_for(folder / "from-one")).go(4, 6)
     report["changed_ranks"] = start.losses + end.losses
+    groups = torch.distributed.distributed_c10d._world.pg_map
+    report["timeouts"] = [group._get_backend(ranks.device).options._timeout.total_seconds() for group in groups]
     tensors, _ = end.state()
     weights |= {f"changed_ranks/{name}": tensor for name, tensor in tensors.items()}
     if ranks.rank == 0:

@@ -61,6 +61,8 @@ def rank_of_two(folder: Path) -> None:
         "said": [dist.first_said("late" if ranks.rank == 1 else ""), dist.first_said("")],
         "mean": dist.mean({"a": torch.tensor(1.0 + ranks.rank), "b": torch.tensor(2, dtype=torch.int64)}),
         "gather": dist.gather(["é" * ranks.rank, ranks.rank]),  # of different lengths
+        "largest": dist.largest({"alike": 1.0 + ranks.rank / 100, "apart": 3.0 - ranks.rank})["apart"].rank,
+        "alike": dist.largest({"alike": 1.0 + ranks.rank / 100})["alike"].value,
         "from_rank_0": dist.from_rank_0({"path": "é/ü", "rank": ranks.rank, "none": None}),
         "bf16": str(bf16.dtype),
     }
@@ -111,6 +113,7 @@ def test_all_ranks_learn_the_same(reports):
         assert report["any"] == [[True, False, True]] and report["said"] == ["late", ""]
         assert report["mean"] == {"a": 1.5, "b": 2.0}
         assert report["gather"] == [["", 0], ["é", 1]]
+        assert (report["largest"], report["alike"]) == (0, 1.01)
         assert report["from_rank_0"] == {"path": "é/ü", "rank": 0, "none": None}
 
 

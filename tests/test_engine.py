@@ -88,6 +88,12 @@ def test_two_ranks_train_as_one_process_of_plain_pytorch(left, mode):
             torch.testing.assert_close(left["weights"][f"{mode}/{name}"], expected, rtol=0, atol=WEIGHTS, msg=name)
 
 
+def test_every_group_gives_up_after_the_same_time(left):
+    """DeepSpeed makes groups of its own."""
+    assert len(left["timeouts"]) > 1
+    assert set(left["timeouts"]) == {dist.timeout().total_seconds()}
+
+
 def test_the_comparison_would_notice_a_step_that_is_missing():
     _, tensors = reference("plain", STEPS)
     _, fewer = reference("plain", STEPS - 1)

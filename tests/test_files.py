@@ -3,6 +3,7 @@ import os
 import pytest
 
 from mscgan import files
+from tests.small_disk import fill, small_disk
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -44,3 +45,23 @@ def test_what_is_no_plain_file_or_too_large_is_refused_without_a_wait(tmp_path):
     for wrong in (path, tmp_path, "/dev/null"):
         with pytest.raises(OSError, match="not a plain file"):
             files.open_plain(wrong)
+
+
+def test_a_text_is_appended_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "folder" / "a.jsonl"
+    files.append(path, "ä\n")
+    files.append(path, b"b\n")
+    assert path.read_text(encoding="utf-8") == "ä\nb\n"
+    with small_disk(tmp_path / "disk") as disk:
+        files.append(disk / "a", "first\n")
+        fill(disk)
+        room = 4096 - len("first\n")  # what is left of its page
+        with pytest.raises(OSError, match="No space left"):
+            files.append(disk / "a", "x" * (room + 10))
+        assert (disk / "a").read_text() == "first\n"
+
+
+def test_appending_to_a_fifo_fails_instead_of_waiting(tmp_path):
+    os.mkfifo(tmp_path / "a")
+    with pytest.raises(OSError):
+        files.append(tmp_path / "a", "x")

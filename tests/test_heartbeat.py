@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -6,6 +7,7 @@ import sys
 import pytest
 
 from mscgan import heartbeat
+from tests.small_disk import remount, small_disk
 
 
 @pytest.fixture(autouse=True)
@@ -80,3 +82,27 @@ def test_sigquit_prints_the_stacks_and_the_process_lives_on(tmp_path):
         _, errors = child.communicate("")
     assert child.returncode == 0
     assert "a_function_that_waits" in errors
+
+
+def test_a_file_that_was_removed_is_made_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(heartbeat, "EVERY_SECONDS", 0.0)
+    heartbeat.start(tmp_path, 0, "cpu", 700)
+    file = heartbeat.path(tmp_path, 0)
+    text = file.read_text()
+    shutil.rmtree(file.parent)
+    heartbeat.beat()
+    assert file.read_text() == text
+
+
+def test_a_beat_that_cannot_be_written_is_said_once_and_ends_no_training(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(heartbeat, "EVERY_SECONDS", 0.0)
+    with small_disk(tmp_path / "disk") as disk:
+        heartbeat.start(disk, 0, "cpu", 700)
+        remount(disk, "ro")
+        for _ in range(3):
+            heartbeat.beat()
+        remount(disk, "rw")
+        heartbeat.beat()
+    first, last = capfd.readouterr().err.splitlines()
+    assert "rank-00000 cannot be written (Read-only file system)" in first
+    assert last.endswith("rank-00000 is written again, after 3 failed attempts")

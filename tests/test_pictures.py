@@ -102,7 +102,7 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path):
 
 
 def metrics(path, lines):
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    path.write_text("".join(json.dumps({"seconds": 0.0} | line) + "\n" for line in lines))
     return path
 
 

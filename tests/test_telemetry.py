@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mscgan import telemetry
+from mscgan import dist, telemetry
 from mscgan.telemetry import Telemetry
 
 
@@ -23,15 +23,16 @@ def test_a_line_holds_position_terms_and_meters_as_soon_as_it_is_logged(tmp_path
     clock = iter([100.0, 100.5, 104.0, 104.0])  # start; two steps; log
     monkeypatch.setattr(telemetry, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     meter = Telemetry(tmp_path, 0, 1000, 0, start_steps=5)
-    meter.step(32, 0.5, "I")
-    meter.step(32, 0.5, "I")
+    meter.step(32, 0.5, "I", 1.0)
+    meter.step(32, 0.5, "I", 2.0)
     meter.log(64, 0, "I", {"L1_1": 0.25, "bg_1": float("nan")}, replaced_pairs=3)
     (line,) = lines(tmp_path)
     assert line.pop("memory_bytes") > 1e6
     assert {name: line[name] for name in ("pairs", "steps", "epoch", "stage", "L1_1", "bg_1", "replaced_pairs")} == {
         "pairs": 64, "steps": 7, "epoch": 0, "stage": "I", "L1_1": 0.25, "bg_1": None, "replaced_pairs": 3,
     }  # fmt: skip
-    assert (line["pairs_per_second"], line["data_wait"], line["seconds"]) == (16.0, 0.25, 4.0)
+    assert (line["pairs_per_second"], line["data_wait"], line["step_seconds"], line["seconds"]) == (16, 0.25, 1.5, 4)
+    assert not [name for name in line if name.endswith(("_rank", "_host"))]
     meter.close()
 
 
@@ -139,6 +140,36 @@ def test_what_is_left_is_counted_in_steps_of_the_batch_there_is_now(tmp_path, ca
     meter.log(4020, 0, "I", {})
     assert "4020/10010 pairs, step 501 of 801, " in capfd.readouterr().err
     assert lines(tmp_path)[0]["steps"] == 501
+
+
+@pytest.mark.parametrize(
+    ("others", "said", "named"),
+    [
+        ({"data_wait": 0.4, "step_seconds": 2.0}, "data wait 40% (rank 1 on n1), L1_1", {"data_wait": 1}),
+        ({"data_wait": 0.2, "step_seconds": 3.0}, "data wait 25% (rank 0 on n0), steps of 3 s (rank 1 on n1), L1_1",
+         {"data_wait": 0, "step_seconds": 1}),
+        ({"data_wait": 0.25, "step_seconds": 2.1}, "data wait 25%, L1_1", {}),
+    ],
+)  # fmt: skip
+def test_the_slowest_rank_is_told_not_rank_0(tmp_path, capfd, clock, monkeypatch, others, said, named):
+    def gather(out, own):
+        out[:] = [("n0", own[1]), ("n1", others)]
+
+    monkeypatch.setattr(dist.torch_dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist.torch_dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist.torch_dist, "all_gather_object", gather)
+    meter = Telemetry(tmp_path, 0, 1000, 0)
+    clock[0] += 8.0
+    meter.step(16, 2.0, "I", 2.0)
+    meter.log(16, 0, "I", {"L1_1": 1.0})
+    meter.close()
+    assert said in capfd.readouterr().err
+    (line,) = lines(tmp_path)
+    assert line["data_wait"] == max(0.25, others["data_wait"]) and line["step_seconds"] == max(
+        2, others["step_seconds"]
+    )
+    assert {name.removesuffix("_rank"): line[name] for name in line if name.endswith("_rank")} == named
+    assert all(line[f"{name}_host"] == f"n{rank}" for name, rank in named.items())
 
 
 class Terminal(io.StringIO):

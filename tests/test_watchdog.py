@@ -8,6 +8,7 @@ import pytest
 
 from launch import watchdog
 from mscgan import heartbeat
+from tests.small_disk import fill, remount, small_disk
 
 SLEEPER = """
 import sys, time
@@ -28,10 +29,11 @@ def short_times(monkeypatch):
     monkeypatch.setattr(watchdog, "SETUP_SECONDS", 0.0)
 
 
-def start(run, rank=0, device="cpu"):
-    log = open(run / f"log-{rank}", "w")
+def start(run, rank=0, device="cpu", logs=None):
+    logs = logs or run
+    log = open(logs / f"log-{rank}", "w")
     child = subprocess.Popen([sys.executable, "-c", SLEEPER, str(run), str(rank), device], stderr=log)
-    while "asleep" not in (run / f"log-{rank}").read_text():
+    while "asleep" not in (logs / f"log-{rank}").read_text():
         assert child.poll() is None
     return child
 
@@ -171,3 +173,27 @@ def test_the_mark_of_an_earlier_attempt_and_its_old_heartbeat_do_not_count(tmp_p
     (file.parent / "hung").write_text("an earlier attempt")
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.5)"])
     assert watchdog.watch(child, file, 30) == 0
+
+
+def test_a_rank_whose_file_cannot_be_written_is_left_alone(tmp_path, capfd):
+    """It may be well: the silence is the disk's. Once the disk can be written it counts again."""
+    with small_disk(tmp_path / "disk") as disk:
+        child = start(disk, logs=tmp_path)
+        remount(disk, "ro")
+        codes = []
+        watching = threading.Thread(target=lambda: codes.append(watchdog.watch(child, heartbeat.path(disk, 0), 0.5)))
+        watching.start()
+        watching.join(1.5)
+        assert child.poll() is None
+        remount(disk, "rw")
+        watching.join()
+        assert codes == [88]
+    assert "cannot be written, so its silence of 0.5 s tells nothing" in capfd.readouterr().err
+
+
+def test_a_hung_rank_is_ended_on_a_full_disk_too(tmp_path, capfd):
+    with small_disk(tmp_path / "disk") as disk:
+        child = start(disk, logs=tmp_path)
+        fill(disk)
+        assert watchdog.watch(child, heartbeat.path(disk, 0), 0.5) == 88
+    assert "hung cannot be written (No space left on device)" in capfd.readouterr().err
