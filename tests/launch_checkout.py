@@ -53,14 +53,15 @@ class Checkout:
         self.root = root
         shutil.copytree(ROOT / "launch", root / "launch", ignore=shutil.ignore_patterns("__pycache__"))
         (root / "mscgan/data").mkdir(parents=True)
-        names = "__init__ checks config errors files heartbeat lease owner process rates schedule step tolerance data/manifest"
-        for name in names.split():
+        names = "__init__ checks config errors files heartbeat lease owner process rates schedule step tolerance"
+        for name in [*names.split(), "data/manifest"]:
             shutil.copy(ROOT / f"mscgan/{name}.py", root / f"mscgan/{name}.py")
         shutil.copytree(ROOT / "mscgan/configs", root / "mscgan/configs")
         (root / "mscgan/train.py").write_text(TRAIN)
         shards = root / "runs/demo/shards"  # the demo's, as far as the launcher looks
         shards.mkdir(parents=True)
-        manifest = {"schema": 1, "height": 64, "width": 32, "splits": {"train": {}}}
+        train = {"images": 2, "persons": 1, "pairs": 2, "tars": [], "pair_table": {"name": "a", "sha256": 64 * "0"}}
+        manifest = {"schema": 1, "dataset": "synthetic", "height": 64, "width": 32, "splits": {"train": train}}
         (shards / "manifest.json").write_text(json.dumps(manifest))
         hidden = ("SLURM_", "SBATCH_", "SUBMITIT_", "MSCGAN_", "PYTHONPATH")
         self.env = {key: value for key, value in os.environ.items() if not key.startswith(hidden)}

@@ -131,7 +131,8 @@ def test_two_ranks_hang_and_the_verdict_names_the_one_that_does(tmp_path, monkey
     never = f"rank 1 on {here} never entered all_reduce #4 of the default group (gloo), in which rank 0 waits"
     assert verdict.reason.startswith(f"{stopped}{never}; hung"), verdict.reason
     assert runs.notes(plan, 0, "end")[0]["hang"] == stopped + never
-    assert "a_rank_that_hangs" in (tmp_path / "logs/1.err").read_text()
+    # One that was stopped goes on when it is woken to be asked, and may have come to its next collective by then.
+    assert ("a_rank_that_hangs" if how == "asleep" else "most recent call") in (tmp_path / "logs/1.err").read_text()
     assert "all_any" in (tmp_path / "logs/0.err").read_text()
     told = json.loads((records / "collectives-00000.json").read_text())
     assert [(one["kind"], one["number"], one["over"]) for one in told["collectives"]] == [
