@@ -39,15 +39,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mscgan import files
-from mscgan.errors import UserError
+from mscgan.errors import PASSING, UserError
 from mscgan.schedule import SCHEMA
 
 NAME = re.compile(r"pairs-(\d{9,})")
 OLDER = re.compile(r"images-\d{9,}")
 WRITING, REMOVING, REPLACED, DAMAGED = "partial-", "removing-", "replaced-", "damaged-"  # start other folders' names
 GENERATOR, DOCUMENT = "generator.safetensors", "state.json"
-# Failures of a disk that may pass by themselves: the launcher tries again, and nothing is taken for damaged.
-PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.ENOMEM, errno.EMFILE)
 
 
 class Damaged(Exception):

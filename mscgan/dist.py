@@ -20,7 +20,7 @@ import torch.distributed as torch_dist
 from torch import Tensor
 
 from mscgan import heartbeat
-from mscgan.errors import UserError
+from mscgan.errors import UserError, of_disk
 from mscgan.step import take_ranks
 
 # Collectives that a process remembers, for `collectives`. A step has some hundred, and no rank is more than a step
@@ -224,15 +224,22 @@ def from_rank_0(value):
 
 
 def on_rank_0(action: Callable[[], Result]) -> Result | None:
-    """What `action` returns on rank 0, None on the others; where it raises UserError every rank does."""
-    result, mistake = None, ""
+    """What `action` returns on rank 0, None on the others.
+
+    Raises:
+        UserError, RuntimeError: it raised the first, or an OSError (errors.of_disk); on every rank.
+    """
+    result, failure = None, None
     if torch_dist.get_rank() == 0:
         try:
             result = action()
         except UserError as error:
-            mistake = str(error)
-    if mistake := from_rank_0(mistake):
-        raise UserError(mistake)
+            failure = [True, str(error)]
+        except OSError as error:
+            ended = of_disk(error)
+            failure = [isinstance(ended, UserError), str(ended)]
+    if failure := from_rank_0(failure):
+        raise UserError(failure[1]) if failure[0] else RuntimeError(failure[1])
     return result
 
 

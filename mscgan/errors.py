@@ -1,5 +1,6 @@
 """How every command of this project ends: its exit codes, and a mistake of the user as one line on stderr."""
 
+import errno
 import os
 import signal
 import sys
@@ -21,6 +22,18 @@ RANK_0_FIRST = 15.0  # seconds; a busy machine takes some to end rank 0 and then
 
 class UserError(ValueError):
     """Something the user can mend. The message says what came, what was expected and what to do."""
+
+
+# Failures of a disk that may pass by themselves: the launcher tries again, and nothing is taken for damaged.
+PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.ENOMEM, errno.EMFILE)
+
+
+def of_disk(error: OSError) -> Exception:
+    """What a failed operation on a file is to whoever started the command: theirs to mend, unless it may pass."""
+    text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if error.errno in PASSING:
+        return RuntimeError(text)
+    return UserError(f"{text}; make room there, or let this user write there, and run again")
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:

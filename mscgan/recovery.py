@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -41,8 +42,8 @@ def choose(run: Path, ranks: dist.Ranks) -> Start:
         if not reason:
             return start
         passed.append(f"{path.name}: {reason}")
+        now = dist.on_rank_0(partial(checkpoint.set_aside, path))
         if ranks.rank == 0:
-            now = checkpoint.set_aside(path)
             print(f"warning: checkpoint {path} is damaged ({reason}); it is now {now}", file=sys.stderr, flush=True)
     if passed:
         raise UserError(

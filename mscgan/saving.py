@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from mscgan import checkpoint, dist
-from mscgan.errors import UserError
+from mscgan.errors import PASSING, UserError
 from mscgan.state import Share, State
 
 TRIES = 3  # saves that may fail one after the other
@@ -180,4 +180,4 @@ def _reason(work: Future) -> list[str] | None:
     if not isinstance(error, OSError | SafetensorError):
         return ["bug", repr(error)]
     number = getattr(error, "errno", None) or int((re.findall(r"os error (\d+)", str(error)) or ["0"])[0])
-    return ["passing" if number in checkpoint.PASSING else "mendable", str(error)]
+    return ["passing" if number in PASSING else "mendable", str(error)]

@@ -112,10 +112,8 @@ def _train(
     tar_check = TarCheck(shards.tars if ranks.local_rank == 0 else {})  # once a machine
     left = math.ceil((total - pairs) / config.train.batch)
     heartbeat.start(folder, ranks.rank, ranks.device.type, left, dist.collectives)
-    samples, title, changed = None, "", []
-    if ranks.rank == 0:
-        samples, title = _samples(shards)
-        changed = save(replace(config, data=replace(config.data, staged="")), folder, pairs)
+    samples, title = _samples(shards) if ranks.rank == 0 else (None, "")
+    changed = dist.on_rank_0(lambda: save(replace(config, data=replace(config.data, staged="")), folder, pairs)) or []
     history, code, compiled = History(ranks.world), DONE, ""
     still_own = lease.check if lease else _nothing
     log = config.log

@@ -63,11 +63,17 @@ class Trial:
     said: str = ""
     ranks: int = 2
     exact: bool = True  # false once another number of ranks took part
+    wrongs: list[str] = field(default_factory=list)  # what a fault itself found
 
-    def start(self, armed: Callable[[int], None] | None = None, outside: Callable[[list], None] | None = None) -> None:
+    def start(
+        self,
+        armed: Callable[[int], None] | None = None,
+        outside: Callable[[list], None] | None = None,
+        name: str = "",
+    ) -> None:
         """Starts the run's ranks and waits for their end. `armed` is called in each rank before it trains, `outside`
-        here with the processes."""
-        logs = self.run.parent / f"{self.run.name}-logs"
+        here with the processes; `name` is the folder of their logs."""
+        logs = self.run.parent / (name or f"{self.run.name}-logs")
         shutil.rmtree(logs, ignore_errors=True)
         logs.mkdir()
         port = free_port()
@@ -324,13 +330,30 @@ def clock_set_back(trial: Trial, kind: str) -> None:
     trial.start(armed, _stop_after_a_while(trial))
 
 
+def two_owners(trial: Trial, kind: str) -> None:
+    """A second start beside the first: one of them trains, the other is refused with a line."""
+    trial.faults.append(kind)
+    twin = Trial(trial.number, trial.random, trial.run, trial.shards, trial.backend)
+
+    def outside(processes: list) -> None:
+        time.sleep(trial.random.choice([0.0, 0.0, trial.random.uniform(0, 6)]))
+        twin.start(name=f"{trial.run.name}-twin-logs")
+
+    trial.start(outside=outside)
+    both = [trial.codes[-1], twin.codes[-1]]
+    refused = [codes for codes in both if codes == [errors.MISTAKE] * 2]
+    if not (both == [[0, 0], [0, 0]] or (len(refused) == 1 and [0, 0] in both)):
+        trial.wrongs.append(f"two owners ended with {both}")
+    trial.said += twin.said
+
+
 def kinds() -> dict[str, Callable[[Trial, str], None]]:
     """All kinds of faults that this machine allows."""
     table: dict[str, Callable[[Trial, str], None]] = {}
     table |= dict.fromkeys(AT_OPERATION, strike_at_operation)
     table |= dict.fromkeys(SIGNALS, strike_at_instant)
     table |= dict.fromkeys(DAMAGES, damage)
-    table |= {"other ranks": other_ranks, "the clock set back": clock_set_back}
+    table |= {"other ranks": other_ranks, "the clock set back": clock_set_back, "two owners": two_owners}
     if may_mount():
         table |= {"a full disk": full_disk, "no inodes left": full_disk, "a disk that turns read-only": read_only}
     return table
@@ -364,7 +387,7 @@ def left_by(run: Path) -> Reference:
 
 def wrong(trial: Trial, reference: Reference) -> list[str]:
     """What a trial that has ended has to answer for."""
-    found = []
+    found = list(trial.wrongs)
     if trial.codes[-1] != [0] * trial.ranks:
         found.append("the run was lost")
         return found

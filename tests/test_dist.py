@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,10 @@ def outputs(module: nn.Module, batches: list[Tensor]) -> dict[str, Tensor]:
     return tensors | dict(module.named_buffers())
 
 
+def _raise(error: Exception) -> None:
+    raise error
+
+
 def rank_of_two(folder: Path) -> None:
     ranks = dist.init("cpu")
     tensors = {}
@@ -55,7 +60,7 @@ def rank_of_two(folder: Path) -> None:
         tensors |= {f"{norm}/{name}": tensor for name, tensor in made.items()}
     bf16 = module.train()[1](torch.randn(2, 4, 3, 3).bfloat16())
     dist.barrier()
-    report = {
+    report: dict = {
         "ranks": [ranks.rank, ranks.world, ranks.local_rank, ranks.local_world, str(ranks.device)],
         "any": [dist.all_any(ranks.rank == 1, False, ranks.rank == 0)],
         "said": [dist.first_said("late" if ranks.rank == 1 else ""), dist.first_said("")],
@@ -66,6 +71,12 @@ def rank_of_two(folder: Path) -> None:
         "from_rank_0": dist.from_rank_0({"path": "é/ü", "rank": ranks.rank, "none": None}),
         "bf16": str(bf16.dtype),
     }
+    report["on_rank_0"] = [dist.on_rank_0(lambda: "done")]
+    for error in (UserError("mine"), OSError(28, "No space left", "a"), OSError(116, "Stale file handle", "b")):
+        try:
+            dist.on_rank_0(partial(_raise, error))
+        except (UserError, RuntimeError) as raised:
+            report["on_rank_0"].append([type(raised).__name__, str(raised)])
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / f"{ranks.rank}.safetensors")
     (folder / f"{ranks.rank}.json").write_text(json.dumps(report))
     dist.shutdown()
@@ -109,9 +120,15 @@ def test_each_rank_knows_its_place(reports):
 
 
 def test_all_ranks_learn_the_same(reports):
+    assert [report["on_rank_0"][0] for report in reports] == ["done", None]
     for report in reports:
         assert report["any"] == [[True, False, True]] and report["said"] == ["late", ""]
         assert report["mean"] == {"a": 1.5, "b": 2.0}
+        assert report["on_rank_0"][1:] == [
+            ["UserError", "mine"],
+            ["UserError", "a: No space left; make room there, or let this user write there, and run again"],
+            ["RuntimeError", "b: Stale file handle"],
+        ]
         assert report["gather"] == [["", 0], ["é", 1]]
         assert (report["largest"], report["alike"]) == (0, 1.01)
         assert report["from_rank_0"] == {"path": "é/ü", "rank": 0, "none": None}

@@ -60,6 +60,18 @@ def test_a_failure_that_may_pass_sets_nothing_aside(reads, alone, tmp_path, monk
     assert names(tmp_path) == ["pairs-000000016"]
 
 
+def test_where_a_damaged_one_cannot_be_set_aside_every_rank_hears_why(alone, tmp_path, monkeypatch):
+    save(tmp_path, 16)
+    flip(checkpoint.newest(tmp_path) / "rank-00000.safetensors", -1)
+
+    def fails(path):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(checkpoint, "set_aside", fails)
+    with pytest.raises(UserError, match="pairs-000000016: Read-only file system; make room there, or let this user"):
+        choose(tmp_path, alone)
+
+
 def test_another_version_is_no_damage(alone, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "SCHEMA", 6)
     save(tmp_path, 16)
