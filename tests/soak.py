@@ -341,7 +341,7 @@ def two_owners(trial: Trial, kind: str) -> None:
 
     trial.start(outside=outside)
     both = [trial.codes[-1], twin.codes[-1]]
-    refused = [codes for codes in both if codes == [errors.MISTAKE] * 2]
+    refused = [codes for codes in both if codes[0] == errors.MISTAKE]  # the other rank lets rank 0 say it first
     if not (both == [[0, 0], [0, 0]] or (len(refused) == 1 and [0, 0] in both)):
         trial.wrongs.append(f"two owners ended with {both}")
     trial.said += twin.said
