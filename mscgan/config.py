@@ -242,9 +242,10 @@ def _part_of(family: str, layer: DictConfig) -> DictConfig:
     """What a file of configs/ says for this family."""
     keys = [key for key in layer if key == family or key not in STAGES]
     layer = OmegaConf.masked_copy(layer, cast(list[str], keys))
-    pairs = layer.get("train", {}).get("pairs", {})
-    for stage in set(pairs) - set(STAGES[family]):
-        del pairs[stage]
+    for of_stages in ("pairs", "stage_lr"):
+        values = layer.get("train", {}).get(of_stages, {})
+        for stage in set(values) - set(STAGES[family]):
+            del values[stage]
     return layer
 
 

@@ -359,7 +359,7 @@ def test_several_nodes_without_a_cluster_are_refused_before_any_folder_is_made(c
     assert checkout.train("run=runs/a", "--nodes=4", "--dry-run")[0] == 0
 
 
-def facts(config_, pairs, stage="II", began=20_000, ends=25_000):
+def facts(config_, pairs, stage="joint", began=19_000, ends=26_500):
     return {"pairs": pairs, "stage": stage, "began": began, "ends": ends, "made_with": schedule.made_with(config_)}
 
 
@@ -370,18 +370,18 @@ def write_checkpoint(run, found, schema=schedule.SCHEMA):
 
 
 def test_a_run_that_is_complete_is_said_to_be_so_before_anything_starts(checkout):
-    write_checkpoint(checkout.root / "runs/a b", facts(config.load("demo"), 25_000))
+    write_checkpoint(checkout.root / "runs/a b", facts(config.load("demo"), 26_500))
     code, output = checkout.train("run=runs/a b")
     assert (code, output.splitlines()) == (0, [
-        "already complete: 25000 pairs in runs/a b; next:",
+        "already complete: 26500 pairs in runs/a b; next:",
         "    python -m mscgan.evaluate --run 'runs/a b'",
         "    python -m mscgan.generate --run 'runs/a b' --pairs 8",
     ])  # fmt: skip
     assert [path.name for path in (checkout.root / "runs/a b").iterdir()] == ["checkpoints"]
     code, output = checkout.train("run=runs/a b", "train.seed=7")
-    assert code == 2 and "pairs-000025000 was made with train.seed 0, now it is 7" in output
+    assert code == 2 and "pairs-000026500 was made with train.seed 0, now it is 7" in output
     code, output = checkout.train("run=runs/a b", "train.pairs.I=30000")
-    assert code == 2 and "is in stage II" in output and output.count("\n") == 1
+    assert code == 2 and "is in stage joint" in output and output.count("\n") == 1
 
 
 def test_a_checkpoint_of_an_older_version_is_left_for_training_to_refuse(checkout):
