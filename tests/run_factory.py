@@ -25,7 +25,7 @@ def write_run(folder: Path, persons: int, views: int, family: str = "mscgan", st
     run.mkdir()
     shards = write_shards(folder / "shards", persons, views)
     config = configuration.load("demo", [f"family={family}", f"{family}.base=8", f"data.root={shards}", f"run={run}"])
-    configuration.save(config, run / "config.yaml")
+    configuration.save(config, run, 0)
     torch.manual_seed(3)
     networks = FAMILIES[family].build(config.options(), config.data.height, config.data.width)
     weights = networks.state_dict()
