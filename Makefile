@@ -6,17 +6,21 @@ RUN := .venv/bin/python
 # In a terminal pip shows how far its gigabytes have come; a log stays short.
 PIP := $(RUN) -m pip install $(shell [ -t 2 ] || echo --quiet)
 
-.PHONY: demo lint test test-all soak install slurm clean
+.PHONY: demo demo-fast lint test test-all soak install slurm clean
 
-demo: install
-	mkdir -p -m 700 runs runs/demo
-	$(RUN) shards/build.py synthetic --out runs/demo/shards --people 500 --views 6 --poses everyday --turn 120 \
+# The main job; demo-fast is stage I alone, for a minute, on fewer people.
+demo: PEOPLE = --people 500 --views 6
+demo-fast: PEOPLE = --people 150 --views 4
+demo-fast: SHORTER = train.pairs.I=4000 train.pairs.joint=0 log.every=1000
+demo demo-fast: install
+	mkdir -p -m 700 runs runs/$@
+	$(RUN) shards/build.py synthetic --out runs/$@/shards $(PEOPLE) --poses everyday --turn 120 \
 	  --validation 16 --height 64 --width 32
-	$(RUN) launch/submit.py --config demo --follow
-	$(RUN) -m mscgan.evaluate --run runs/demo
-	$(RUN) -m mscgan.generate --run runs/demo --pairs 8
-	$(RUN) -m mscgan.pictures runs/demo
-	@echo "pictures: runs/demo/pairs-test.png, runs/demo/losses.png; scores: runs/demo/evaluation.json"
+	$(RUN) launch/submit.py --config demo run=runs/$@ data.root=runs/$@/shards $(SHORTER) --follow
+	$(RUN) -m mscgan.evaluate --run runs/$@
+	$(RUN) -m mscgan.generate --run runs/$@ --pairs 8
+	$(RUN) -m mscgan.pictures runs/$@
+	@echo "pictures: runs/$@/pairs-test.png, runs/$@/losses.png; scores: runs/$@/evaluation.json"
 
 lint: .venv/linters
 	$(RUN) -m ruff check .
@@ -57,4 +61,4 @@ slurm:
 	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends slurm-wlm munge >/dev/null; fi
 
 clean:
-	rm -rf .venv build runs/demo
+	rm -rf .venv build runs/demo runs/demo-fast

@@ -49,8 +49,8 @@ def watch(child: subprocess.Popen, heartbeat: Path, timeout_seconds: float) -> i
             return child.wait(poll)
         except subprocess.TimeoutExpired:
             silent += poll
-        if _changed(heartbeat) != last:
-            last, silent = _changed(heartbeat), 0.0
+        if (now := _changed(heartbeat, last)) != last:
+            last, silent = now, 0.0
             beats = beats + 1 if last else -1
             slow, worked = 0.0, _cpu_seconds(child.pid)
         limit = timeout_seconds if beats > 0 else max(SETUP_SECONDS, timeout_seconds)
@@ -117,22 +117,28 @@ def _stat(pid: int) -> list[str]:
 
 def _writable(file: Path) -> bool:
     """Whether a rank could make or touch its file here; not where the file system turned read-only, even for root."""
-    there = next(path for path in (file, *file.parents) if path.exists())
+    try:
+        there = next(path for path in (file, *file.parents) if path.exists())
+    except OSError:  # it does not even say that
+        return False
     return os.access(there, os.W_OK)
 
 
-def _changed(file: Path) -> int:
+def _changed(file: Path, before: int = 0) -> int:
+    """When the file was last written, 0 where it is not there; `before` where the file system does not answer."""
     try:
         return file.stat().st_mtime_ns
     except FileNotFoundError:
         return 0
+    except OSError:
+        return before
 
 
 def _read(file: Path) -> str:
-    """The text, empty where there is none. Opening, unlike stat, makes NFS ask the server."""
+    """The text, empty where none can be read. Opening, unlike stat, makes NFS ask the server."""
     try:
         return file.read_text()
-    except FileNotFoundError:
+    except OSError:
         return ""
 
 

@@ -114,6 +114,7 @@ def write(partial: Path, rank: int, pieces: dict[str, Piece], generator: dict[st
     for name, tensors in contents.items():
         save_file(_storable(tensors), partial / name, metadata={"stage": stage})
         _flush(partial / name)
+        _compare(partial / name, tensors)
         written[name] = {"bytes": (partial / name).stat().st_size, "sha256": _digest(partial / name)}
     shapes = {name: piece.shape for name, piece in pieces.items()}
     shapes |= {f"average.{name}": list(tensor.shape) for name, tensor in (generator or {}).items()}
@@ -132,7 +133,7 @@ def publish(partial: Path, pairs: int, facts: dict, shares: Iterable[dict], keep
         OSError: the disk is full or may not be written.
     """
     final = folder(partial.parents[1], pairs)
-    document = {
+    document: dict = {
         "schema": SCHEMA,
         "version": version("mscgan"),
         "pairs": pairs,
@@ -143,6 +144,9 @@ def publish(partial: Path, pairs: int, facts: dict, shares: Iterable[dict], keep
     for share in shares:
         document["files"] |= share["files"]
         document["tensors"] |= share["tensors"]
+    for name, entry in document["files"].items():  # before anything older goes
+        if (found := (partial / name).stat().st_size) != entry["bytes"]:
+            raise OSError(errno.EIO, f"{found:,} bytes of {entry['bytes']:,} are there", str(partial / name))
     document["sha256"] = _document_digest(document)
     (partial / DOCUMENT).write_text(json.dumps(document, indent=1) + "\n")
     _flush(partial / DOCUMENT)
@@ -276,6 +280,14 @@ def set_aside(path: Path) -> Path:
     return target
 
 
+def export_again(run: Path | str, found: dict) -> None:
+    """Puts a verified checkpoint's generator to RUN/generator.safetensors where that is not there, or another."""
+    path, there = folder(run, found["pairs"]), Path(run) / GENERATOR
+    if not there.is_file() or _digest(there) != found["files"][GENERATOR]["sha256"]:
+        with files.whole(there) as temporary:
+            shutil.copyfile(path / GENERATOR, temporary)
+
+
 def set_aside_in(run: Path | str) -> list[Path]:
     return sorted((Path(run) / "checkpoints").glob(f"{DAMAGED}*"))
 
@@ -293,7 +305,7 @@ def sweep(run: Path | str) -> None:
     for prefix in (WRITING, REMOVING, REPLACED):
         for path in inside.glob(f"{prefix}*"):
             shutil.rmtree(path)
-    for path in Path(run).glob(f".{GENERATOR}.*.tmp"):
+    for path in Path(run).glob(".*.tmp"):  # of files.whole
         path.unlink()
 
 
@@ -321,6 +333,14 @@ def _remove(path: Path) -> str:
     except OSError as error:
         return f"the old checkpoint {path} could not be removed ({error}); training goes on"
     return ""
+
+
+def _compare(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Reads a file that was written. The digest would only say what the disk gives back, not what it was given."""
+    found = load_file(path)
+    for name, tensor in tensors.items():
+        if not torch.equal(found[name], tensor.detach()):
+            raise OSError(errno.EIO, f"{name} reads back as something else than was written", str(path))
 
 
 def _regular(path: Path) -> int:

@@ -1,5 +1,6 @@
 """How every command of this project ends: its exit codes, and a mistake of the user as one line on stderr."""
 
+import contextlib
 import errno
 import os
 import signal
@@ -26,6 +27,7 @@ class UserError(ValueError):
 
 # Failures of a disk that may pass by themselves: the launcher tries again, and nothing is taken for damaged.
 PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.ENOMEM, errno.EMFILE)
+MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def of_disk(error: OSError) -> Exception:
@@ -34,6 +36,12 @@ def of_disk(error: OSError) -> Exception:
     if error.errno in PASSING:
         return RuntimeError(text)
     return UserError(f"{text}; make room there, or let this user write there, and run again")
+
+
+def say(text: str) -> None:
+    """A line on stderr. A log that cannot be written, as on a full disk, stops no training."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
@@ -51,5 +59,13 @@ def run(main: Callable[[], int | None]) -> NoReturn:
             for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):  # nothing is left to save
                 signal.signal(number, signal.SIG_DFL)
             time.sleep(RANK_0_FIRST)
-        print(f"error: {where}{' '.join(str(error).split())}", file=sys.stderr)  # a cause quoted in it may have lines
+        say(f"error: {where}{' '.join(str(error).split())}")  # a cause quoted in it may have lines
+        sys.exit(MISTAKE)
+    except BrokenPipeError:  # `… | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
+    except OSError as error:
+        if error.errno not in MENDABLE:
+            raise
+        say(f"error: {of_disk(error)}")
         sys.exit(MISTAKE)

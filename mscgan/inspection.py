@@ -50,7 +50,13 @@ def _verify(arguments: argparse.Namespace) -> int:
             _verified(path)
             print(f"{path.name}  as it was written")
         except checkpoint.Damaged as error:
-            print(f"{path.name}  DAMAGED: {error}")
+            if path.exists():
+                print(f"{path.name}  DAMAGED: {error}")
+                damaged += 1
+            else:
+                print(f"{path.name}  removed meanwhile: training goes on")
+        except OSError as error:
+            print(f"{path.name}  CANNOT BE READ: {error}")
             damaged += 1
     return FAILED if damaged else DONE
 

@@ -11,13 +11,12 @@ So no clock of another host is asked. Standard library only, for the launcher's 
 import json
 import os
 import re
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from mscgan import process
-from mscgan.errors import UserError
+from mscgan.errors import UserError, say
 
 STALE_SECONDS = 60
 
@@ -98,7 +97,7 @@ def dead(path: Path, seen: Seen) -> bool:
         if not process.stopped(owner.pid):
             raise UserError(_refusal(path, owner, max(0.0, time.time() - seen.touched / 1e9)))
     whose = f"of {owner}" if owner else "damaged, or just being written"
-    print(f"{path} is {whose}; waiting {STALE_SECONDS} s for a sign of life", file=sys.stderr, flush=True)
+    say(f"{path} is {whose}; waiting {STALE_SECONDS} s for a sign of life")
     for _ in range(STALE_SECONDS):  # counted in looks: a time for which this process itself was stopped is none
         time.sleep(1)
         now = look(path)

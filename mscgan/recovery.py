@@ -1,6 +1,5 @@
 """Which checkpoint a start goes on from: the newest that is as it was written. Others are named, never loaded."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from mscgan import checkpoint, dist
-from mscgan.errors import UserError
+from mscgan.errors import UserError, say
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,8 @@ def choose(run: Path, ranks: dist.Ranks) -> Start:
         passed.append(f"{path.name}: {reason}")
         now = dist.on_rank_0(partial(checkpoint.set_aside, path))
         if ranks.rank == 0:
-            print(f"warning: checkpoint {path} is damaged ({reason}); it is now {now}", file=sys.stderr, flush=True)
+            again = "if this machine misread it, give it its name back"
+            say(f"warning: checkpoint {path} is damaged ({reason}); it is now {now}; {again}")
     if passed:
         raise UserError(
             f"no checkpoint of {run} is whole ({'; '.join(passed)}); they are kept under names that begin with "
@@ -88,5 +88,8 @@ def _together(action: Callable[[], None], path: Path) -> str:
     if "mistake" in found:
         raise UserError(found["mistake"])
     if "passing" in found:
-        raise RuntimeError(f"checkpoint {path} cannot be read now ({found['passing']}); run again")
+        raise RuntimeError(
+            f"checkpoint {path} cannot be read now ({found['passing']}); run again, and if that stays so, give the "
+            f"folder another name, for example {checkpoint.DAMAGED}{path.name}, to go on from the one before"
+        )
     return found.get("damaged", "")

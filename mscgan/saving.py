@@ -9,8 +9,8 @@ Every collective is in the loop's thread. Until the last one has its name, or ha
 """
 
 import re
+import secrets
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -21,10 +21,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from mscgan import checkpoint, dist
-from mscgan.errors import PASSING, UserError
+from mscgan.errors import PASSING, UserError, say
 from mscgan.state import Share, State
 
 TRIES = 3  # saves that may fail one after the other
+LAST_TRIES = 12  # of the last save, after which nothing is left that could be lost in the meantime
 PAUSE_SECONDS = 60.0  # from one that failed to the next try; training goes on meanwhile
 LAST_PAUSE_SECONDS = 5.0  # the same where training has ended and only the save is left
 
@@ -57,7 +58,8 @@ class Saver:
         self._phase = ""  # writing | publishing; empty: no save is under way
         self._facts: dict = {}  # of the one under way
         self._begun = self._published = pairs
-        self._failures = 0
+        self._failures, self._tries, self._again = 0, TRIES, False
+        self._token = dist.from_rank_0(secrets.token_hex(4))  # two owners do not write into one folder
         self._not_before = time.monotonic() + self._seconds
 
     def meet(self, pairs: int, signalled: bool) -> tuple[bool, bool]:
@@ -69,8 +71,8 @@ class Saver:
         """
         working = not self._work.done()
         failed = not working and self._work.exception() is not None
-        crossed = pairs // self._every > self._begun // self._every
-        wanted = self._ranks.rank == 0 and crossed and time.monotonic() >= self._not_before  # rank 0's clock decides
+        due = self._again or pairs // self._every > self._begun // self._every
+        wanted = self._ranks.rank == 0 and due and time.monotonic() >= self._not_before  # rank 0's clock decides
         signalled, working, failed, wanted = dist.all_any(signalled, working, failed, wanted)
         if self._phase and not working:
             self._advance(failed)
@@ -88,6 +90,8 @@ class Saver:
             UserError, RuntimeError: as `meet`.
         """
         self.settle()
+        if last:
+            self._failures, self._tries = 0, LAST_TRIES
         share = state.share(self._ranks.rank, self._ranks.world, self._kept)
         if bad := dist.first_said(share.bad):
             raise Diverged(f"{bad} is not finite after {own['pairs']} pairs")
@@ -115,7 +119,7 @@ class Saver:
 
     def _begin(self, share: Share, own: dict) -> None:
         self._begun, self._not_before = own["pairs"], time.monotonic() + self._seconds
-        self._facts, self._phase = share.facts | own, "writing"
+        self._facts, self._phase, self._again = share.facts | own, "writing", False
         generator = share.generator if self._ranks.rank == 0 else None
         self._work = self._pool.submit(
             checkpoint.write, self._partial(), self._ranks.rank, share.pieces, generator, share.facts["stage"]
@@ -131,7 +135,7 @@ class Saver:
             self._work = self._pool.submit(self._publish if self._ranks.rank == 0 else list, shares)
         else:
             for line in self._work.result() if self._ranks.rank == 0 else []:
-                print(f"warning: {line}", file=sys.stderr, flush=True)
+                say(f"warning: {line}")
             self._phase = ""
             self._published, self._failures = self._begun, 0
 
@@ -145,29 +149,30 @@ class Saver:
         kind, reason = min(found, key=lambda one: ("bug", "other's", "mendable", "passing").index(one[0]))
         self._failures += 1
         self._phase = ""
-        self._begun, self._not_before = self._published, time.monotonic() + PAUSE_SECONDS
-        if self._ranks.rank == 0:
-            shutil.rmtree(self._partial(), ignore_errors=True)  # on a full disk the room is needed
+        self._again, self._not_before = True, time.monotonic() + PAUSE_SECONDS
         if kind == "bug":
             raise RuntimeError(f"writing a checkpoint failed: {reason}") from self._work.exception()
         if kind == "other's":
             raise UserError(reason)
+        if self._ranks.rank == 0:
+            shutil.rmtree(self._partial(), ignore_errors=True)  # on a full disk the room is needed
+        dist.barrier()  # or another rank would begin anew in a folder that is still being removed
+        newest = checkpoint.folder(self._run, self._published) if self._published else "none"
         text = (
             f"checkpoint {checkpoint.folder(self._run, self._facts['pairs'])} could not be written ({reason}); the "
-            f"newest complete one is {checkpoint.newest(self._run) or 'none'}"
+            f"newest complete one is {newest}"
         )
-        if self._failures < TRIES:
+        if self._failures < self._tries:
             if self._ranks.rank == 0:
-                again = f"it is tried again (failure {self._failures} of {TRIES})"
-                print(f"warning: {text}; {again}", file=sys.stderr, flush=True)
+                say(f"warning: {text}; it is tried again (failure {self._failures} of {self._tries})")
         elif kind == "mendable":
-            raise UserError(f"{text}; {TRIES} tries failed: make room, or let this user write there, and run again")
+            raise UserError(f"{text}; {self._tries} tries failed: make room, or let this user write there; run again")
         else:
-            raise RuntimeError(f"{text}; {TRIES} tries failed")
+            raise RuntimeError(f"{text}; {self._tries} tries failed")
 
     def _partial(self) -> Path:
         final = checkpoint.folder(self._run, self._facts["pairs"])
-        return final.with_name(checkpoint.WRITING + final.name)
+        return final.with_name(f"{checkpoint.WRITING}{self._token}-{final.name}")
 
 
 def _reason(work: Future) -> list[str] | None:

@@ -11,13 +11,16 @@ each start took, by the pairs from which it went on.
 """
 
 import argparse
+import contextlib
 import math
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -31,7 +34,7 @@ from mscgan.data.loader import Loader
 from mscgan.data.shards import ShardSet
 from mscgan.data.tar_check import TarCheck
 from mscgan.engine import best_precision
-from mscgan.errors import AGAIN, DONE, FAILED, UserError, run
+from mscgan.errors import AGAIN, DONE, FAILED, UserError, run, say
 from mscgan.lease import Lease, take
 from mscgan.losses import Terms
 from mscgan.prepare import prepare
@@ -64,8 +67,9 @@ def train(config: Config) -> int:
     start = choose(folder, ranks)
     allowed = check(config, start.facts, str(start.path), shards.fingerprint) if start.path else []
     if complete(config, start.facts):
+        dist.on_rank_0(partial(checkpoint.export_again, folder, start.document))
         if ranks.rank == 0:
-            print(ending(config.run, f"already complete: {start.facts['pairs']} pairs"), file=sys.stderr)
+            say(ending(config.run, f"already complete: {start.facts['pairs']} pairs"))
         code = DONE
     else:
         config = _for_this_machine(config, ranks, start.facts)
@@ -78,6 +82,16 @@ def train(config: Config) -> int:
 
 def _nothing() -> None:
     """What the other ranks do while rank 0 looks at the lease."""
+
+
+def _looked(still_own: Callable[[], None]) -> Callable[[], None]:
+    """The same, passing over a disk that does not answer: nothing gets its name before it has been looked at again."""
+
+    def look() -> None:
+        with contextlib.suppress(OSError):
+            still_own()
+
+    return look
 
 
 def _own(folder: Path) -> Lease:
@@ -105,6 +119,7 @@ def _train(
     folder, share = Path(config.run), micro_batch(config.train.batch, ranks.world, config.train.accumulate)
     state = State(config, ranks.device, share)
     _restore(config, state, start)
+    start.tensors.clear()  # their files may be removed from now on
     pairs, steps = start.facts.get("pairs", 0), start.facts.get("steps", 0)
     stages = schedule(config.family, config.train.pairs)
     total = stages[-1].end
@@ -152,24 +167,34 @@ def _train(
             saves = over or stop or wanted
             shows = over or _due(pairs, config.train.batch, log.samples)
             if saves or shows or _due(pairs, config.train.batch, log.every):
-                dist.on_rank_0(still_own)
+                dist.on_rank_0(_looked(still_own))
                 means, replaced = history.means(loader.corrupt)
                 telemetry.log(pairs, (pairs - 1) // len(shards.pairs), stage.name, means, replaced)
             if saves:
                 own = {"pairs": pairs, "steps": steps, "began": stage.start, "ends": stage.end}
                 saver.save(state, own | made, last=stop or pairs >= total)
             if shows and samples:
-                trained = Trained(state.family, state.average, config, state.stage)
-                telemetry.pictures(pairs, sample_grid(trained, samples, min(4, len(samples.pairs)), title))
+                _show(telemetry, pairs, state, samples, title)
             if stop and pairs < total:
                 code = AGAIN
     if last_word := tar_check.last_word():
-        print(last_word, file=sys.stderr, flush=True)
+        say(last_word)
     if ranks.rank == 0:
         where = f"{pairs} pairs, {steps} steps"
         went_on = f"saved at {where} ({checkpoint.newest(folder)}); the same command goes on from there"
-        print(ending(config.run, f"done: {where}") if code == DONE else went_on, file=sys.stderr, flush=True)
+        say(ending(config.run, f"done: {where}") if code == DONE else went_on)
     return code
+
+
+def _show(telemetry: Telemetry, pairs: int, state: State, samples: ShardSet, title: str) -> None:
+    """Pictures of the average. Where one of the images cannot be read there are none, and training goes on."""
+    trained = Trained(state.family, state.average, state.config, state.stage)
+    try:
+        grid = sample_grid(trained, samples, min(4, len(samples.pairs)), title)
+    except (UserError, OSError) as error:
+        telemetry.say(f"warning: no pictures at {pairs} pairs: {error}")
+        return
+    telemetry.pictures(pairs, grid)
 
 
 class History:
@@ -280,7 +305,7 @@ def _for_this_machine(config: Config, ranks: dist.Ranks, facts: dict) -> Config:
             precision, why = facts["made_with"]["train.precision"], "the run has had it from the start"
         train = replace(train, precision=precision)
         if ranks.rank == 0:
-            print(f"precision: {precision}, as {why}", file=sys.stderr, flush=True)
+            say(f"precision: {precision}, as {why}")
     return replace(config, train=train, data=data)
 
 

@@ -54,7 +54,7 @@ def main() -> None:
     try:
         with Saver(run, ranks, 0, 16, 0.0, 2, owned) as saver:
             pairs, saves = 0, 0
-            while saves < 2:
+            while saves < (5 if case == "full for ever" else 2):
                 pairs += 8
                 stop, wanted = saver.meet(pairs, ranks.rank == 1 and pairs == 40)
                 if stop:

@@ -1,5 +1,6 @@
 """What the user sees of a mistake, whatever the environment says of ranks."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 
 from mscgan import errors
 from mscgan.errors import UserError, run
+from tests.ranks import ROOT
 
 
 @pytest.mark.parametrize(
@@ -47,6 +49,7 @@ def test_what_main_returns_is_the_exit_code(code):
 MISTAKEN = """
 import signal
 from mscgan.errors import UserError, run
+from tests.ranks import ROOT
 for number in (signal.SIGTERM, signal.SIGUSR1):
     signal.signal(number, lambda *_: None)  # as training does
 def main():
@@ -76,3 +79,31 @@ def test_what_every_rank_finds_is_said_by_rank_0_alone(number):
         ranks[0].send_signal(getattr(signal, number))
         time.sleep(0.02)
     assert ranks[0].communicate(timeout=60)[1] == "" and ranks[0].returncode == -getattr(signal, number)
+
+
+@pytest.mark.parametrize("log", ["/dev/full", "/dev/null"])
+def test_a_log_that_cannot_be_written_changes_no_exit_code(log):
+    code = "from mscgan.errors import run, say; say('one'); say('two'); run(lambda: 85)"
+    with open(log, "w") as stderr:
+        assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=stderr).returncode == 85
+
+
+RAISES = """
+import os
+from mscgan.errors import run
+def main():
+    raise OSError({0}, os.strerror({0}), "a")
+run(main)
+"""
+
+
+def test_a_full_disk_is_one_line_and_an_error_that_may_pass_is_a_crash():
+    full, stale = (
+        subprocess.run([sys.executable, "-c", RAISES.format(number)], cwd=ROOT, capture_output=True, text=True)
+        for number in (errno.ENOSPC, errno.ESTALE)
+    )
+    assert full.returncode == 2
+    assert full.stderr == (
+        "error: a: No space left on device; make room there, or let this user write there, and run again\n"
+    )
+    assert stale.returncode == 1

@@ -58,6 +58,15 @@ def test_an_owner_that_was_superseded_publishes_nothing(tmp_path):
         assert rank["raised"] == ["UserError", "another owns the run"] and rank["found"] == ["pairs-000000016", WHOLE]
 
 
+def test_two_owners_write_into_folders_of_their_own(alone, tmp_path):
+    partials = set()
+    for _ in range(2):
+        with Saver(tmp_path, alone, 0, 16, 0.0, 2, lambda: None) as saver:
+            saver.save(Numbers(), {"pairs": 16}, last=True)
+            partials.add(saver._partial().name)
+    assert len(partials) == 2 and all(name.startswith("partial-") for name in partials)
+
+
 @pytest.fixture
 def alone():
     yield dist.init("cpu")
@@ -105,6 +114,28 @@ def test_a_failure_that_may_pass_is_no_mistake_of_the_users(alone, tmp_path, mon
     with Saver(tmp_path, alone, 0, 16, 0.0, 2, lambda: None) as saver, pytest.raises(RuntimeError) as caught:
         saver.save(Numbers(), {"pairs": 16}, last=True)
     assert not isinstance(caught.value, UserError) and "Input/output error" in str(caught.value)
+
+
+def test_a_save_that_failed_is_tried_again_before_the_next_is_due(alone, tmp_path, monkeypatch):
+    def fails(*_):
+        raise OSError(28, "No space left on device")
+
+    now = 100.0
+    monkeypatch.setattr(saving.time, "monotonic", lambda: now)
+    with Saver(tmp_path, alone, 0, 1_000, 0.0, 2, lambda: None) as saver:
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                checkpoint, "write", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+            )
+            saver.save(Numbers(), {"pairs": 24}, last=False)  # at a stage's end
+            saver.settle()
+        assert saver.meet(32, False) == (False, False)
+        now += saving.PAUSE_SECONDS
+        assert saver.meet(40, False) == (False, True)
+        saver.save(Numbers(), {"pairs": 40}, last=False)
+        saver.settle()
+        now += saving.PAUSE_SECONDS
+        assert saver.meet(48, False) == (False, False)
 
 
 def test_a_bug_in_the_thread_is_raised_and_not_tried_again(alone, tmp_path, monkeypatch):

@@ -105,6 +105,12 @@ def test_replaced_pairs_of_all_ranks_are_in_the_curve_and_whole_tars_are_said_to
     assert error.count("shards: 2 tars match the manifest\n") == 1
 
 
+def test_an_image_that_cannot_be_shown_stops_no_training(tmp_path):
+    broken = write_shards(tmp_path / "shards", persons=4, views=6, height=32, width=32, images={0: b""})
+    codes, error, _ = start(1, tmp_path / "run", broken, "train.backend=ddp", "train.pairs.II=0")
+    assert codes == [0] and "warning: no pictures at 36 pairs: " in error, error
+
+
 def test_a_damaged_tar_ends_every_rank_as_the_users_mistake_and_nothing_is_saved(shards, tmp_path):
     """One bit of one image, which decodes all the same; rank 0 finds it and both ranks end in the same step."""
     damaged = shutil.copytree(shards, tmp_path / "shards")
