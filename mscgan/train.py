@@ -160,10 +160,7 @@ def _train(
             # What is due after it: log, checkpoint, pictures, the end.
             over = pairs >= stage.end
             stop, wanted = saver.meet(pairs, bool(signalled or tar_check.damage or (lease and lease.lost)))
-            if stop and (damage := dist.first_said(tar_check.damage)):  # saves nothing of what it has learnt from it
-                raise UserError(f"{damage}. The newest checkpoint is {checkpoint.newest(folder) or 'none'}")
-            if news := tar_check.news():
-                telemetry.say(news)
+            _heed(tar_check, stop, folder, telemetry)
             saves = over or stop or wanted
             shows = over or _due(pairs, config.train.batch, log.samples)
             if saves or shows or _due(pairs, config.train.batch, log.every):
@@ -184,6 +181,17 @@ def _train(
         went_on = f"saved at {where} ({checkpoint.newest(folder)}); the same command goes on from there"
         say(ending(config.run, f"done: {where}") if code == DONE else went_on)
     return code
+
+
+def _heed(tar_check: TarCheck, stop: bool, folder: Path, telemetry: Telemetry) -> None:
+    """Says that the tars match, or ends training on every rank: nothing is saved of what it has learnt from others.
+
+    stop: on every rank, whether one of them has to; only then is asked whether damage is why.
+    """
+    if stop and (damage := dist.first_said(tar_check.damage)):
+        raise UserError(f"{damage}. The newest checkpoint is {checkpoint.newest(folder) or 'none'}")
+    if news := tar_check.news():
+        telemetry.say(news)
 
 
 def _show(telemetry: Telemetry, pairs: int, state: State, samples: ShardSet, title: str) -> None:
