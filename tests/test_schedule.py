@@ -82,6 +82,15 @@ def test_what_a_run_is_changes_with_leave_only(key):
     assert change.startswith(f"{key} another, now it is ")
 
 
+def test_leave_for_one_key_is_none_for_another():
+    found = facts("I", 40)
+    found["made_with"] |= {"train.lr": 3.0, "train.seed": 7}
+    config = asked(I=100, II=60)
+    config.allow = ["train.seed"]
+    with pytest.raises(UserError, match="C was made with train.lr 3.0, now it is 0.0001; set it as it was"):
+        schedule.check(config, found, "C")
+
+
 def test_where_precision_is_left_to_the_machine_the_run_keeps_its_own():
     found = facts("I", 40)
     found["made_with"]["train.precision"] = "bf16"
