@@ -8,12 +8,12 @@ import re
 import signal
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from shard_factory import write_shards
+from test_shards_verify import rewrite_tar
 
 from launch import stage_in
 from mscgan.data.manifest import read_manifest
@@ -21,7 +21,6 @@ from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError
 from shards import synthetic
 from shards.annotations import HEADER, read
-from shards.index import index_text
 from shards.pairs import read_list
 from shards.photographs import photograph
 from shards.verify import verify
@@ -258,23 +257,7 @@ RECORDS = {
 
 @pytest.mark.parametrize("kind", RECORDS)
 def test_an_images_record_that_is_none_is_one_line(root, kind):
-    path = root / "train-00000.tar"
-    with tarfile.open(path) as tar:
-        data = {member.name: tar.extractfile(member).read() for member in tar}
-    data["train_0000_000001.json"] = RECORDS[kind]
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, content in data.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    index = index_text(path).encode()
-    path.with_suffix(".idx").write_bytes(index)
-    digests = {
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "index_sha256": hashlib.sha256(index).hexdigest(),
-    }
-    facts = digests | {"bytes": path.stat().st_size}
-    changed(root, lambda manifest: manifest["splits"]["train"]["tars"][0].update(facts))
+    rewrite_tar(root, lambda data: data | {"train_0000_000001.json": RECORDS[kind]})
     with pytest.raises(UserError, match="train-00000.tar:train_0000_000001.json") as error:
         ShardSet(root, "train")
     one_line(error)
