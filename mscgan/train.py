@@ -25,6 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from PIL.Image import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -164,14 +165,17 @@ def _train(
             saves = over or stop or wanted
             shows = over or _due(pairs, config.train.batch, log.samples)
             if saves or shows or _due(pairs, config.train.batch, log.every):
-                dist.on_rank_0(_looked(still_own))
                 means, replaced = history.means(loader.corrupt)
+                dist.on_rank_0(_looked(still_own))
                 telemetry.log(pairs, (pairs - 1) // len(shards.pairs), stage.name, means, replaced)
             if saves:
                 own = {"pairs": pairs, "steps": steps, "began": stage.start, "ends": stage.end}
                 saver.save(state, own | made, last=stop or pairs >= total)
-            if shows and samples:
-                _show(telemetry, pairs, state, samples, title)
+            if shows:
+                grid = _pictures(telemetry, pairs, state, samples, title) if samples else None
+                dist.on_rank_0(_looked(still_own))  # making them took a while
+                if grid is not None:
+                    telemetry.pictures(pairs, grid)
             if stop and pairs < total:
                 code = AGAIN
     if last_word := tar_check.last_word():
@@ -194,15 +198,14 @@ def _heed(tar_check: TarCheck, stop: bool, folder: Path, telemetry: Telemetry) -
         telemetry.say(news)
 
 
-def _show(telemetry: Telemetry, pairs: int, state: State, samples: ShardSet, title: str) -> None:
-    """Pictures of the average. Where one of the images cannot be read there are none, and training goes on."""
+def _pictures(telemetry: Telemetry, pairs: int, state: State, samples: ShardSet, title: str) -> Image | None:
+    """A grid of the average's images. Where one of the sources cannot be read there is none, and training goes on."""
     trained = Trained(state.family, state.average, state.config, state.stage)
     try:
-        grid = sample_grid(trained, samples, min(4, len(samples.pairs)), title)
+        return sample_grid(trained, samples, min(4, len(samples.pairs)), title)
     except (UserError, OSError) as error:
         telemetry.say(f"warning: no pictures at {pairs} pairs: {error}")
-        return
-    telemetry.pictures(pairs, grid)
+        return None
 
 
 class History:
