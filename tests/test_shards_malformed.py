@@ -16,12 +16,11 @@ from shard_factory import write_shards
 from test_shards_verify import rewrite_tar
 
 from launch import stage_in
+from mscgan.data.annotations import HEADER, read, read_list
 from mscgan.data.manifest import read_manifest
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError
 from shards import synthetic
-from shards.annotations import HEADER, read
-from shards.pairs import read_list
 from shards.photographs import photograph
 from shards.verify import verify
 from shards.write import write

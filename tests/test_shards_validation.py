@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from mscgan import trained
+from mscgan.data.annotations import HEADER
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError
 from mscgan.evaluate import evaluate
 from mscgan.generate import main as generate
 from mscgan.train import _samples
 from shards import deepfashion, market1501, photographs
-from shards.annotations import HEADER
 from shards.synthetic import plan
 from shards.verify import verify
 from shards.write import write
