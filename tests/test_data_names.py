@@ -11,6 +11,7 @@ from mscgan.data.names import key, person
     "name, expected",
     [
         ("0002_c1s1_000451_03.jpg", "0002_c1s1_000451_03"),
+        ("1488_c1s6_023021_02.jpg.jpg", "1488_c1s6_023021_02"),  # a name of the public test list
         ("a.b.c.JPG", "a.b.c"),
         ("Frau Müller.jpeg", "Frau Müller"),
         (unicodedata.normalize("NFD", "Frau Müller.png"), "Frau Müller"),  # as some file systems give it back

@@ -105,6 +105,17 @@ def test_panels_need_no_other_folder_where_the_name_is_evident(folders, name):
     assert [pixels.tolist() for pixels in read(row)] == [picture(p).tolist() for p in (MADE, target, source)]
 
 
+@pytest.mark.parametrize("end", ["", ".jpg"])
+@pytest.mark.parametrize("join, last", [("_2_", "_vis.png"), ("_", "_vis.png"), ("___", "_vis.jpg"), ("_", ".png")])
+def test_a_name_with_two_extensions_as_market_1501_has_is_found_however_it_was_cut(folders, join, last, end):
+    made, true = folders
+    source, target = "1488_c1s6_023021_02.jpg", "1488_c3s3_071344_02.jpg"
+    save(true / f"{target}.jpg", picture(target))
+    save(made / f"{source}{end}{join}{target}{end}{last}", picture(MADE))
+    (row,) = match(made, true, None, None).rows
+    assert row.target == f"{target}.jpg" and read(row)[1].tolist() == picture(target).tolist()
+
+
 def test_a_folder_of_true_images_goes_before_a_panel(folders):
     made, true = folders
     save(made / f"{A}.jpg_{B}.jpg.jpg", picture("another"), picture("as JPEG"), picture(MADE))

@@ -9,6 +9,7 @@ import re
 import unicodedata
 
 EXTENSION = re.compile(r"\.(jpe?g|png)$", re.IGNORECASE)
+_EXTENSIONS = re.compile(r"(\.(jpe?g|png))+$", re.IGNORECASE)  # Market-1501 has a 1488_c1s6_023021_02.jpg.jpg
 TREE = re.compile(r"(?:.*/)?(MEN|WOMEN)/([^/]+)/id_(\d{8})/(\d{2})_(\d+)_(\w+\.(?:jpg|png))")
 # category, item and colour: a person in an outfit. Ten digits must follow "id", which is also found in "2side.jpg".
 OUTFIT = re.compile(r"(.*id\d{10})_")
@@ -24,11 +25,11 @@ def flat(name: str) -> str:
 
 
 def key(name: str) -> str:
-    """What two names of one image have in common, whatever the extension: `a.b.JPG` and `a.b.png` -> `a.b`.
+    """What names of one image have in common, whatever the extensions: `a.b.JPG`, `a.b.jpg.png` -> `a.b`.
 
     Unicode is composed, since some file systems store an umlaut as two characters.
     """
-    return unicodedata.normalize("NFC", EXTENSION.sub("", flat(name)))
+    return unicodedata.normalize("NFC", _EXTENSIONS.sub("", flat(name)))
 
 
 def person(name: str) -> str:
