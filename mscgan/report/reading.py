@@ -61,10 +61,11 @@ def read(folders: list[Path]) -> list[Run]:
     Raises:
         UserError: a folder is no run's, or its configuration or evaluation.json is broken or of another version.
     """
-    folders = list({folder.resolve(): folder for folder in folders}.values())
-    often = Counter(folder.resolve().name for folder in folders)
-    return [_read(folder, folder.resolve().name if often[folder.resolve().name] == 1 else str(folder))
-            for folder in folders]  # fmt: skip
+    places: dict[Path, Path] = {}
+    for folder in folders:
+        places.setdefault(folder.resolve(), folder)
+    often = Counter(place.name for place in places)
+    return [_read(folder, place.name if often[place.name] == 1 else str(folder)) for place, folder in places.items()]
 
 
 def _read(folder: Path, name: str) -> Run:
