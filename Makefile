@@ -47,10 +47,10 @@ soak: install
 install: .venv/installed
 
 # torch first, so that a build that is chosen here (TORCH=...) is kept by what follows; and with the torchvision that
-# fits it, since alone a newer one would bring a newer torch.
+# fits it, since alone a newer one would bring a newer torch. Its index may lack the versions of constraints.txt.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(PIP) --constraint constraints.txt $(TORCH) torchvision
+	$(PIP) $(TORCH) torchvision
 	$(PIP) --constraint constraints.txt --editable .[$(CUDA),metrics,test]
 	touch $@
 
