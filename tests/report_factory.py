@@ -54,5 +54,5 @@ def write_scores(run: Path, **changes) -> dict:
         for method in METHODS:
             for number, (source, target) in enumerate(shards.pairs):
                 value = (number + 1) / 1000 if method == "stage_II" else float(rng.uniform())
-                rows.writerow([method, shards.keys[source], shards.keys[target], shards.persons[target], value, 0.5])
+                rows.writerow([method, shards.names[source], shards.names[target], shards.persons[target], value, 0.5])
     return found

@@ -35,9 +35,9 @@ def pixels(picture) -> np.ndarray:
 
 
 def numbers(shards, picture) -> tuple[int, int]:
-    """Source and target by the keys in the description: "stage I, from KEY to KEY"."""
+    """Source and target by the names in the description: "stage I, from NAME to NAME"."""
     _, source, _, target = picture.description.split(", ")[1].split(" ")
-    return shards.keys.index(source), shards.keys.index(target)
+    return shards.names.index(source), shards.names.index(target)
 
 
 def test_samples_are_source_pose_stages_and_target_of_pairs_spread_over_the_table(run):

@@ -84,7 +84,7 @@ def _open(run: Run) -> tuple[Trained, ShardSet]:
 
 
 def _names(shards: ShardSet, sources: np.ndarray, targets: np.ndarray) -> list[str]:
-    return [f"from {shards.keys[source]} to {shards.keys[target]}" for source, target in zip(sources, targets)]
+    return [f"from {shards.names[source]} to {shards.names[target]}" for source, target in zip(sources, targets)]
 
 
 def _side_by_side(caption: str, group: list[tuple[Run, dict[str, np.ndarray], list[str]]]) -> Grid:
@@ -155,12 +155,12 @@ def _read_pairs(run: Run, evaluation: Evaluation) -> list[tuple[float, str, str]
     return scored
 
 
-def _numbers(shards: ShardSet, keys: list[str]) -> np.ndarray:
-    """The numbers of the images with these keys. Raises UserError: there is no such image."""
-    number = {key: i for i, key in enumerate(shards.keys)}
-    if missing := [key for key in keys if key not in number]:
+def _numbers(shards: ShardSet, names: list[str]) -> np.ndarray:
+    """The numbers of the images with these names. Raises UserError: there is no such image."""
+    number = {name: i for i, name in enumerate(shards.names)}
+    if missing := [name for name in names if name not in number]:
         raise UserError(f"{PAIRS} names an image {missing[0]!r} that {shards.root} has not; score again")
-    return np.array([number[key] for key in keys])
+    return np.array([number[name] for name in names])
 
 
 def _saved(run: Run) -> tuple[list[Picture], str]:
