@@ -15,6 +15,8 @@ from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError, run
 from mscgan.evaluate import Chosen, evaluate
 from mscgan.evaluate_folder import evaluate_folder
+from mscgan.image_folder import match
+from mscgan.scored import FolderImages
 from tests.run_factory import write_run
 from tests.shard_factory import jpeg
 
@@ -64,6 +66,14 @@ def test_masks_are_drawn_of_the_annotations(kept, tmp_path):
         assert document["scores"]["generated"][score]["value"] == pytest.approx(of_run[score]["value"], abs=0.03)
     values = [document["scores"]["generated"][score]["value"] for score in ("mask_ssim_A", "mask_ssim_A_target")]
     assert values[0] != values[1]
+
+
+def test_the_real_images_are_the_targets_each_once(kept):
+    folders = kept / "run/generated/stage_II", kept / "true", kept / "true"
+    scored = FolderImages(match(*folders, None), None)
+    found = {image.tobytes() for image in scored.real_images(np.arange(scored.real))}
+    assert found == {np.array(Image.open(path)).tobytes() for path in (kept / "true").iterdir()}
+    assert scored.real == 9 and scored.real_are == "the 9 targets"
 
 
 def test_without_sources_there_is_no_copy_of_them(kept, tmp_path):

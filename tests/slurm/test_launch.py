@@ -42,7 +42,9 @@ def test_a_sweep_of_four_ends_with_four_results(cluster, shards, tmp_path):
 def test_an_evaluation_on_two_nodes_has_the_numbers_of_this_machine(cluster, undisturbed):
     undisturbed.completes()
     place = "--nodes=2 --gpus-per-node=0 --tasks-per-node=1 --cpus-per-task=1".split()
-    job = submit(cluster, "--job=evaluate", *place, f"run={undisturbed.run}", "--", f"--out={undisturbed.run}/there.json")
+    job = submit(
+        cluster, "--job=evaluate", *place, f"run={undisturbed.run}", "--", f"--out={undisturbed.run}/there.json"
+    )
     assert ended(cluster, job) == "COMPLETED"
     here = [sys.executable, "-m", "mscgan.evaluate", f"--run={undisturbed.run}", f"--out={undisturbed.run}/here.json"]
     done = subprocess.run(here, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, cwd=ROOT, capture_output=True, text=True)
