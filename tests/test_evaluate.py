@@ -294,6 +294,7 @@ def test_each_kind_of_evaluation_has_its_file_and_a_part_never_replaces_the_whol
         "evaluation-train.json": (["--split", "train", "--pairs", 4], 4, "shards"),
         "evaluation-moved.json": (["--data", moved], 4, "moved"),
         "evaluation-train-moved-2-pairs.json": (["--split", "train", "--pairs", 2, "--data", moved], 2, "moved"),
+        "evaluation-l1+ssim_A.json": (["--scores", "l1,ssim_A"], 4, "shards"),
         "mine/scores.json": (["--pairs", 2, "--out", made / "mine/scores.json"], 2, "shards"),
     }
     for words, _, _ in expected.values():

@@ -28,7 +28,7 @@ def kept(tmp_path_factory) -> Path:
     """A run whose images were kept, as its evaluation wrote them; the true images as PNGs in true/, and annotations."""
     folder = tmp_path_factory.mktemp("folder")
     run = write_run(folder, persons=3, views=3)
-    evaluate(run, Chosen(scores=PIXELS, keep=True))
+    evaluate(run, Chosen(keep=True))
     shards = ShardSet(folder / "shards", "test")
     lines = ["name:keypoints_y:keypoints_x"]
     (folder / "true").mkdir()
@@ -118,7 +118,7 @@ def test_a_triptych_needs_no_other_folder(tmp_path):
         panels = [Image.open(_file(tmp_path, 10 * number + place)) for place in range(3)]
         wide = np.concatenate([np.array(panel) for panel in panels], axis=1)
         Image.fromarray(wide).save(folder / f"000{number}_a.jpg___000{number}_b.jpg.png")
-    document = evaluate_folder(folder, scores=("ssim_A", "l1"))
+    document = evaluate_folder(folder)
     assert document and list(document["scores"]) == ["copy_source", "mean_image", "generated"]
     expected = np.mean([_l1(10 * number + 2, 10 * number + 1) for number in range(3)])
     assert document["scores"]["generated"]["l1"]["value"] == pytest.approx(expected)
