@@ -156,13 +156,22 @@ def test_the_table_has_a_line_a_score_and_a_reason_for_all_that_it_explains():
             "stage_I": {"ssim_A": cell, "l1": cell | {"low": None}},
         },
         "differences": {"stage_II - stage_I": {"l1": cell | {"pairs": 9}}},
+        "audit": {
+            "missing_joints": {"source": 0.201, "target": 0.3}, "without_pose": 2,
+            "shared": {"items": 503, "of_items": 930, "pairs": 5000, "of_pairs": 8570},
+        },
     }  # fmt: skip
     lines = format_table(document).splitlines()
     assert lines[0].startswith("toy: 9 pairs, 3 people;")
     assert lines[1].split() == "copy source stage I stage II - stage I".split()
     assert lines[2].split() == ["ssim_A", "+", "0.250", "0.250", "[0.200,", "0.300]", "(without", "1", "pairs)"]
     assert lines[3].split()[:4] == ["l1", "-", "0.250", "0.250"] and lines[3].endswith("(without 1 pairs)")
-    assert lines[4:] == ["without is, fid: no file", "without lpips: no package"]
+    assert lines[4:] == [
+        "without is, fid: no file",
+        "without lpips: no package",
+        "joints that are missing: 20 % of the sources', 30 % of the targets'; 2 pairs without a pose",
+        "garments that train has in another colour: 503 of 930, in 5,000 of 8,570 pairs",
+    ]
 
 
 def test_two_evaluations_and_several_processes_give_the_same_to_the_last_digit(made, result, monkeypatch):
