@@ -2,9 +2,12 @@
 
 A tracker follows the run's folder from a thread of its own: it is given what metrics.jsonl and samples/ hold beyond
 what it has had. So neither a slow network nor a kill costs a point, and a run that goes on gives none twice. How far it
-is, and in which run of the tracker, stands in RUN/tracker-NAME.json. One that fails is a warning, and is tried again
-with the next line; training goes on. Where they write to is theirs to say: WANDB_MODE=offline and WANDB_PROJECT;
-MLFLOW_TRACKING_URI (without it RUN/mlruns) and MLFLOW_EXPERIMENT_NAME. Neither package is imported unless asked for.
+is, and in which run of the tracker, stands in RUN/tracker-NAME.json. wandb keeps the last of an offline run in memory;
+so where a start was killed, its folder RUN/wandb/offline-run-... becomes unfinished-offline-run-..., and all that it
+had is given again.
+A tracker that fails is a warning, and is tried again with the next line; training goes on. Where they write to is
+theirs to say: WANDB_MODE=offline and WANDB_PROJECT; MLFLOW_TRACKING_URI (without it RUN/mlruns) and
+MLFLOW_EXPERIMENT_NAME. Neither package is imported unless asked for.
 """
 
 import importlib.util
@@ -14,7 +17,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from mscgan import config as configuration
@@ -24,6 +27,7 @@ from mscgan.errors import UserError
 from mscgan.tolerance import Tolerance
 
 CLOSE_SECONDS = 30.0  # that the end of training waits for a tracker
+OPEN_SECONDS = 20.0  # that wandb looks for its server before it fails, to be tried again
 AT_ONCE = 100  # parameters that mlflow takes in a call
 
 
@@ -61,7 +65,7 @@ class Tracker:
         self._name, self._run, self._config, self._say = name, run, config, say
         self._file, self._tolerance = run / f"tracker-{name}.json", Tolerance(say)
         self._sink: _Sink | None = None
-        self._id, self._pairs, self._picture = "", -1, -1  # what it has had
+        self._had = _Had()
         self._news, self._closing = threading.Event(), False
         self._thread = threading.Thread(target=self._follow, name=f"tracker {name}", daemon=True)
         self._thread.start()
@@ -96,31 +100,48 @@ class Tracker:
         assert self._sink, "opened above"
         try:
             for line in curve.read(self._run / "metrics.jsonl"):
-                if line["pairs"] > self._pairs:
+                if line["pairs"] > self._had.pairs:
                     self._sink.log(points(line), line["pairs"])
-                    self._pairs = line["pairs"]
-                    self._note()
+                    self._note(pairs=line["pairs"])
             for picture in sorted((self._run / "samples").glob("pairs-*.png")):
-                if (pairs := int(picture.stem.removeprefix("pairs-"))) > self._picture:
+                if (pairs := int(picture.stem.removeprefix("pairs-"))) > self._had.picture:
                     self._sink.picture(picture, pairs)
-                    self._picture = pairs
-                    self._note()
+                    self._note(picture=pairs)
             if closing:
                 self._sink.end()
+                self._note(unfinished="")
         except Exception:
             self._sink = None  # opened anew the next time
             raise
 
     def _open(self) -> None:
         if self._file.exists():
-            had = json.loads(self._file.read_text())
-            self._id, self._pairs, self._picture = str(had["id"]), int(had["pairs"]), int(had["picture"])
-        self._sink = OPEN[self._name](self._run, self._id, self._config)
-        self._id = self._sink.id
-        self._note()
+            self._had = _Had(**json.loads(self._file.read_text()))
+        if self._had.unfinished:
+            self._had = replace(self._had, pairs=self._had.sure_pairs, picture=self._had.sure_picture)
+        self._sink = OPEN[self._name](self._run, self._had, self._config)
+        if self._sink.had is not None:
+            self._had = replace(self._had, pairs=self._sink.had)
+        self._note(
+            id=self._sink.id, unfinished=self._sink.unfinished,
+            sure_pairs=self._had.pairs, sure_picture=self._had.picture,
+        )  # fmt: skip
 
-    def _note(self) -> None:
-        files.write(self._file, json.dumps({"id": self._id, "pairs": self._pairs, "picture": self._picture}))
+    def _note(self, **values) -> None:
+        self._had = replace(self._had, **values)
+        files.write(self._file, json.dumps(asdict(self._had)))
+
+
+@dataclass(frozen=True)
+class _Had:
+    """What a tracker has had, as RUN/tracker-NAME.json holds it."""
+
+    id: str = ""  # of its run; empty before the first
+    pairs: int = -1  # of the last line
+    picture: int = -1  # pairs of the last picture
+    unfinished: str = ""  # folder of a start that may not be whole, and what the tracker had before it:
+    sure_pairs: int = -1
+    sure_picture: int = -1
 
 
 @dataclass(frozen=True)
@@ -131,16 +152,21 @@ class _Sink:
     log: Callable[[dict[str, float], int], None]  # values by name, at so many pairs
     picture: Callable[[Path, int], None]
     end: Callable[[], None]
+    unfinished: str = ""  # the folder that is whole only after `end`
+    had: int | None = None  # pairs of the last line that its server has, where one says so
 
 
-def _open_wandb(run: Path, identity: str, config: Config) -> _Sink:
+def _open_wandb(run: Path, had: _Had, config: Config) -> _Sink:
     import wandb
 
-    identity = identity or secrets.token_hex(8)
+    name = Path(had.unfinished).name
+    if name and (folder := run / "wandb" / name).is_dir():
+        folder.rename(folder.with_name(f"unfinished-{name}"))
+    identity = had.id or secrets.token_hex(8)
     opened = wandb.init(
         project=os.environ.get("WANDB_PROJECT", "mscgan"), id=identity, name=run.resolve().name, dir=str(run),
         resume="allow", reinit="finish_previous", config=configuration.leaves(config),
-        settings=wandb.Settings(console="off"),
+        settings=wandb.Settings(console="off", quiet=True, init_timeout=OPEN_SECONDS),
     )  # fmt: skip
     opened.define_metric("*", step_metric="pairs")  # its own count of steps takes no value at one that is past
     return _Sink(
@@ -148,10 +174,12 @@ def _open_wandb(run: Path, identity: str, config: Config) -> _Sink:
         lambda values, pairs: opened.log(values | {"pairs": pairs}),
         lambda picture, pairs: opened.log({"samples": wandb.Image(str(picture)), "pairs": pairs}),
         opened.finish,
+        unfinished=Path(opened.dir).parent.name if opened.offline else "",
+        had=opened.summary.get("pairs") if opened.resumed else None,
     )
 
 
-def _open_mlflow(run: Path, identity: str, config: Config) -> _Sink:
+def _open_mlflow(run: Path, had: _Had, config: Config) -> _Sink:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param
 
@@ -160,7 +188,7 @@ def _open_mlflow(run: Path, identity: str, config: Config) -> _Sink:
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # its databases trust a file lock, which NFS may lack
         where = (run / "mlruns").absolute().as_uri()
     client = MlflowClient(tracking_uri=where)
-    if identity:
+    if identity := had.id:
         client.update_run(identity, status="RUNNING")
     else:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "mscgan")

@@ -2,6 +2,7 @@
 no failure of theirs that ends training."""
 
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -114,6 +115,28 @@ def test_wandb_goes_on_in_the_same_run_with_no_point_twice_and_none_lost(tmp_pat
     }
 
 
+def test_wandb_has_every_point_once_although_starts_were_killed(tmp_path):
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    code = """
+import json, os, signal, sys, time
+from pathlib import Path
+from tests.test_trackers import log, meter, wait_for
+file = Path(sys.argv[1]) / "tracker-wandb.json"
+log(meter(Path(sys.argv[1]), "wandb", start=int(sys.argv[2])), *map(int, sys.argv[3:]))
+wait_for(lambda: file.exists() and json.loads(file.read_text())["pairs"] == int(sys.argv[-1]))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    alone = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # else it is this process's
+    for start, *pairs in ((0, 100, 200, 300), (200, 300, 400)):
+        told = [sys.executable, "-c", code, tmp_path, *map(str, (start, *pairs))]
+        done = subprocess.run(told, cwd=ROOT, env=alone, capture_output=True, text=True)
+        assert done.returncode == -9, done.stderr
+    last = meter(tmp_path, "wandb", start=300)
+    log(last, 400, 500)
+    last.close()
+    assert [line["pairs"] for line in wandb_history(tmp_path) if "loss/L1_1" in line] == [100, 200, 300, 400, 500]
+
+
 def test_mlflow_gets_the_same_and_goes_on_in_the_same_run(tmp_path):
     mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
     first = meter(tmp_path, "mlflow")
@@ -142,11 +165,14 @@ class Fake:
 
     def __init__(self, monkeypatch, failure: Exception | None = None):
         self.had, self.opened, self.ended, self.failure = [], [], 0, failure
+        self.unfinished, self.at_server = "", None
         monkeypatch.setitem(trackers.OPEN, "wandb", self.open)
 
-    def open(self, run, identity, config):
-        self.opened.append(identity)
-        return SimpleNamespace(id="id-1", log=self.log, picture=self.log, end=self.end)
+    def open(self, run, had, config):
+        self.opened.append(had.id)
+        return SimpleNamespace(
+            id="id-1", log=self.log, picture=self.log, end=self.end, unfinished=self.unfinished, had=self.at_server
+        )
 
     def log(self, what, pairs):
         if self.failure:
@@ -211,6 +237,24 @@ def test_what_a_killed_start_could_not_give_is_given_by_the_next(tmp_path, monke
     again = meter(tmp_path, "wandb", start=300)
     again.close()
     assert fake.had == [100, 200, 300] and fake.opened == ["", "id-1"]
+
+
+def test_what_a_start_may_not_have_kept_is_given_again_and_what_a_server_has_is_not(tmp_path, monkeypatch):
+    fake = Fake(monkeypatch)
+    fake.unfinished = "folder"
+    log(first := meter(tmp_path, "wandb"), 100, 200)
+    first.close()
+    log(meter(tmp_path, "wandb", start=200), 300)  # and is killed
+    file = tmp_path / "tracker-wandb.json"
+    wait_for(lambda: json.loads(file.read_text())["pairs"] == 300)
+    assert fake.had == [100, 200, 300]
+    log(second := meter(tmp_path, "wandb", start=300), 400)
+    second.close()
+    assert fake.had == [100, 200, 300, 300, 400]
+    fake.at_server = 300
+    log(third := meter(tmp_path, "wandb", start=400), 500)
+    third.close()
+    assert fake.had == [100, 200, 300, 300, 400, 400, 500]
 
 
 def test_a_file_of_a_tracker_that_is_broken_is_a_warning(tmp_path, monkeypatch, capfd):
