@@ -135,6 +135,8 @@ os.kill(os.getpid(), signal.SIGKILL)
     log(last, 400, 500)
     last.close()
     assert [line["pairs"] for line in wandb_history(tmp_path) if "loss/L1_1" in line] == [100, 200, 300, 400, 500]
+    folders = [folder.name.split("-run-")[0] for folder in sorted((tmp_path / "wandb").glob("*offline-run-*"))]
+    assert folders == ["offline", "unfinished-offline", "unfinished-offline"]  # `wandb sync` takes the first alone
 
 
 def test_mlflow_gets_the_same_and_goes_on_in_the_same_run(tmp_path):
