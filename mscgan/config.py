@@ -25,6 +25,7 @@ from mscgan.errors import UserError
 
 PRESETS = Path(__file__).parent / "configs"
 STAGES = {"mscgan": ("I", "II", "joint"), "pg2": ("I", "II")}  # of each family, in the order in which a run has them
+TRACKERS = ("wandb", "mlflow")
 SCALES = (1, 2, 4)  # at which MsCGAN's D1, D2 and D3 judge: the full size, a half, a quarter
 
 
@@ -94,6 +95,7 @@ class Log:
     checkpoint: int = 32_000  # pairs between two checkpoints
     checkpoint_minutes: float = 5.0  # between two checkpoints; the later of the two counts
     keep: int = 2  # checkpoints kept
+    trackers: list[str] = field(default_factory=list)  # beside TensorBoard: wandb, mlflow (mscgan/trackers.py)
 
 
 @dataclass
@@ -331,6 +333,9 @@ def _check(config: Config) -> None:
         raise UserError(f"data.flip is {config.data.flip}; it is a probability, from 0 to 1")
     if config.train.decay > 1:
         raise UserError(f"train.decay is {config.train.decay}; it is a share of a stage, from 0 to 1")
+    names = config.log.trackers
+    if len(set(names)) < len(names) or not set(names) <= set(TRACKERS):
+        raise UserError(f"log.trackers is {names}; give some of {', '.join(TRACKERS)}, each once")
     if len(config.train.betas) != 2 or not all(0 <= beta < 1 for beta in config.train.betas):
         raise UserError(f"train.betas is {config.train.betas}; give two numbers, each 0 or more and below 1")
     height, width = config.data.height, config.data.width

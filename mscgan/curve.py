@@ -12,10 +12,12 @@ from pathlib import Path
 from mscgan import files
 
 LARGEST = 1e15  # of counts and integers; JSON's have no end
-METERS = frozenset(  # what a line has beside the loss terms
-    "pairs steps epoch stage pairs_per_second data_wait step_seconds replaced_pairs seconds memory_bytes power_watts "
-    "gpu_utilisation gpu_memory_bytes data_wait_rank data_wait_host step_seconds_rank step_seconds_host".split()
-)
+MEASURED = (  # what a line has beside position and loss terms, where it was measured
+    "pairs_per_second data_wait step_seconds replaced_pairs seconds memory_bytes power_watts gpu_utilisation "
+    "gpu_memory_bytes"
+).split()
+WHERE = "data_wait_rank data_wait_host step_seconds_rank step_seconds_host".split()
+METERS = frozenset(["pairs", "steps", "epoch", "stage", *MEASURED, *WHERE])  # all but the loss terms
 
 
 def read(path: Path) -> list[dict]:

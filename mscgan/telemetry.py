@@ -1,4 +1,4 @@
-"""What a run says while it trains: a progress bar, metrics.jsonl, TensorBoard, and the GPU's own meters.
+"""What a run says while it trains: a progress bar, metrics.jsonl, TensorBoard, trackers, and the GPU's own meters.
 
 Only rank 0 speaks. The other ranks count their steps, for `log`, which every rank calls: the slowest of them sets the
 pace of all, so it is its figures that are told. Loss terms must be the mean over ranks already. What cannot be written
@@ -30,8 +30,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from mscgan import board, curve, dist, files
+from mscgan.config import Config
 from mscgan.pictures import save_png
 from mscgan.tolerance import Tolerance
+from mscgan.trackers import Tracker
 
 PLAIN_SECONDS = 10  # between two lines of progress where there is no terminal
 WORTH_A_NAME = 0.02  # share of the time waited for data from which the progress line says who waited
@@ -52,9 +54,19 @@ class Telemetry:
             TensorBoard's points beyond it came from a run that was killed and are dropped: the curve is one.
         start_steps: optimiser steps before this start, whatever batch they had.
         batch: pairs a step from now on. What is left is counted in such steps.
+        config: whose log.trackers follow the run (mscgan/trackers.py); without one, none does.
     """
 
-    def __init__(self, run: Path, rank: int, total_pairs: int, start_pairs: int, start_steps: int = 0, batch: int = 1):
+    def __init__(
+        self,
+        run: Path,
+        rank: int,
+        total_pairs: int,
+        start_pairs: int,
+        start_steps: int = 0,
+        batch: int = 1,
+        config: Config | None = None,
+    ):
         self.speaks = rank == 0
         self._since = time.monotonic()
         self._wait, self._busy, self._count_since = 0.0, 0.0, 0
@@ -70,6 +82,7 @@ class Telemetry:
         self._from: int | None = start_pairs  # where metrics.jsonl is still to be cut
         self._write("metrics.jsonl", b"")
         self._board = board.Board(self.run / "tensorboard", start_pairs + 1)
+        self._trackers = [Tracker(name, self.run, config, self.say) for name in config.log.trackers] if config else []
         self._gpu = _open_gpu(self.say)
         if sys.stderr.isatty() or COLUMNS in os.environ:
             columns = os.environ.get(COLUMNS)
@@ -157,6 +170,7 @@ class Telemetry:
         points = {f"loss/{name}": value for name, value in terms.items()}
         points |= {f"meters/{name}": value for name, value in meters.items()}
         self._write("TensorBoard", board.scalars(points, pairs))
+        self._wake_trackers()
         self._losses = ", " + " ".join(f"{name} {value:.3g}" for name, value in terms.items())
         self._slowest = _said(slowest)
         self._progress(pairs, stage, meters["pairs_per_second"], self._slowest, now)
@@ -168,6 +182,7 @@ class Telemetry:
         with self._tolerance.trying("a picture"):
             save_png(grid, self.run / "samples" / f"pairs-{pairs:09d}.png")
         self._write("TensorBoard", board.picture("samples", np.asarray(grid), pairs))
+        self._wake_trackers()
 
     def close(self) -> None:
         """Says the last line, if it was held back, and what could not be written to the end."""
@@ -180,8 +195,14 @@ class Telemetry:
                 self._bar.close()
         for kind in list(self._kept):
             self._write(kind, b"")
+        for tracker in self._trackers:
+            tracker.close()
         for kind, count in self._tolerance.failed.items():
             self.say(f"warning: {kind} could not be written to the end; {count} attempts failed")
+
+    def _wake_trackers(self) -> None:
+        for tracker in self._trackers:
+            tracker.wake()
 
     def _write(self, kind: str, data: bytes) -> None:
         """Appends to metrics.jsonl or TensorBoard's file, with all that could not be written before."""

@@ -15,14 +15,14 @@ class Tolerance:
         self.failed: dict[str, int] = {}  # by kind, since it last succeeded
 
     @contextmanager
-    def trying(self, kind: str) -> Iterator[None]:
-        """Around an attempt to write. An OSError of it ends here; `kind` stands in the message: metrics.jsonl."""
+    def trying(self, kind: str, failure: type[Exception] = OSError) -> Iterator[None]:
+        """Around an attempt to write. A failure of it ends here; `kind` stands in the message: metrics.jsonl."""
         try:
             yield
-        except OSError as error:
+        except failure as error:
             self.failed[kind] = self.failed.get(kind, 0) + 1
             if self.failed[kind] == 1:
-                self._tell(f"warning: {kind} cannot be written ({error.strerror or error}); training goes on")
+                self._tell(f"warning: {kind} cannot be written ({_reason(error)}); training goes on")
         else:
             if failed := self.failed.pop(kind, 0):
                 self._tell(f"{kind} is written again, after {failed} failed attempts")
@@ -30,3 +30,8 @@ class Tolerance:
     def _tell(self, text: str) -> None:
         with suppress(OSError):  # the log may lie on the same disk; the count goes on
             self._say(text)
+
+
+def _reason(error: Exception) -> str:
+    said = (error.strerror if isinstance(error, OSError) else "") or " ".join(str(error).split())
+    return said or type(error).__name__

@@ -29,7 +29,7 @@ from PIL.Image import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from mscgan import checkpoint, dist, heartbeat
+from mscgan import checkpoint, dist, heartbeat, trackers
 from mscgan.config import Config, Data, load, micro_batch, save
 from mscgan.data.loader import Loader
 from mscgan.data.shards import ShardSet
@@ -62,6 +62,7 @@ def train(config: Config) -> int:
     signalled = _listen()
     folder = _run_folder(config)
     check_steps(config)
+    trackers.check(config.log.trackers)
     shards = _open_shards(config.data)
     ranks = dist.init()
     lease = dist.on_rank_0(lambda: _own(folder))
@@ -135,7 +136,7 @@ def _train(
     log = config.log
     made = {"made_with": made_with(config) | {"shards": shards.fingerprint}, "ran_with": _ran_with(config, ranks)}
     with (
-        closing(Telemetry(folder, ranks.rank, total, pairs, steps, config.train.batch)) as telemetry,
+        closing(Telemetry(folder, ranks.rank, total, pairs, steps, config.train.batch, config)) as telemetry,
         Saver(folder, ranks, pairs, log.checkpoint, log.checkpoint_minutes, log.keep, still_own) as saver,
     ):
         for line in _said(start, config, ranks, allowed, changed):

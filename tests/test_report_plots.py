@@ -60,7 +60,7 @@ def test_a_long_curve_is_drawn_by_the_means_of_neighbours():
     assert of_long.last == ["0"]
 
 
-def test_names_are_no_mathematics_and_the_same_curve_gives_the_same_file():
+def test_any_name_can_be_plotted_and_the_same_curve_gives_the_same_file():
     curves = [("_$x", [line(100, **{"$\\frac{": 1.0}), line(200, **{"$\\frac{": 2.0})])]
     assert losses(curves) == losses(curves)
     assert svg(losses(curves)[0])

@@ -47,8 +47,7 @@ def speeds(curves: Curves) -> list[Plot]:
 
 
 def _plot(name: str, title: str, said: str, curves: Curves, by: float = 1) -> Plot:
-    # A name may hold a $, which would be mathematics; the salt gives the same run the same file.
-    with matplotlib.rc_context({"text.parse_math": False, "svg.hashsalt": name, "font.size": 8}):
+    with matplotlib.rc_context({"svg.hashsalt": name, "font.size": 8}):  # the salt: the same run, the same file
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.subplots()
         told, last = [], []
@@ -65,7 +64,7 @@ def _plot(name: str, title: str, said: str, curves: Curves, by: float = 1) -> Pl
                 told.append(f"{run}: {first:.3g} at {start:,} pairs, {last[-1]} at {end:,}")
         axes.set_xlabel("pairs seen")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_ylim(bottom=0 if name in SPEEDS else None)
