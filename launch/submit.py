@@ -266,7 +266,7 @@ def _check_work(plan: runs.Plan, targets: list[Target], ranks: int, on_slurm: bo
         # A run that goes on does not read train.init again.
         if train.init and not runs.newest_checkpoint(target.folder):
             if not (on_slurm and _maybe_on_nodes(train.init, target.folder)):
-                check_weights(Path(train.init))
+                check_weights(Path(train.init), train.init_after, schedule.beginning(target.config)[2])
 
 
 def _maybe_on_nodes(file: str, run: str) -> bool:

@@ -45,14 +45,25 @@ def check_trained(run: Path) -> None:
             raise UserError(f"{run} has no {name}; give the folder of a run whose training has finished or saved")
 
 
-def check_weights(path: Path) -> None:
+def check_weights(path: Path, stage: str = "", seen: int = 0) -> None:
     """Looks whether train.init is a safetensors file that can be read; not whether it fits the networks.
 
+    Args:
+        stage: train.init_after, the stage that must have made the file; empty: any.
+        seen: pairs that it must have trained on.
+
     Raises:
-        UserError: it is not.
+        UserError: it is not, or another stage made it, or that one before its end.
     """
     try:
-        with safe_open(path, framework="np"):
-            pass
+        with safe_open(path, framework="np") as file:
+            found = file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise UserError(f"train.init={path}: {error}; give a run's generator.safetensors") from error
+    wanted = {"stage": stage, "seen": str(seen)}
+    if stage and {name: found.get(name) for name in wanted} != wanted:
+        raise UserError(
+            f"train.init={path} was made after {found.get('seen', 'an unknown number of')} pairs of stage "
+            f"{found.get('stage', 'none')}, and train.init_after={stage} with these train.pairs expects {seen} of "
+            f"{stage}; train that stage to its end first"
+        )
