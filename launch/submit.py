@@ -4,9 +4,12 @@
     python launch/submit.py --config market1501 data.root=DIR --sweep train.lr=1e-4,2e-4 --sweep train.seed=0,1
     python launch/submit.py --job evaluate run=runs/RUN -- --pairs 1000
     python launch/submit.py --job shards -- synthetic --out DIR
+    python launch/submit.py --job table2 --config market1501 data.root=DIR --seeds 3
 
 `run=FOLDER` (or the preset's `run:`) is the run's folder, and the same command again goes on in it; without one, a new
 folder with a unique name is made under runs/. Each launch keeps its records, code and logs in a folder inside.
+`--job table2` trains and scores every row of the paper's table 2, does only what is missing, and writes the table into
+run=FOLDER or runs/table2-PRESET.
 """
 
 import argparse
@@ -20,16 +23,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from launch import guard, options, runs, sbatch, slurm, snapshot
+from launch import guard, options, runs, sbatch, slurm, snapshot, table2
 from mscgan import config as configuration
 from mscgan import files, schedule
 from mscgan.checks import check_trained, check_weights
 from mscgan.data.manifest import check_size, read_manifest
-from mscgan.errors import UserError, run
+from mscgan.errors import AGAIN, UserError, run
 from mscgan.rates import check_steps
 
 ROOT = Path(__file__).resolve().parents[1]
-JOBS = ("train", "evaluate", "generate", "shards", "throughput")
+JOBS = ("train", "evaluate", "generate", "shards", "throughput", "table2")
+WITHOUT_GPU = ("shards", "table2")
 OF_A_RUN = ("evaluate", "generate")  # jobs that take the configuration of the run they work on
 
 
@@ -45,36 +49,115 @@ def main() -> int:
     os.umask(0o077)
     given, extra = _arguments()
     settings = options.resolve(given)
-    if given.job in runs.ONE_PROCESS:
-        settings |= {"nodes": "1", "tasks_per_node": "1"} | ({"gpus_per_node": "0"} if given.job == "shards" else {})
+    if given.job == "table2":
+        return _table2(given, settings)
     targets = _targets(given)
     on_slurm = not given.prepare and slurm.controller_up()
-    plan = _plan(given, extra, settings, targets, on_slurm)
+    plan = _plan(given.job, extra, settings, targets, on_slurm)
     if given.dry_run:
         return _dry_run(plan, targets)
     if given.prepare:
         return _prepare_here(plan, targets)
     if _complete(plan, targets):
         return 0
+    ranks = _checked(plan, targets, on_slurm, waits="dependency" in settings)
+    job = _start(plan, targets, on_slurm)
+    if on_slurm:
+        several = f"{len(plan.works)} runs in {Path(plan.folder).parent}"
+        print(f"job {job}: {plan.works[0].run if len(plan.works) == 1 else several}")
+        return _queued(plan, job, given.follow)
+    from launch import local
+
+    with local.Stop() as stop:
+        return _here(plan, ranks, stop)
+
+
+def _checked(plan: runs.Plan, targets: list[Target], on_slurm: bool, waits: bool) -> int:
+    """Refuses what could not run. Returns the number of processes.
+
+    waits: for other jobs, which may make what is not there yet.
+    """
     if on_slurm:
         sbatch.check(plan)
         ranks = int(plan.settings["nodes"]) * (plan.gpus or int(plan.settings.get("tasks_per_node", 1)))
     else:
         ranks = _processes_here(plan, targets)
-    _check_work(plan, targets, ranks, on_slurm)
+    _check_work(plan, targets, ranks, on_slurm, waits)
     if not on_slurm:
         plan.preflight = False  # one machine: what is wrong shows at once; starting twice costs more than it tells
         plan.here = True
+    return ranks
+
+
+def _start(plan: runs.Plan, targets: list[Target], on_slurm: bool) -> str:
+    """Makes the folders and queues the plan, or writes down that this process runs it. Returns the job's id."""
     with guard.only_submit(plan):
         guard.check_free(plan, on_slurm)
         _prepare(plan, targets)
-        job = sbatch.submit(plan) if on_slurm else runs.announce(plan)
-    return _on_slurm(plan, job, given.follow) if on_slurm else _here(plan, ranks)
+        return sbatch.submit(plan) if on_slurm else runs.announce(plan)
 
 
-def _on_slurm(plan: runs.Plan, job: str, follow: bool) -> int:
-    several = f"{len(plan.works)} runs in {Path(plan.folder).parent}"
-    print(f"job {job}: {plan.works[0].run if len(plan.works) == 1 else several}")
+def _table2(given: argparse.Namespace, settings: dict) -> int:
+    """Starts what is missing of table 2, a launch a part; where nothing is, writes the table here."""
+    table, on_slurm = table2.ask(given.config, given.overrides, given.seeds or 1), slurm.controller_up()
+    parts = table2.parts(table)
+    works = [[Target(config if part.kind == "train" else None, config.run) for config in part.runs]
+             or [Target(None, table.folder)] for part in parts]  # fmt: skip
+    plans = [_plan(part.kind, [], settings, targets, on_slurm) for part, targets in zip(parts, works, strict=True)]
+    if given.dry_run:
+        for place, (part, plan, targets) in enumerate(zip(parts, plans, works, strict=True), 1):
+            print(f"# part {place} of {len(parts)}, {part.kind}: {part.title}"
+                  + "".join(f"; after part {before + 1}" for before in part.after))  # fmt: skip
+            _dry_run(plan, targets)
+        return 0
+    for part, plan, targets in zip(parts, plans, works, strict=True):
+        _checked(plan, targets, on_slurm, waits=part.kind != "train" or bool(part.after))
+        guard.check_free(plan, on_slurm)
+    table2.check_free(table)
+    runs.private_folder(Path(table.folder))
+    table2.write_asked(table)
+    if len(parts) == 1:
+        from launch import table2_result
+
+        return table2_result.write(table.folder)
+    return _queue(parts, plans, works, given.follow) if on_slurm else _one_by_one(table, parts, settings)
+
+
+def _queue(parts: list[table2.Part], plans: list[runs.Plan], works: list[list[Target]], follow: bool) -> int:
+    """Queues the parts, each to begin when those before it have ended, however they did."""
+    jobs: list[str] = []
+    for part, plan, targets in zip(parts, plans, works, strict=True):
+        if part.after:
+            plan.settings["dependency"] = "afterany:" + ":".join(jobs[before] for before in part.after)
+        jobs.append(_start(plan, targets, on_slurm=True))
+        waits = f", after job {', '.join(jobs[before] for before in part.after)}" if part.after else ""
+        print(f"job {jobs[-1]}: {part.kind}, {part.title}: {len(targets)} run{'s' * (len(targets) > 1)}{waits}")
+    return _queued(plans[-1], jobs[-1], follow)
+
+
+def _one_by_one(table: table2.Table, parts: list[table2.Part], settings: dict) -> int:
+    """Runs the parts on this machine. A run that fails stops none of the others."""
+    from launch import local, table2_result
+
+    with local.Stop() as stop:
+        for place, part in enumerate(parts[:-1], 1):
+            begin, left_out = table2.ready(table, part)
+            count = f"{len(begin)} run{'s' * (len(begin) != 1)}"
+            print(f"table 2, part {place} of {len(parts)}, {part.kind}: {part.title}: {count}", flush=True)
+            print("".join(f"{line}\n" for line in left_out), end="", flush=True)
+            if begin and not stop.asked:
+                targets = [Target(config if part.kind == "train" else None, config.run) for config in begin]
+                plan = _plan(part.kind, [], settings, targets, on_slurm=False)
+                ranks = _checked(plan, targets, on_slurm=False, waits=False)
+                _start(plan, targets, on_slurm=False)
+                _here(plan, ranks, stop)
+            if stop.asked:
+                print(f"stopped; the same command goes on with what is missing in {table.folder}", flush=True)
+                return AGAIN
+    return table2_result.write(table.folder)
+
+
+def _queued(plan: runs.Plan, job: str, follow: bool) -> int:
     if follow:
         from launch.follow import follow_job
 
@@ -109,12 +192,12 @@ def _processes_here(plan: runs.Plan, targets: list[Target]) -> int:
     return local.processes(plan, [train.batch // train.accumulate for train in trained])
 
 
-def _here(plan: runs.Plan, count: int) -> int:
+def _here(plan: runs.Plan, count: int, stop) -> int:
     from launch import local
 
     what = f"{count} process{'es' * (count > 1)}, {plan.works[0].run}"
     print(f"no SLURM controller answers, so this runs on this machine: {what}", flush=True)
-    return local.run_here(plan, count)
+    return local.run_here(plan, count, stop)
 
 
 def _arguments() -> tuple[argparse.Namespace, list[str]]:
@@ -134,6 +217,7 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         "--dry-run", action="store_true", help="print the sbatch script and the configuration, and stop"
     )
+    parser.add_argument("--seeds", metavar="N", type=int, help="of --job table2: train each row with seeds 0 to N - 1")
     parser.add_argument("--follow", action="store_true", help="show the log until the job ends; exit with its code")
     parser.add_argument(
         "--prepare", action="store_true", help="make the launch folder, print it, and stop (for the .sbatch files)"
@@ -149,7 +233,13 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
         options.plain(text, "an argument after --")
     if given.job == "train" and not given.config:
         raise UserError("--job train needs --config PRESET, for example --config market1501")
-    if given.job not in ("train", *OF_A_RUN) and (given.overrides or given.sweep or given.config):
+    if given.job == "table2" and (not given.config or given.sweep or given.prepare or extra):
+        raise UserError(
+            "--job table2 takes --config PRESET, key=value and --seeds N, for example --config market1501 data.root=DIR"
+        )
+    if given.seeds is not None and (given.job != "table2" or given.seeds < 1):
+        raise UserError(f"--seeds {given.seeds}: give a number above 0, with --job table2; others have train.seed=N")
+    if given.job not in ("train", "table2", *OF_A_RUN) and (given.overrides or given.sweep or given.config):
         raise UserError(f"--job {given.job} takes its arguments after --, for example: --job {given.job} -- --help")
     unused = [text for text in given.overrides if not text.startswith("run=")] + given.sweep
     if given.job in OF_A_RUN and unused:
@@ -193,9 +283,10 @@ def _swept(text: str) -> list[str]:
     return [f"{key}={value}" for value in found]
 
 
-def _plan(
-    given: argparse.Namespace, extra: list[str], settings: dict, targets: list[Target], on_slurm: bool
-) -> runs.Plan:
+def _plan(kind: str, extra: list[str], settings: dict, targets: list[Target], on_slurm: bool) -> runs.Plan:
+    settings = dict(settings)
+    if kind in runs.ONE_PROCESS:
+        settings |= {"nodes": "1", "tasks_per_node": "1"} | ({"gpus_per_node": "0"} if kind in WITHOUT_GPU else {})
     base = targets[0].folder if len(targets) == 1 else str(Path(targets[0].folder).parent)
     label = runs.unique_name("launch")
     folder = os.path.abspath(f"{base}/{label}")
@@ -210,22 +301,23 @@ def _plan(
             "generate": ["-m", "mscgan.generate", "--run", run_folder],
             "shards": [f"{folder}/snapshot/shards/build.py"],
             "throughput": [f"{folder}/snapshot/benchmarks/run_throughput.py"],
-        }[given.job] + extra
+            "table2": [f"{folder}/snapshot/launch/table2_result.py", run_folder],
+        }[kind] + extra
         work = runs.Work(run_folder, arguments)
-        if given.job == "train":
+        if kind == "train":
             assert target.config, "training has a configuration"
             work.shards, work.stage_to = target.config.data.root, target.config.data.stage_to
             manifest = Path(work.shards) / "manifest.json"
             if work.shards and manifest.is_file():
                 work.manifest_sha256 = hashlib.sha256(manifest.read_bytes()).hexdigest()
         works.append(work)
-    name = f"mscgan-{given.job}-{label[-6:]}"
+    name = f"mscgan-{kind}-{label[-6:]}"
     return runs.Plan(
-        name=name, kind=given.job, folder=folder, cwd=os.getcwd(), commit="", works=works,
-        job_name=guard.job_name(given.job, base), gpus=_gpus(given.job, settings, on_slurm),
+        name=name, kind=kind, folder=folder, cwd=os.getcwd(), commit="", works=works,
+        job_name=guard.job_name(kind, base), gpus=_gpus(kind, settings, on_slurm),
         crash_retries=int(settings["crash_retries"]), stalled_tries=int(settings["stalled_tries"]),
         hang_seconds=float(settings["hang_seconds"]),
-        preflight=settings["preflight"] == "true" and given.job == "train", settings=settings,
+        preflight=settings["preflight"] == "true" and kind == "train", settings=settings,
     )  # fmt: skip
 
 
@@ -250,10 +342,14 @@ def _gpus(kind: str, settings: dict, on_slurm: bool) -> int:
     return min(count, 1) if kind in runs.ONE_PROCESS else count
 
 
-def _check_work(plan: runs.Plan, targets: list[Target], ranks: int, on_slurm: bool) -> None:
-    """Says before any folder is made or job queued what the programs would refuse once they run."""
-    if plan.kind in OF_A_RUN and "dependency" not in plan.settings:  # else the run may be yet to come
-        check_trained(Path(targets[0].folder))
+def _check_work(plan: runs.Plan, targets: list[Target], ranks: int, on_slurm: bool, waits: bool = False) -> None:
+    """Says before any folder is made or job queued what the programs would refuse once they run.
+
+    waits: for other jobs, so that a run and first weights may be yet to come.
+    """
+    if plan.kind in OF_A_RUN and not waits:
+        for target in targets:
+            check_trained(Path(target.folder))
     if plan.kind != "train":
         return
     for target in targets:
@@ -264,7 +360,7 @@ def _check_work(plan: runs.Plan, targets: list[Target], ranks: int, on_slurm: bo
         if not (data.root and on_slurm and _maybe_on_nodes(f"{data.root}/manifest.json", target.folder)):
             check_size(data.root, read_manifest(data.root, "train"), data.height, data.width)
         # A run that goes on does not read train.init again.
-        if train.init and not runs.newest_checkpoint(target.folder):
+        if train.init and not waits and not runs.newest_checkpoint(target.folder):
             if not (on_slurm and _maybe_on_nodes(train.init, target.folder)):
                 check_weights(Path(train.init), train.init_after, schedule.beginning(target.config)[2])
 
@@ -300,7 +396,8 @@ def _prepare_here(plan: runs.Plan, targets: list[Target]) -> int:
             f"--ntasks-per-node={plan.gpus}"
         )
     plan.job_name = os.environ["SLURM_JOB_NAME"]
-    _check_work(plan, targets, ranks=int(os.environ.get("SLURM_JOB_NUM_NODES", "1")) * (tasks or 1), on_slurm=False)
+    _check_work(plan, targets, ranks=int(os.environ.get("SLURM_JOB_NUM_NODES", "1")) * (tasks or 1), on_slurm=False,
+                waits="dependency" in plan.settings)  # fmt: skip
     with guard.only_submit(plan):
         guard.check_free(plan, on_slurm=True)
         _prepare(plan, targets)

@@ -348,8 +348,8 @@ def _check_options(config: Config) -> None:
             raise UserError(f"train.pairs.{stage} is {pairs}; it must not be negative")
     if config.train.init_after and (config.train.init_after not in stages or not config.train.init):
         raise UserError(
-            f"train.init_after is {config.train.init_after!r}; give one of {', '.join(stages)}, and with train.init the "
-            "weights that this stage ended with"
+            f"train.init_after is {config.train.init_after!r}; give one of {', '.join(stages)}, and with train.init "
+            "the weights that this stage ended with"
         )
     for stage, rate in config.train.stage_lr.items():
         if stage not in stages or not 0 < rate < math.inf:

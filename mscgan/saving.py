@@ -124,7 +124,7 @@ class Saver:
         self._work = self._pool.submit(
             checkpoint.write, self._partial(), self._ranks.rank, share.pieces, generator, share.facts["stage"],
             share.facts["seen"],
-        )
+        )  # fmt: skip
 
     def _advance(self, failed: bool) -> None:
         """What follows when no rank's thread is at work any more."""

@@ -57,8 +57,8 @@ def beginning(config: Config) -> tuple[int, int, int]:
     stage = next((stage for stage in stages[:-1] if stage.name == name), None)
     if stage is None:
         raise UserError(
-            f"train.init_after={name}: let train.pairs.{name} be the pairs that it trained on, and give a stage after it "
-            f"some; they are {config.train.pairs}"
+            f"train.init_after={name}: let train.pairs.{name} be the pairs that it trained on, and give a stage after "
+            f"it some; they are {config.train.pairs}"
         )
     began, steps = (math.ceil(pairs / config.train.batch) for pairs in (stage.start, stage.end))
     return steps * config.train.batch, steps, (steps - began) * config.train.batch
