@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from shard_factory import jpeg, keypoints, write_shards
 
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError
+from tests.shard_factory import jpeg, keypoints, write_shards
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shard_factory import write_shards
 from test_shards_verify import rewrite_tar
 
 from launch import stage_in
@@ -25,6 +24,7 @@ from shards.pairs import read_list
 from shards.photographs import photograph
 from shards.verify import verify
 from shards.write import write
+from tests.shard_factory import write_shards
 
 ROOT = Path(__file__).parents[1]
 DEEP = "[" * 100_000
