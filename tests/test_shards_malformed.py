@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_shards_verify import rewrite_tar
 
 from launch import stage_in
 from mscgan.data.manifest import read_manifest
@@ -25,6 +24,7 @@ from shards.photographs import photograph
 from shards.verify import verify
 from shards.write import write
 from tests.shard_factory import write_shards
+from tests.test_shards_verify import rewrite_tar
 
 ROOT = Path(__file__).parents[1]
 DEEP = "[" * 100_000
