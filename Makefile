@@ -44,11 +44,12 @@ soak: install
 
 install: .venv/installed
 
-# torch first and alone, so that a build that is chosen here (TORCH=...) is kept by what follows.
+# torch first, so that a build that is chosen here (TORCH=...) is kept by what follows; and with the torchvision that
+# fits it, since alone a newer one would bring a newer torch.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(PIP) $(TORCH)
-	$(PIP) --constraint constraints.txt --editable .[$(CUDA),test]
+	$(PIP) --constraint constraints.txt $(TORCH) torchvision
+	$(PIP) --constraint constraints.txt --editable .[$(CUDA),metrics,test]
 	touch $@
 
 .venv/linters: .venv/installed

@@ -13,6 +13,7 @@ MODULES = {
     "mscgan-generate": "mscgan.generate",
     "mscgan-pictures": "mscgan.pictures",
     "mscgan-costs": "mscgan.costs",
+    "mscgan-weights": "mscgan.weights",
     "mscgan-submit": "launch.submit",
     "mscgan-jobs": "launch.jobs",
     "mscgan-build-shards": "shards.build",

@@ -28,7 +28,7 @@ from mscgan.heartbeat import HANG_SECONDS
 
 # These paths are written into sbatch scripts. A % would be a pattern of SLURM's.
 SAFE_PATH = re.compile(r"[\w ./:@=+,~()-]+")
-ONE_PROCESS = ("evaluate", "generate", "shards", "table2")  # the kinds of job that are one process
+ONE_PROCESS = ("generate", "shards", "table2")  # the kinds of job that are one process
 
 
 @dataclass

@@ -1,27 +1,15 @@
-"""DeepFashion, In-shop Clothes Retrieval: 256x256 pictures, either with the flat names of the public keypoint files,
-`fashionWOMENDressesid0000000202_1front.jpg`, or in the original tree, `WOMEN/Dresses/id_00000002/02_1_front.jpg`."""
+"""DeepFashion, In-shop Clothes Retrieval: 256x256 pictures, either with the flat names of the public keypoint files or
+in the original tree (mscgan/data/names.py)."""
 
 import os
-import re
 from pathlib import Path
 
+from mscgan.data.names import OUTFIT, TREE, flat
 from mscgan.errors import UserError
 
 NAME = "deepfashion"
 HEIGHT, WIDTH = 256, 256
 PLACES = "in it or anywhere below"
-TREE = re.compile(r"(?:.*/)?(MEN|WOMEN)/([^/]+)/id_(\d{8})/(\d{2})_(\d+)_(\w+\.jpg)")
-# category, item and colour: a person in an outfit. Ten digits must follow "id", which is also found in "2side.jpg".
-OUTFIT = re.compile(r"(.*id\d{10})_")
-
-
-def flat(name: str) -> str:
-    """The flat name, by which annotation, pair list and file are matched."""
-    found = TREE.fullmatch(name)
-    if not found:
-        return name
-    gender, category, item, colour, number, view = found.groups()
-    return f"fashion{gender}{category}id{item}{colour}_{number}{view}"
 
 
 def person(name: str) -> str | None:

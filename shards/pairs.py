@@ -15,9 +15,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mscgan import files
+from mscgan.data.annotations import Annotation, read
 from mscgan.errors import UserError, run
 from shards import deepfashion, market1501
-from shards.annotations import Annotation, read, text_lines
 
 DATASETS = {"market1501": market1501, "deepfashion": deepfashion}
 
@@ -47,27 +47,6 @@ def usable(rows: list[Annotation], dataset) -> tuple[list[Annotation], list[str]
     kept = [(row, dataset.person(dataset.flat(row.name))) for row in rows]
     kept = [(row, person) for row, person in kept if person is not None and row.usable]
     return [row for row, _ in kept], [person for _, person in kept]
-
-
-def read_list(path: Path) -> list[tuple[int, str, str]]:
-    """(line number, source name, target name) for each row of a from,to list.
-
-    Raises:
-        UserError: no such file, or a broken line.
-    """
-    lines = text_lines(path)
-    if not lines or lines[0].replace(" ", "") != "from,to":
-        raise UserError(f"{path} line 1: {lines[0][:60] if lines else ''!r}; a pair list begins with from,to")
-    rows = []
-    for number, line in enumerate(lines[1:], start=2):
-        names = [name.strip() for name in line.split(",")]
-        if len(names) == 2 and all(names):
-            rows.append((number, *names))
-        elif line.strip():
-            raise UserError(f"{path} line {number}: {line[:60]!r}; expected two names, from,to")
-    if not rows:
-        raise UserError(f"{path} has no pairs; expected a line from,to for each")
-    return rows
 
 
 def main() -> None:

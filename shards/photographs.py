@@ -16,10 +16,10 @@ from PIL import Image as Picture
 
 from mscgan import files
 from mscgan.data import jpeg
+from mscgan.data.annotations import Annotation, read, read_list
 from mscgan.data.rgb import rgb
 from mscgan.errors import UserError
-from shards.annotations import Annotation, read
-from shards.pairs import ordered_pairs, read_list, sample, usable
+from shards.pairs import ordered_pairs, sample, usable
 from shards.write import Image, Plan, Sample, Split, file_sha256, sha256
 
 MISSING = "missing-images.txt"

@@ -82,9 +82,7 @@ def test_the_small_variant_is_the_data_sets_own_size_in_narrow_networks(preset, 
 @pytest.mark.parametrize("overrides", [["train.init_after=I"], ["train.init=a", "train.init_after=joined"]])
 def test_a_stage_before_the_run_is_one_of_the_familys_and_has_weights(overrides):
     assert config.load("demo", ["train.init=a", "train.init_after=I"]).train.init_after == "I"
-    with pytest.raises(
-        UserError, match="init_after is '(I|joined)'; give one of I, II, joint, and with train.init"
-    ):
+    with pytest.raises(UserError, match="init_after is '(I|joined)'; give one of I, II, joint, and with train.init"):
         config.load("demo", overrides)
 
 

@@ -19,7 +19,7 @@ TESTED = {
     requirement.name: requirement
     for line in (ROOT / "constraints.txt").read_text().splitlines()
     if line and not line.startswith("#")
-    for requirement in [Requirement(line)]
+    for requirement in [Requirement(line.split(" #")[0])]
 }
 TORCH = re.search(r"^TORCH \?= (torch==\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
 
@@ -27,31 +27,32 @@ TORCH = re.search(r"^TORCH \?= (torch==\S+)$", (ROOT / "Makefile").read_text(), 
 def test_conda_installs_the_project_with_the_tested_versions():
     dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     pip = next(entry["pip"] for entry in dependencies if isinstance(entry, dict))
-    assert pip == ["--constraint constraints.txt", TORCH, "--editable .[cuda13]"]
+    assert pip == ["--constraint constraints.txt", TORCH, "--editable .[cuda13,metrics]"]
     assert f"python{PROJECT['requires-python']}" in dependencies
 
 
 def test_every_package_has_a_tested_version_that_the_bounds_allow():
-    everywhere = [*PROJECT["dependencies"], *EXTRAS["cuda12"], *EXTRAS["cuda13"], *EXTRAS["test"]]
+    everywhere = [*PROJECT["dependencies"], *EXTRAS["cuda12"], *EXTRAS["cuda13"], *EXTRAS["metrics"], *EXTRAS["test"]]
     asked = {requirement.name: requirement for requirement in map(Requirement, everywhere)}
-    # Another build of torch brings another Triton, so neither is constrained; the Makefile names torch's version.
-    torch = Requirement(TORCH)
-    assert asked.keys() - {"torch", "triton"} <= TESTED.keys()
+    # Another build of torch brings another Triton and torchvision; the Makefile names torch's version.
+    torch, with_torch = Requirement(TORCH), {"torch", "triton", "torchvision"}
+    assert asked.keys() - with_torch <= TESTED.keys()
     for name, requirement in (TESTED | {"torch": torch}).items():
         (pin,) = requirement.specifier
         assert pin.operator == "==" and (name not in asked or asked[name].specifier.contains(pin.version)), requirement
-    assert not TESTED.keys() & {"torch", "triton"}
+    assert not TESTED.keys() & with_torch
 
 
 def test_what_is_installed_is_what_the_project_asks_for():
-    requirements = [Requirement(line) for line in PROJECT["dependencies"] + EXTRAS["test"]]
+    requirements = [Requirement(line) for line in PROJECT["dependencies"] + EXTRAS["metrics"] + EXTRAS["test"]]
     for requirement in requirements:
         assert requirement.specifier.contains(version(requirement.name).split("+")[0]), requirement
 
 
 def test_private_parts_are_used_of_bounded_versions_only():
-    bounds = {requirement.name: str(requirement.specifier) for requirement in map(Requirement, PROJECT["dependencies"])}
-    assert "<" in bounds["submitit"] and "<" in bounds["deepspeed"]
+    requirements = map(Requirement, PROJECT["dependencies"] + EXTRAS["metrics"])
+    bounds = {requirement.name: str(requirement.specifier) for requirement in requirements}
+    assert all("<" in bounds[name] for name in ("submitit", "deepspeed", "torch-fidelity"))
 
 
 def test_a_wheel_holds_every_folder_of_code_and_all_that_is_read_beside_it():

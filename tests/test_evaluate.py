@@ -1,5 +1,6 @@
-"""Evaluate: every score against a plain loop over the pairs, and the figures around them."""
+"""Evaluate: every score against a plain loop over the pairs, and the figures and files around them."""
 
+import csv
 import io
 import itertools
 import json
@@ -16,49 +17,79 @@ import torch
 from PIL import Image
 from skimage.metrics import structural_similarity
 
+from mscgan import chunks, evaluation, trained
 from mscgan import evaluate as module
-from mscgan import trained
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError, run
-from mscgan.evaluate import evaluate, format_table
+from mscgan.evaluate import Chosen, evaluate
+from mscgan.evaluation import format_table
 from mscgan.pose import body_mask
+from mscgan.trained import BATCH
+from tests.ranks import exit_codes, start_ranks
 from tests.run_factory import write_run
+
+OF_PIXELS = ["ssim_A", "ssim_B", "mask_ssim_A", "mask_ssim_A_target", "mask_ssim_B", "l1", "sharpness"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_weights(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("MSCGAN_WEIGHTS", str(tmp_path_factory.getbasetemp() / "no-weights"))
+        yield
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """The folder of an untrained run of the demo's size; its shards lie beside it."""
-    return write_run(tmp_path_factory.mktemp("evaluate"), persons=4, views=3)
+    return write_run(tmp_path_factory.mktemp("evaluate"), persons=6, views=3)
 
 
 @pytest.fixture(scope="module")
 def result(made) -> dict:
-    return evaluate(made)
+    return evaluate(made, Chosen())
+
+
+def of_pairs(file: Path) -> dict[str, list[float]]:
+    """{"METHOD/SCORE": its column} of a CSV."""
+    found: dict[str, list[float]] = {}
+    with file.open() as lines:
+        for line in csv.DictReader(lines):
+            for score in OF_PIXELS:
+                found.setdefault(f"{line['method']}/{score}", []).append(float(line[score]))
+    return found
 
 
 def plain_scores(made: Path) -> dict[str, list[dict[str, float]]]:
     """The scores of each pair, one at a time, by the words of the protocols."""
     model = trained.load(made)
     shards = ShardSet(model.config.data.root, "test")
-    scores, targets = {"copy_source": [], "stage_I": [], "stage_II": []}, []
+    train = ShardSet(model.config.data.root, "train")
+    mean = np.rint(np.mean([np.array(Image.open(io.BytesIO(train.read(k)))) for k in range(len(train))], 0))
+    scores, targets = {"copy_source": [], "mean_image": [], "stage_I": [], "stage_II": []}, []
     for i, j in shards.pairs:
         x, y = (np.array(Image.open(io.BytesIO(shards.read(k)))) for k in (i, j))
-        keypoints = torch.from_numpy(shards.keypoints[j : j + 1])
-        mask = body_mask(keypoints, 64, 32, "pg2", radius=2.0)[0, 0].numpy().astype(np.uint8)[..., None]
+        poses = torch.from_numpy(shards.keypoints[[i, j]])
+        (of_source, of_target), (_, of_target_B) = (
+            body_mask(poses, 64, 32, kind, radius=4.0)[:, 0].numpy().astype(np.uint8)[..., None]
+            for kind in ("pg2", "pose-gan")
+        )
         y1, y_hat = (
             np.clip(np.rint((t[0].cpu().double().numpy() + 1) * 127.5), 0, 255).astype(np.uint8).transpose(1, 2, 0)
-            for t in model.images(torch.from_numpy(x)[None], keypoints).values()
+            for t in model.images(torch.from_numpy(x)[None], poses[1:]).values()
         )
-        for method, made_image in (("copy_source", x), ("stage_I", y1), ("stage_II", y_hat)):
-            row = {"L1": np.abs(made_image / 127.5 - y / 127.5).mean(), "sharpness": variance_of_laplacian(made_image)}
-            targets.append(variance_of_laplacian(y))
-            for name, a, b in (("ssim", made_image, y), ("mask_ssim", made_image * mask, y * mask)):
-                row[f"{name}_A"] = structural_similarity(a, b, channel_axis=-1)
-                row[f"{name}_B"] = structural_similarity(
+        images = (("copy_source", x), ("mean_image", mean.astype(np.uint8)), ("stage_I", y1), ("stage_II", y_hat))
+        for method, image in images:
+            row = {"l1": np.abs(image / 127.5 - y / 127.5).mean(), "sharpness": variance_of_laplacian(image)}
+            for score, mask in (("ssim_A", 1), ("mask_ssim_A", of_source), ("mask_ssim_A_target", of_target)):
+                row[score] = structural_similarity(image * mask, y * mask, channel_axis=-1, data_range=255)
+            for score, mask in (("ssim_B", np.uint8(1)), ("mask_ssim_B", of_target_B)):
+                a, b = image * mask, y * mask
+                row[score] = structural_similarity(
                     a, b, channel_axis=-1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
-                    data_range=a.max() - a.min(),
+                    data_range=float(a.max()) - float(a.min()),
                 )  # fmt: skip
             scores[method].append(row)
+        targets.append(variance_of_laplacian(y))
     for row in itertools.chain(*scores.values()):
         row["sharpness"] /= np.mean(targets)
     return scores
@@ -69,80 +100,158 @@ def variance_of_laplacian(image: np.ndarray) -> float:
     return scipy.ndimage.laplace(grey, mode="nearest").var()
 
 
-def test_every_mean_is_that_of_a_plain_loop(made, result):
-    plain = plain_scores(made)
-    assert result["scores"].keys() == plain.keys()
+def test_every_value_and_every_line_of_the_csv_is_that_of_a_plain_loop(made, result):
+    plain, found, lines = plain_scores(made), result["scores"], of_pairs(made / "evaluation-pairs.csv")
+    assert list(found) == list(plain)
     for method, rows in plain.items():
-        assert result["scores"][method].keys() == rows[0].keys()
-        for score in rows[0]:
-            # One pixel that rounds the other way in a batch moves the mean by less than this.
-            expected = np.mean([row[score] for row in rows])
-            found = result["scores"][method][score]["mean"]
-            assert found == pytest.approx(expected, abs=1e-5, rel=3e-5), (method, score)
+        assert list(found[method]) == OF_PIXELS
+        for score in OF_PIXELS:
+            # One pixel that rounds the other way in a batch moves a pair by less than this.
+            expected = [row[score] for row in rows]
+            assert lines[f"{method}/{score}"] == pytest.approx(expected, abs=1e-4, rel=3e-4), (method, score)
+            assert found[method][score]["value"] == pytest.approx(np.mean(expected), abs=1e-5, rel=3e-5)
 
 
-def test_the_result_names_what_was_scored(made, result):
-    assert (result["split"], result["dataset"]) == ("test", "toy")
-    assert (result["pairs"], result["pairs_in_split"], result["people"]) == (24, 24, 4)
+def test_the_difference_of_the_stages_is_that_of_their_values(result):
+    found, (difference,) = result["scores"], result["differences"].values()
+    for score in OF_PIXELS:
+        cell = difference[score]
+        assert cell["value"] == pytest.approx(found["stage_II"][score]["value"] - found["stage_I"][score]["value"])
+        assert cell["low"] < cell["value"] < cell["high"]
+
+
+def test_the_document_names_what_was_scored_and_what_was_left_out(made, result):
+    document = result
+    assert [document[key] for key in ("schema", "split", "dataset", "family")] == [2, "test", "toy", "mscgan"]
+    assert [document[key] for key in ("pairs", "pairs_in_split", "people")] == [36, 36, 6]
     sums = subprocess.run(
         ["sha256sum", made / "config.yaml", made / "generator.safetensors"], capture_output=True, text=True, check=True
     )
     config, generator = (line.split()[0] for line in sums.stdout.splitlines())
-    assert (config, generator) == (result["config_sha256"], result["generator_sha256"])
+    assert (config, generator) == (document["config_sha256"], document["generator_sha256"])
+    assert "64x32" in document["left_out"]["ssim_gfla"] and "256x256" in document["left_out"]["ssim_B_padded"]
+    assert set(document["protocols"]) == {*OF_PIXELS, "interval"}
+    assert {"is", "is_any_order", "mask_is", "fid", "fid_gfla", "lpips"} < set(document["left_out"])
+    assert "python -m mscgan.weights fetch inception-fid" in document["left_out"]["fid"]
 
 
-def test_two_evaluations_are_the_same_to_the_last_digit(made, result):
-    assert evaluate(made) == result
+def test_the_audit_counts_missing_joints(made, result):
+    shards = ShardSet(trained.read_config(made).data.root, "test")
+    absent = (shards.keypoints[shards.pairs[:, 1]] == -1).all(-1)
+    assert result["audit"]["missing_joints"]["target"] == pytest.approx(absent.mean())
+    assert result["audit"]["images"] == 18
 
 
-def test_several_processes_give_the_same_table(made, result, monkeypatch):
-    monkeypatch.setattr(module, "WORTH_PROCESSES", 1)
-    monkeypatch.setattr(module.os, "sched_getaffinity", lambda process: {0, 1})
-    assert evaluate(made) == result
+def test_two_evaluations_and_several_processes_give_the_same_to_the_last_digit(made, result, monkeypatch):
+    monkeypatch.setattr(chunks, "CHUNK", BATCH)
+    monkeypatch.setattr(chunks.os, "sched_getaffinity", lambda process: {0, 1})
+    assert evaluate(made, Chosen(), made / "again.json") == result
 
 
-def test_a_part_of_the_pairs_and_another_split_can_be_scored(made):
-    part = evaluate(made, "train", pairs=5)
-    assert (part["split"], part["pairs"], part["pairs_in_split"]) == ("train", 5, 24)
-    with pytest.raises(UserError, match="25 pairs asked for"):
-        evaluate(made, pairs=25)
+def test_2_and_3_ranks_write_the_files_of_one_process(made, result, tmp_path):
+    for world in (2, 3):
+        command = [sys.executable, "-c", RANK, "--run", str(made), "--out", f"{tmp_path}/{world}.json"]
+        assert (
+            exit_codes(start_ranks([command] * world, tmp_path / f"logs-{world}", CUDA_VISIBLE_DEVICES=""))
+            == [0] * world
+        )
+        assert json.loads((tmp_path / f"{world}.json").read_text()) == result
+        assert (tmp_path / f"{world}-pairs.csv").read_text() == (made / "evaluation-pairs.csv").read_text()
+    assert not list(tmp_path.glob(".*"))
 
 
-def test_intervals_are_those_of_means_over_people():
-    # 200 people of 5 pairs each; a person's pairs score alike, so the mean has the error of 200 values, not of 1000.
-    rng = np.random.default_rng(0)
-    people = np.repeat(np.arange(200), 5)
-    table = np.tile(rng.normal(0.5, 0.1, 200)[people][:, None], (1, 6))
-    cell = module._summary(table, people)["L1"]
-    error = table[::5, 0].std(ddof=1) / np.sqrt(200)
-    assert cell["mean"] == pytest.approx(table[:, 0].mean())
-    assert cell["high"] - cell["low"] == pytest.approx(2 * 1.96 * error, rel=0.1)
-    assert cell["low"] < cell["mean"] < cell["high"]
+RANK = "from mscgan import chunks, evaluate, errors; chunks.CHUNK = 16; errors.run(evaluate.main)"
 
 
-def test_one_person_has_no_interval():
-    summary = module._summary(np.full((4, 6), 0.25), np.array(["a"] * 4))
-    assert summary["ssim_A"] == {"mean": 0.25, "low": None, "high": None}
-    texts = {"dataset": "toy", "split": "test", "pairs": 4, "pairs_in_split": 4, "people": 1}
-    assert "[" not in format_table(texts | {"scores": {"stage_II": summary}}).splitlines()[-1]
+def test_a_killed_evaluation_goes_on_with_the_chunk_it_was_at(made, result, monkeypatch):
+    monkeypatch.setattr(chunks, "CHUNK", BATCH)
+    write, out = chunks._write, made / "killed.json"
+
+    def killed_in_the_second(path, arrays):
+        if path.name == "pairs-000001.npz":
+            raise KeyboardInterrupt
+        write(path, arrays)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(chunks, "_write", killed_in_the_second)
+        evaluate(made, Chosen(), out)
+    assert [path.name for path in made.glob(".killed.json.*/*")] == ["pairs-000000.npz"]
+    written = []
+    monkeypatch.setattr(chunks, "_write", lambda path, arrays: (written.append(path.stem), write(path, arrays)))
+    assert evaluate(made, Chosen(), out) == result
+    assert written == ["pairs-000001", "pairs-000002"]
+    assert not list(made.glob(".*"))
 
 
-def test_the_command_prints_the_table_and_writes_the_json(made):
+def test_a_chunk_that_a_power_cut_damaged_is_made_again(made, result, monkeypatch, capsys):
+    monkeypatch.setattr(chunks, "CHUNK", BATCH)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(evaluation, "_finish", killed)
+        evaluate(made, Chosen(), made / "cut.json")
+    (first,) = made.glob(".cut.json.*/pairs-000000.npz")
+    with first.open("r+b") as file:
+        file.truncate(1000)
+    assert evaluate(made, Chosen(), made / "cut.json") == result
+    assert f"{first} is damaged" in capsys.readouterr().err
+
+
+def killed(*_):
+    raise KeyboardInterrupt
+
+
+def test_other_weights_do_not_go_on_from_the_chunks_of_these(made, tmp_path, monkeypatch):
+    for folder in (made, write_run(tmp_path, persons=4, views=3, stage="I")):
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(evaluation, "_finish", killed)
+            evaluate(folder, Chosen(), tmp_path / "out.json")
+    assert len(list(tmp_path.glob(".out.json.*"))) == 2
+
+
+def test_a_part_of_the_pairs_another_split_and_some_scores_can_be_chosen(made):
+    part = evaluate(made, Chosen("train", 5, scores=("l1", "ssim_A")), made / "part.json")
+    assert [part[key] for key in ("split", "pairs", "pairs_in_split")] == ["train", 5, 36]
+    assert list(part["scores"]["stage_II"]) == ["ssim_A", "l1"] and part["left_out"] == {}
+    with pytest.raises(UserError, match="37 pairs asked for"):
+        evaluate(made, Chosen(pairs=37), made / "part.json")
+    with pytest.raises(UserError, match="no score 'ssim'; choose some of ssim_A"):
+        evaluate(made, Chosen(scores=("ssim",)), made / "part.json")
+
+
+def test_the_command_prints_the_table_and_writes_json_csv_and_images(made, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "mscgan.evaluate", "--run", str(made), "--pairs", "6"],
+        [
+            sys.executable,
+            "-m",
+            "mscgan.evaluate",
+            "--run",
+            made,
+            "--pairs",
+            "6",
+            "--keep",
+            "--out",
+            tmp_path / "a.json",
+        ],
         capture_output=True,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         cwd=Path(__file__).parents[1],
     )
     assert done.returncode == 0, done.stderr
-    written = json.loads((made / "evaluation-6-pairs.json").read_text())
-    assert written["pairs"] == 6
-    assert done.stdout == f"{format_table(written)}\n{made / 'evaluation-6-pairs.json'}\n"
-    *_, copied, _, second, _ = done.stdout.splitlines()
-    assert copied.startswith("copy source ") and second.startswith("stage II ")
-    assert f"{written['scores']['stage_II']['L1']['mean']:.3f} [" in second
-    assert not list(made.glob(".*"))
+    document = json.loads((tmp_path / "a.json").read_text())
+    assert document["pairs"] == 6
+    assert done.stdout == f"{format_table(document)}\n{tmp_path / 'a.json'}\n"
+    assert f"{document['scores']['stage_II']['l1']['value']:.3f} [" in done.stdout
+    with (tmp_path / "a-pairs.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 4 * 6
+    stage_II = [line for line in lines if line["method"] == "stage_II"]
+    mean = np.mean([float(line["ssim_A"]) for line in stage_II])
+    assert document["scores"]["stage_II"]["ssim_A"]["value"] == pytest.approx(mean, abs=1e-7)
+    for line in stage_II:
+        kept = Image.open(tmp_path / f"generated/stage_II/{line['source']}_{line['target']}.png")
+        assert kept.size == (32, 64) and line["source"].endswith("_original.jpg")
+    assert len(list((tmp_path / "generated").rglob("*.png"))) == 2 * 6
+    assert not list(tmp_path.glob(".*"))
 
 
 def exit_code(monkeypatch, *words: object) -> int:
@@ -168,6 +277,7 @@ def test_each_kind_of_evaluation_has_its_file_and_a_part_never_replaces_the_whol
         assert exit_code(monkeypatch, "--run", made, *words) == 0
     found = {str(path.relative_to(made)) for path in made.rglob("*.json")}
     assert found == set(expected)
+    assert not list(made.rglob(".*"))
     for name, (_, pairs, shards) in expected.items():
         written = json.loads((made / name).read_text())
         assert (written["pairs"], written["shards"]) == (pairs, str(tmp_path / shards))
@@ -176,10 +286,12 @@ def test_each_kind_of_evaluation_has_its_file_and_a_part_never_replaces_the_whol
 
 def test_what_cannot_be_written_was_printed_before(tmp_path, monkeypatch, capsys):
     made = write_run(tmp_path, persons=1, views=2)
-    (made / "evaluation.json").mkdir()  # nobody, not even root, can write a file of that name
+    own = evaluation._own
+    # Nobody, not even root, can write a file whose name a folder has.
+    monkeypatch.setattr(evaluation, "_own", lambda out: (out.mkdir(), own(out))[1])
     assert exit_code(monkeypatch, "--run", made) == 2
     said = capsys.readouterr()
-    assert said.out.splitlines()[-1].startswith("stage II ")
+    assert any(line.startswith("ssim_A") for line in said.out.splitlines())
     assert said.err.startswith(f"error: cannot write {made}/evaluation.json (") and said.err.count("\n") == 1
     assert said.err.endswith("give another file with --out\n")
 

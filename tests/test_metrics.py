@@ -132,5 +132,5 @@ def test_images_of_two_sizes_and_images_below_the_window_are_refused():
         ssim(small, small, "B")
     with pytest.raises(UserError, match="mask is"):
         mask_ssim(small, small, np.ones((10, 31)), "A")
-    with pytest.raises(UserError, match="choose A or B"):
+    with pytest.raises(UserError, match="choose A, B, B_padded, gfla"):
         ssim(small, small, "C")

@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 
 from launch import stage_in
+from mscgan.data.annotations import HEADER, read, read_list
 from mscgan.data.manifest import read_manifest
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError
 from shards import synthetic
-from shards.annotations import HEADER, read
-from shards.pairs import read_list
 from shards.photographs import photograph
 from shards.verify import verify
 from shards.write import write

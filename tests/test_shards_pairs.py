@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mscgan.data.annotations import HEADER, read, read_list
 from mscgan.errors import UserError
 from shards import deepfashion, market1501, pairs
-from shards.annotations import HEADER, read
 
 DATA = Path(__file__).parents[1].parent / "shared/data"
 MARKET_TRAIN = DATA / "market1501/market-annotation-train.csv"
@@ -50,7 +50,7 @@ def test_the_public_files_give_the_published_counts(dataset, path, images, perso
 def test_the_draw_gives_the_first_rows_of_the_published_test_lists(dataset, path, head):
     names, _, found = candidates(dataset, path)
     drawn = [(names[i], names[j]) for i, j in pairs.sample(found, 12_000, seed=0)]
-    published = [(source, target) for _, source, target in pairs.read_list(head)]
+    published = [(source, target) for _, source, target in read_list(head)]
     assert len(published) == 100 and drawn[:100] == published
 
 
@@ -139,10 +139,10 @@ def test_a_file_that_is_no_keypoint_file_or_pair_list_is_refused(tmp_path):
         with pytest.raises(UserError):
             read(path, 128, 64)
         with pytest.raises(UserError):
-            pairs.read_list(path)
+            read_list(path)
     path.write_text("from,to\na.jpg,b.jpg\nc.jpg\n")
     with pytest.raises(UserError, match="line 3"):
-        pairs.read_list(path)
+        read_list(path)
     with pytest.raises(UserError, match="cannot read"):
         read(tmp_path / "none.csv", 128, 64)
 
@@ -153,5 +153,5 @@ def test_the_command_writes_a_list_that_the_build_reads(tmp_path, monkeypatch, c
     csv.write_text("\n".join([HEADER, *(f"{name}: {JOINTS}: {JOINTS}" for name in names)]))
     monkeypatch.setattr("sys.argv", ["pairs.py", "market1501", "--annotations", str(csv), "--out", str(out)])
     pairs.main()
-    assert pairs.read_list(out) == [(2, "0001_c1.jpg", "0001_c2.jpg"), (3, "0001_c2.jpg", "0001_c1.jpg")]
+    assert read_list(out) == [(2, "0001_c1.jpg", "0001_c2.jpg"), (3, "0001_c2.jpg", "0001_c1.jpg")]
     assert "4 rows, 3 usable, 2 persons, 2 pairs; 2 written" in capsys.readouterr().out

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mscgan.data.annotations import HEADER
 from mscgan.errors import UserError
 from shards import deepfashion, market1501
 from shards import write as writer
-from shards.annotations import HEADER
 from shards.photographs import MISSING, photograph, plan
 from shards.verify import verify
 from shards.write import write

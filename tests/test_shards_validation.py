@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from mscgan import trained
+from mscgan.data.annotations import HEADER
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError
-from mscgan.evaluate import evaluate
+from mscgan.evaluate import Chosen, evaluate
 from mscgan.generate import main as generate
 from mscgan.train import _samples
 from shards import deepfashion, market1501, photographs
-from shards.annotations import HEADER
 from shards.synthetic import plan
 from shards.verify import verify
 from shards.write import write
@@ -158,8 +158,8 @@ def test_pictures_while_training_are_of_validation_or_of_train_and_never_of_test
 def test_generate_and_evaluate_take_the_split(tmp_path, monkeypatch, capsys):
     run = write_run(tmp_path, persons=2, views=2)
     shards = str(write_shards(tmp_path / "other", 2, 2, splits=("train", "validation", "test")))
-    result = evaluate(run, "validation", 2, shards)
-    assert (result["split"], result["pairs"]) == ("validation", 2)
+    result = evaluate(run, Chosen("validation", 2, shards))
+    assert result and (result["split"], result["pairs"]) == ("validation", 2)
     titles = []
     whole = trained.grid
     monkeypatch.setattr(trained, "grid", lambda columns, title: titles.append(title) or whole(columns, title))
@@ -168,4 +168,4 @@ def test_generate_and_evaluate_take_the_split(tmp_path, monkeypatch, capsys):
     )
     generate()
     assert (run / "pairs-validation.png").exists() and titles == ["people of the validation split"]
-    assert np.isfinite(result["scores"]["copy_source"]["L1"]["mean"])
+    assert np.isfinite(result["scores"]["copy_source"]["l1"]["value"])

@@ -97,10 +97,18 @@ def test_the_dry_run_prints_a_script_and_leaves_nothing(checkout):
 
 
 def test_a_job_of_one_process_has_one_task_however_many_gpus_a_node_has(checkout):
-    arguments = ("--job=evaluate", "--config=demo", "run=runs/a", "--gpus-per-node=8", "--nodes=2", "--dry-run")
+    arguments = ("--job=generate", "--config=demo", "run=runs/a", "--gpus-per-node=8", "--nodes=2", "--dry-run")
     code, script = checkout.run("submit.py", *arguments)
     assert code == 0
     for line in ("nodes=1", "ntasks-per-node=1", "gpus-per-node=1"):
+        assert f"#SBATCH --{line}\n" in script
+
+
+def test_an_evaluation_is_shared_by_all_gpus_of_its_nodes(checkout):
+    arguments = ("--job=evaluate", "--config=demo", "run=runs/a", "--gpus-per-node=8", "--nodes=2", "--dry-run")
+    code, script = checkout.run("submit.py", *arguments)
+    assert code == 0
+    for line in ("nodes=2", "ntasks-per-node=8", "gpus-per-node=8"):
         assert f"#SBATCH --{line}\n" in script
 
 

@@ -34,11 +34,13 @@ class ShardSet:
         split: the name of this one.
         splits: the names of all splits of the folder.
         keys: n member names, in tar order.
+        names: n file names of the data set, as a.jpg.
         persons: n names of people.
         keypoints: (n, 18, 2) float32, (x, y) pixels, missing joints (-1, -1).
         pairs: (P, 2) int32, rows (source image, target image).
         tars: the path of each tar -> its sha256 as the manifest has it.
         fingerprint: hex; the same for the same images and pairs in the same order.
+        shared: "test in train" -> what two splits have in common, as shards/audit.py counted it; {} in older shards.
 
     Raises:
         UserError: the folder is missing, half-written, damaged, of another schema, or has no such split.
@@ -55,6 +57,8 @@ class ShardSet:
         self._open(tars)
         self.pairs = self._pairs(table, images, of["pairs"])
         self.fingerprint = fingerprint(manifest, split)
+        audit = manifest.get("audit")
+        self.shared: dict = audit.get("shared", {}) if isinstance(audit, dict) else {}
         if len(self.keys) != images:
             raise self._damaged("manifest.json", f"{images} images in {split!r}, its tars list {len(self.keys)}")
         self._read_records()
@@ -114,11 +118,13 @@ class ShardSet:
 
     def _read_records(self) -> None:
         """People and keypoints, from each KEY.json."""
+        self.names: list[str] = []
         self.persons: list[str] = []
         keypoints = np.empty((len(self.keys), JOINTS, 2), np.float32)
         for i in range(len(self.keys)):
             try:
                 record = json.loads(self._pread(i, *self._records[i]))
+                self.names.append(str(record["name"]))
                 self.persons.append(str(record["person"]))
                 joints = np.array(record["keypoints"], np.float32)
             except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:

@@ -1,4 +1,5 @@
-"""Reads the field's keypoint files: `name:keypoints_y:keypoints_x`, each list 18 numbers in JSON, -1 where missing."""
+"""Reads the field's keypoint files, `name:keypoints_y:keypoints_x`, each list 18 numbers in JSON, -1 where missing; and
+its pair lists, `from,to`."""
 
 import json
 import math
@@ -48,6 +49,27 @@ def read(path: Path, height: int, width: int) -> list[Annotation]:
             raise UserError(f"{path} line {number}: {row.name} is also on line {first_line[row.name]}; remove one")
         first_line[row.name] = number
         rows.append(row)
+    return rows
+
+
+def read_list(path: Path) -> list[tuple[int, str, str]]:
+    """(line number, source name, target name) for each row of a from,to list.
+
+    Raises:
+        UserError: no such file, or a broken line.
+    """
+    lines = text_lines(path)
+    if not lines or lines[0].replace(" ", "") != "from,to":
+        raise UserError(f"{path} line 1: {lines[0][:60] if lines else ''!r}; a pair list begins with from,to")
+    rows = []
+    for number, line in enumerate(lines[1:], start=2):
+        names = [name.strip() for name in line.split(",")]
+        if len(names) == 2 and all(names):
+            rows.append((number, names[0], names[1]))
+        elif line.strip():
+            raise UserError(f"{path} line {number}: {line[:60]!r}; expected two names, from,to")
+    if not rows:
+        raise UserError(f"{path} has no pairs; expected a line from,to for each")
     return rows
 
 

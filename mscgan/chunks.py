@@ -1,0 +1,160 @@
+"""Scores and features of many pairs, shared out over ranks and kept on the disk until all are there.
+
+The table is cut into chunks of CHUNK pairs, whatever the number of ranks; rank r of W does every W-th. A chunk is one
+file, written whole: so 1, 2 and 3 ranks have the same numbers, and a killed evaluation goes on with the next chunk.
+"""
+
+import os
+import shutil
+import sys
+import time
+import zipfile
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import ExitStack
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from mscgan import dist, files
+from mscgan.errors import say
+from mscgan.scored import Scored
+from mscgan.scorers import Networks
+from mscgan.scoring import Batch, score_pixels
+from mscgan.trained import BATCH
+
+CHUNK = 256  # pairs
+SAY_SECONDS = 30.0  # between two lines, where there is no terminal for a bar
+Arrays = dict[str, np.ndarray]
+
+
+class Chunks:
+    """The chunk files of one evaluation, in its folder. Every rank makes one, and calls the methods alike."""
+
+    def __init__(self, folder: Path, ranks: dist.Ranks | None):
+        self._folder = folder
+        self._rank, self._world = (ranks.rank, ranks.world) if ranks else (0, 1)
+        self._meet: Callable[[], None] = dist.barrier if ranks else lambda: None
+        self._cores = dist.cores(ranks) if ranks else len(os.sched_getaffinity(0))
+
+    def pairs(self, scored: Scored, scores: list[str], networks: Networks) -> Arrays | None:
+        """Every pair's scores and features, (N, ...) in table order, on rank 0; None on the others."""
+        count = len(scored.targets)
+        with ExitStack() as stack:
+            pool = None
+            if self._cores > 1 and count >= CHUNK:  # below, starting processes takes longer than it saves
+                pool = stack.enter_context(_pool(self._cores))
+
+            def do(rows: np.ndarray) -> Arrays:
+                parts = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
+                batches = ((batch, networks.of_batch(batch)) for batch in map(scored.batch, parts))
+                return _joined(list(_scored(batches, scores, pool, self._cores)))
+
+            return self._all("pairs", count, do)
+
+    def real(self, scored: Scored, networks: Networks) -> Arrays | None:
+        """The features of the real images, (n, ...), on rank 0; None on the others."""
+
+        def do(rows: np.ndarray) -> Arrays:
+            parts = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
+            return _joined([networks.features(scored.real_images(part)) for part in parts])
+
+        return self._all("real", scored.real, do)
+
+    def remove(self) -> None:
+        """Removes what `pairs` and `real` kept. Rank 0 alone."""
+        shutil.rmtree(self._folder)
+
+    def _all(self, kind: str, count: int, do: Callable[[np.ndarray], Arrays]) -> Arrays | None:
+        numbers = range(-(-count // CHUNK))
+        with _Progress(kind, count, speaks=self._rank == 0) as progress:
+            for first in range(0, len(numbers), self._world):  # they meet after each round: none waits for long
+                mine = first + self._rank
+                path = self._folder / f"{kind}-{mine:06d}.npz"
+                if mine < len(numbers) and not _is_whole(path):
+                    arrays = do(np.arange(mine * CHUNK, min(count, (mine + 1) * CHUNK)))
+                    self._folder.mkdir(parents=True, exist_ok=True)
+                    _write(path, arrays)
+                self._meet()
+                progress.reach(min(count, (first + self._world) * CHUNK))
+        if self._rank:
+            return None
+        return _joined([_read(self._folder / f"{kind}-{number:06d}.npz") for number in numbers])
+
+
+def _scored(
+    batches: Iterator[tuple[Batch, Arrays]], scores: list[str], pool: ProcessPoolExecutor | None, cores: int
+) -> Iterator[Arrays]:
+    """The scores of each batch, in order; over processes at most two batches a process wait in memory."""
+    waiting: deque[tuple[Future[Arrays], Arrays]] = deque()
+    for batch, of_networks in batches:
+        if not pool:
+            yield score_pixels(batch, scores) | of_networks
+            continue
+        waiting.append((pool.submit(score_pixels, batch, scores), of_networks))
+        if len(waiting) > 2 * cores:
+            future, of_networks = waiting.popleft()
+            yield future.result() | of_networks
+    for future, of_networks in waiting:
+        yield future.result() | of_networks
+
+
+def _pool(cores: int) -> ProcessPoolExecutor:
+    # From a fork server, since a fork of a process that has used CUDA or has threads may hang. It imports the slow
+    # packages once for all.
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["mscgan.scoring"])
+    return ProcessPoolExecutor(cores, mp_context=context)
+
+
+def _joined(parts: list[Arrays]) -> Arrays:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+
+
+def _write(path: Path, arrays: Arrays) -> None:
+    with files.whole(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for its own options
+
+
+def _read(path: Path) -> Arrays:
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the chunk is there; one that is damaged, as after a power cut, is made again."""
+    if not path.exists():
+        return False
+    try:
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+    except zipfile.BadZipFile:
+        damaged = path.name
+    if damaged:
+        say(f"{path} is damaged, so its pairs are scored again")
+    return not damaged
+
+
+class _Progress:
+    """A bar on a terminal; elsewhere a line now and then."""
+
+    def __init__(self, kind: str, count: int, speaks: bool):
+        self._count, self._speaks = count, speaks
+        self._what = "pairs scored" if kind == "pairs" else "real images seen"
+        self._bar = tqdm(total=count, unit=" " + self._what.split()[0], disable=not (speaks and sys.stderr.isatty()))
+        self._said = time.monotonic()
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def reach(self, done: int) -> None:
+        self._bar.update(done - self._bar.n)
+        if self._speaks and self._bar.disable and time.monotonic() - self._said > SAY_SECONDS:
+            say(f"{done} of {self._count} {self._what}")
+            self._said = time.monotonic()

@@ -1,0 +1,107 @@
+"""Two evaluations of the same pairs side by side: `python -m mscgan.evaluate compare RUN RUN`
+
+The second's answer minus the first's, pair by pair, so that what is easy or hard about a pair drops out: an interval
+that holds 0 means that these pairs do not tell the two apart. RUN is a run's folder or the path of an evaluation.json.
+"""
+
+import argparse
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+
+from mscgan import summary
+from mscgan.errors import UserError
+from mscgan.evaluation import BASELINES, SCHEMA, format_table
+from mscgan.scoring import SCORES
+
+Sets = dict[str, tuple[float, np.ndarray]]
+
+
+def read(path: Path) -> dict:
+    """The document of an evaluation: of a run's folder, or at this path.
+
+    Raises:
+        UserError: there is none, it is damaged, or an older version wrote it.
+    """
+    path = path / "evaluation.json" if path.is_dir() else path
+    try:
+        document = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"no {path}; score the run first with python -m mscgan.evaluate --run {path.parent}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); score the run again") from error
+    schema = document.get("schema", 1) if isinstance(document, dict) else None
+    if schema != SCHEMA:
+        raise UserError(f"{path} has schema {schema}, this version reads {SCHEMA}; score the run again")
+    return document
+
+
+def compare(first: Path, second: Path) -> dict:
+    """A document with the answers of both, "first" and "second", and the difference of the two.
+
+    Raises:
+        UserError: one is not there, or they are not of the same pairs.
+    """
+    documents = [read(path) for path in (first, second)]
+    shards = [document.get("shards_fingerprint") for document in documents]
+    if all(shards) and shards[0] != shards[1]:
+        raise UserError(f"{first} and {second} are of different shards; score both on the same with --data DIR")
+    left_out = {}
+    if documents[0]["real"] != documents[1]["real"]:
+        why = f"the real images are {documents[0]['real']} and {documents[1]['real']}"
+        left_out = dict.fromkeys(("fid", "fid_gfla"), why)
+    answers = [[method for method in document["scores"] if method not in BASELINES][-1] for document in documents]
+    tables = [_pairs(path, answer) for path, answer in zip((first, second), answers, strict=True)]
+    if tables[0][0] != tables[1][0]:
+        raise UserError(f"{first} and {second} do not list the same pairs in the same order; score the same pairs")
+    people = np.array(tables[0][1])
+    names = ("first", "second")
+    pairs: dict[str, np.ndarray] = {}
+    sets: Sets = {}
+    for name, document, answer, (_, _, columns) in zip(names, documents, answers, tables, strict=True):
+        pairs |= {f"{name}/{score}": values for score, values in columns.items()}
+        sets |= {f"{name}/{score}": numbers for score, numbers in _sets(document, answer).items()}
+    of_both = [document["scores"][answer] for document, answer in zip(documents, answers, strict=True)]
+    scores = [score for score in of_both[0] if score in of_both[1] and score not in left_out]
+    return {
+        **{key: documents[0][key] for key in ("dataset", "pairs", "people")},
+        "left_out": left_out,
+        "scores": summary.table(pairs, sets, scores, list(names), people),
+        "differences": summary.differences(pairs, sets, scores, list(names), people),
+    }
+
+
+def _pairs(path: Path, method: str) -> tuple[list[tuple[str, str]], list[str], dict[str, np.ndarray]]:
+    """(source, target) of each pair, its person, and its scores of the method."""
+    path = path if path.is_file() else path / "evaluation.json"
+    path = path.with_name(f"{path.stem}-pairs.csv")
+    try:
+        with path.open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["method"] == method]
+        named = [(row["source"], row["target"]) for row in rows]
+        scores = [score for score in (rows[0] if rows else {}) if score in SCORES]
+        columns = {score: np.array([float(row[score]) for row in rows]) for score in scores}
+        return named, [row["person"] for row in rows], columns
+    except FileNotFoundError as error:
+        raise UserError(f"no {path}; score the run again") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); score the run again") from error
+
+
+def _sets(document: dict, method: str) -> Sets:
+    return {
+        name.split("/")[1]: (document["scores"][method][name.split("/")[1]]["value"], np.array(rest))
+        for name, rest in document["left_out_groups"].items()
+        if name.split("/")[0] == method
+    }
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m mscgan.evaluate compare", description=__doc__.split("\n")[0])
+    parser.add_argument("first", type=Path, metavar="RUN", help="a run's folder, or an evaluation.json")
+    parser.add_argument("second", type=Path, metavar="RUN", help="another, of the same pairs")
+    options = parser.parse_args(arguments)
+    print(f"first: {options.first}\nsecond: {options.second}")
+    print(format_table(compare(options.first, options.second)))

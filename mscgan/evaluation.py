@@ -1,0 +1,176 @@
+"""One evaluation, whatever is scored: which scores, their numbers over the ranks, the document and the files."""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from mscgan import dist, files, lease, summary
+from mscgan.chunks import Arrays, Chunks
+from mscgan.errors import UserError
+from mscgan.scored import Scored
+from mscgan.scorers import Networks
+from mscgan.scoring import INTERVAL, NOT_AS_PAIRS, NOT_AS_SET, SCORES, inapplicable
+
+SCHEMA = 2
+Result = TypeVar("Result")
+BASELINES = ("copy_source", NOT_AS_SET, NOT_AS_PAIRS)
+
+
+def choose(names: Sequence[str]) -> list[str]:
+    """The scores with these names, all where none is named, in the order of SCORES.
+
+    Raises:
+        UserError: there is no such score.
+    """
+    for name in names:
+        if name not in SCORES:
+            raise UserError(f"no score {name!r}; choose some of {', '.join(SCORES)}")
+    return [name for name in SCORES if not names or name in names]
+
+
+def evaluate(scored: Scored, wanted: list[str], about: dict, out: Path, ranks: dist.Ranks | None = None) -> dict | None:
+    """Scores what is there to score, prints the table, and writes `out` and OUT-pairs.csv. Every rank calls it.
+
+    Args:
+        about: what the document says of the images.
+        ranks: with whom the work is shared; None: with nobody.
+
+    Returns:
+        The document, on rank 0; None on the others.
+
+    Raises:
+        UserError: another process writes this file, the ranks have not the same weights, or a file cannot be written.
+    """
+    owner = _on_rank_0(ranks, lambda: _own(out))
+    try:
+        left_out, networks = _left_out(scored, wanted, ranks)
+        scores = [score for score in wanted if score not in left_out]
+        key = json.dumps([about, scores, networks.sha256, scored.real_key, version("mscgan"), SCHEMA], sort_keys=True)
+        digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+        chunks = Chunks(out.with_name(f".{out.name}.{digest}"), ranks)
+        arrays = chunks.pairs(scored, scores, networks)
+        compared = any(score.startswith("fid") for score in scores)
+        real = chunks.real(scored, networks) if compared else {}
+        about = about | {"left_out": left_out}
+        return _on_rank_0(ranks, lambda: _finish(scored, scores, arrays, real, about, out, chunks))
+    finally:
+        if owner:
+            owner.release()
+
+
+def _on_rank_0(ranks: dist.Ranks | None, action: Callable[[], Result]) -> Result | None:
+    return dist.on_rank_0(action) if ranks else action()
+
+
+def _own(out: Path) -> lease.Lease:
+    """Makes this process the one that writes `out`, so that two evaluations never share their half-done numbers."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return lease.take(out.parent, f".{out.name}.lease")
+
+
+def _left_out(scored: Scored, wanted: list[str], ranks: dist.Ranks | None) -> tuple[dict[str, str], Networks]:
+    """Which scores cannot be had, and why; and the networks of those that can."""
+    size = len(scored.targets), scored.height, scored.width
+    left_out = {score: why for score in wanted if (why := inapplicable(score, *size, scored.masks))}
+    device = ranks.device if ranks else torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    networks = Networks([score for score in wanted if score not in left_out], device)
+    left_out |= networks.left_out
+    if ranks:
+        of_ranks = dist.gather(sorted(left_out))
+        if any(theirs != of_ranks[0] for theirs in of_ranks):
+            raise UserError(f"the nodes have not the same weights; left out by rank: {of_ranks}. Fetch them on each")
+    return left_out, networks
+
+
+def _finish(
+    scored: Scored,
+    scores: list[str],
+    arrays: Arrays | None,
+    real: Arrays | None,
+    about: dict,
+    out: Path,
+    chunks: Chunks,
+) -> dict:
+    """Says and writes what all ranks have found."""
+    assert arrays is not None and real is not None, "rank 0 has them"
+    methods = list(dict.fromkeys(name.split("/")[0] for name in arrays if not name.startswith("target/")))
+    pairs = summary.of_pairs(arrays, scores, methods)
+    sets = summary.of_sets(arrays, real, scores, methods, scored.people)
+    of_model = [method for method in methods if method not in BASELINES]
+    document = {
+        "schema": SCHEMA,
+        "version": version("mscgan"),
+        **about,
+        "people": len(np.unique(scored.people)),
+        "real": scored.real_are,
+        "protocols": {score: SCORES[score].text for score in scores} | {"interval": INTERVAL},
+        "scores": summary.table(pairs, sets, scores, methods, scored.people),
+        "differences": summary.differences(pairs, sets, scores, of_model, scored.people),
+        "left_out_groups": {name: rest.tolist() for name, (_, rest) in sets.items()},
+    }
+    print(format_table(document), flush=True)
+    try:
+        files.write(out.with_name(f"{out.stem}-pairs.csv"), _csv(scored, pairs))
+        files.write(out, json.dumps(document, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write {out} ({error.strerror}); give another file with --out") from error
+    chunks.remove()
+    print(out)
+    return document
+
+
+def _csv(scored: Scored, pairs: dict[str, np.ndarray]) -> str:
+    methods = list(dict.fromkeys(name.split("/")[0] for name in pairs))
+    scores = list(dict.fromkeys(name.split("/")[1] for name in pairs))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["method", "source", "target", "person", *scores])
+    for method in methods:
+        columns = [pairs[f"{method}/{score}"] for score in scores]
+        for row, numbers in enumerate(zip(*columns, strict=True)):
+            of_pair = [scored.sources[row], scored.targets[row], scored.people[row]]
+            writer.writerow([method, *of_pair, *(f"{number:.8g}" for number in numbers)])
+    return text.getvalue()
+
+
+def format_table(document: dict) -> str:
+    """The scores as text, a line a score; baselines without their intervals."""
+    methods = document["scores"] | document["differences"]
+    scores = list(dict.fromkeys(score for cells in methods.values() for score in cells))
+    columns = {method: [_number(cells.get(score), method not in BASELINES) for score in scores]
+               for method, cells in methods.items()}  # fmt: skip
+    people = f", {document['people']} people" if document["people"] > 1 else ""
+    lines = [
+        f"{document['dataset']}: {document['pairs']} pairs{people}; value [95 % interval]; + higher, - lower is "
+        "better, = the target's is 1",
+        " " * 20 + "".join(f"{name.replace('_', ' '):>{_width(name, columns)}}" for name in columns),
+    ]
+    for row, score in enumerate(scores):
+        better = {"higher": "+", "lower": "-", "1": "="}[SCORES[score].better]
+        skipped = {document["pairs"] - cells[score]["pairs"] for cells in methods.values() if score in cells}
+        note = f"  (without {max(skipped)} pairs)" if max(skipped) else ""
+        cells = "".join(f"{column[row]:>{_width(name, columns)}}" for name, column in columns.items())
+        lines.append(f"{score:<18}{better:>2}{cells}{note}")
+    left_out = document["left_out"]
+    for reason in dict.fromkeys(left_out.values()):
+        lines.append(f"without {', '.join(score for score, why in left_out.items() if why == reason)}: {reason}")
+    return "\n".join(lines)
+
+
+def _width(name: str, columns: dict[str, list[str]]) -> int:
+    return 2 + max(map(len, [name, *columns[name]]))
+
+
+def _number(cell: dict | None, with_interval: bool) -> str:
+    if cell is None:
+        return ""
+    interval = f" [{cell['low']:.3f}, {cell['high']:.3f}]" if with_interval and cell["low"] is not None else ""
+    return f"{cell['value']:.3f}{interval}"

@@ -1,0 +1,136 @@
+"""What is scored: a trained run on the pairs of its shards, or a folder of anybody's images."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+
+from mscgan import image_folder
+from mscgan.data.read import read_images
+from mscgan.data.shards import ShardSet
+from mscgan.image_folder import Matched
+from mscgan.metrics.masks import masks
+from mscgan.pictures import save_png, to_uint8
+from mscgan.scoring import NOT_AS_PAIRS, NOT_AS_SET, Batch, Masks
+from mscgan.trained import Trained
+
+OF_MEAN = 1000  # images that the mean image is of, at most
+
+
+class Scored(Protocol):
+    """N pairs in the order of their table, and the real images that sets are compared with."""
+
+    height: int
+    width: int
+    sources: list[str]  # N names of images
+    targets: list[str]
+    people: np.ndarray  # (N,) names
+    masks: tuple[str, ...]  # names of those that its batches have (metrics/masks.py)
+    real: int  # how many real images there are
+    real_are: str  # which, in words
+    real_key: str  # hex; the same for the same real images
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        """The pairs with these numbers."""
+
+    def real_images(self, rows: np.ndarray) -> np.ndarray:
+        """(n, H, W, 3) uint8, the real images with these numbers."""
+
+
+class RunImages:
+    """What a trained run makes of pairs of a split, with a copy of the source and the mean image as baselines.
+
+    The real images are all of the train split, as GFLA's script takes them; of the split itself where there is none.
+    """
+
+    def __init__(self, model: Trained, shards: ShardSet, rows: np.ndarray, keep: Path | None):
+        """keep: a folder that gets what is made as PNGs, METHOD/SOURCE_TARGET.png."""
+        self._model, self._shards, self._rows, self._keep = model, shards, shards.pairs[rows], keep
+        self.height, self.width = shards.height, shards.width
+        self.sources, self.targets = ([shards.names[i] for i in column] for column in self._rows.T)
+        self.people = np.array(shards.persons)[self._rows[:, 1]]
+        self.masks: tuple[str, ...] = ("A", "A_target", "B")
+        self._real = ShardSet(shards.root, "train") if "train" in shards.splits else shards
+        self.real, self.real_are = len(self._real), f"all {len(self._real)} of the {self._real.split} split"
+        self.real_key = hashlib.sha256(f"{self._real.fingerprint} {self._real.split}".encode()).hexdigest()
+        spread = np.linspace(0, self.real - 1, min(OF_MEAN, self.real)).round().astype(int)
+        total = sum(read_images(self._real, spread[i : i + 1])[0].astype(np.int64) for i in range(len(spread)))
+        self._mean = np.rint(total / len(spread)).astype(np.uint8)
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        sources, targets = self._rows[rows].T
+        x, y = read_images(self._shards, sources), read_images(self._shards, targets)
+        of_source, of_target = self._shards.keypoints[sources], self._shards.keypoints[targets]
+        made = self._model.images(torch.from_numpy(x), torch.from_numpy(of_target))
+        methods = {title.replace(" ", "_"): to_uint8(images) for title, images in made.items()}
+        if self._keep:
+            for method, images in methods.items():
+                self._keep_all(self._keep / method, rows, images)
+        baselines = {"copy_source": x, NOT_AS_SET: np.broadcast_to(self._mean, x.shape), NOT_AS_PAIRS: y}
+        return Batch(y, masks(of_source, of_target, self.height, self.width), baselines | methods)
+
+    def real_images(self, rows: np.ndarray) -> np.ndarray:
+        return read_images(self._real, rows)
+
+    def _keep_all(self, folder: Path, rows: np.ndarray, images: np.ndarray) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for row, image in zip(rows, images, strict=True):
+            save_png(Image.fromarray(image), folder / f"{self.sources[row]}_{self.targets[row]}.png")
+
+
+class FolderImages:
+    """Images that any model made, as image_folder.py matches them; a copy of the source and the mean of the targets as
+    baselines, the first where every row has its source. The real images are the targets, each once."""
+
+    def __init__(self, matched: Matched, annotations: Path | None):
+        """annotations: the field's keypoint file of targets and sources; without it there are no masks.
+
+        Raises:
+            UserError: a target, or a source, has no line in it.
+        """
+        rows = self._rows = matched.rows
+        self.height, self.width = matched.height, matched.width
+        self.sources, self.targets = [row.source for row in rows], [row.target for row in rows]
+        self.people = np.array([row.person for row in rows])
+        self._poses: dict[str, np.ndarray] = {}
+        for whose, names in (("source", self.sources), ("target", self.targets)):
+            if annotations and all(names):
+                self._poses[whose] = image_folder.keypoints(annotations, names, self.height, self.width)
+        self.masks = tuple(self._masks(np.array([0])))
+        firsts = {row.target: number for number, row in reversed(list(enumerate(rows)))}
+        self._firsts = np.array(sorted(firsts.values()))
+        self.real, self.real_are = len(firsts), f"the {len(firsts)} targets"
+        self.fingerprint = _fingerprint(
+            path for row in rows for path in (row.generated_path, row.target_path, row.source_path) if path
+        )
+        self.real_key = self.fingerprint
+        spread = self._firsts[np.linspace(0, self.real - 1, min(OF_MEAN, self.real)).round().astype(int)]
+        total = sum(image_folder.read(rows[row])[1].astype(np.int64) for row in spread)
+        self._mean = np.rint(total / len(spread)).astype(np.uint8)
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        made, targets, sources = zip(*(image_folder.read(self._rows[row]) for row in rows), strict=True)
+        y = np.stack(targets)
+        baselines = {NOT_AS_SET: np.broadcast_to(self._mean, y.shape), NOT_AS_PAIRS: y}
+        if all(row.has_source for row in self._rows):
+            baselines = {"copy_source": np.stack(sources)} | baselines
+        return Batch(y, self._masks(rows), baselines | {"generated": np.stack(made)})
+
+    def _masks(self, rows: np.ndarray) -> Masks:
+        poses = {whose: of_all[rows] for whose, of_all in self._poses.items()}
+        return masks(poses.get("source"), poses.get("target"), self.height, self.width)
+
+    def real_images(self, rows: np.ndarray) -> np.ndarray:
+        return np.stack([image_folder.read(self._rows[row])[1] for row in self._firsts[rows]])
+
+
+def _fingerprint(paths: Iterable[Path]) -> str:
+    """hex; the same for files of the same names, sizes and times of their last change."""
+    found = {path: path.stat() for path in paths}
+    facts = [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in sorted(found.items())]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

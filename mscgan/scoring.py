@@ -1,0 +1,104 @@
+"""The scores by name: what each is, where it does not apply, and its numbers for a batch of images.
+
+A score of pairs is a number of one made image and its target; its mean is reported. A score of sets (Inception score,
+FID) is one number of all images, from the features of each. Protocols fix everything: the mask of a mask-SSIM, too, is
+that of its protocol (metrics/masks.py), never that of the run's configuration. Never compare two names.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from mscgan.metrics import masks, ssim
+from mscgan.metrics.l1 import l1
+from mscgan.metrics.sharpness import sharpness
+
+Masks = dict[str, np.ndarray]
+
+
+class Batch(NamedTuple):
+    """N pairs. Images are (N, H, W, 3) uint8, masks (N, H, W) of 0 and 1 as metrics/masks.py names them."""
+
+    targets: np.ndarray
+    masks: Masks
+    made: dict[str, np.ndarray]  # by method, in the order in which they are shown
+
+
+class Protocol(NamedTuple):
+    """better: which is, "higher", "lower" or "1" (the target's). kind: of "pairs" or "sets". text: with its source."""
+
+    better: str
+    kind: str
+    text: str
+
+
+_IS = "exp of the mean KL divergence, logits without bias of the TF-2015-12-05 Inception (torch-fidelity)"
+SCORES = {
+    "ssim_A": Protocol("higher", "pairs", ssim.DESCRIPTIONS["A"]),
+    "ssim_B": Protocol("higher", "pairs", ssim.DESCRIPTIONS["B"]),
+    "ssim_B_padded": Protocol("higher", "pairs", ssim.DESCRIPTIONS["B_padded"]),
+    "ssim_gfla": Protocol("higher", "pairs", ssim.DESCRIPTIONS["gfla"]),
+    "mask_ssim_A": Protocol("higher", "pairs", f"ssim_A, both images black outside {masks.DESCRIPTIONS['A']}"),
+    "mask_ssim_A_target": Protocol(
+        "higher", "pairs", f"ssim_A, both images black outside {masks.DESCRIPTIONS['A_target']}"
+    ),
+    "mask_ssim_B": Protocol("higher", "pairs", f"ssim_B, both images black outside {masks.DESCRIPTIONS['B']}"),
+    "l1": Protocol("lower", "pairs", "mean absolute difference on [-1, 1]"),
+    "sharpness": Protocol("1", "pairs", "variance of the grey image's Laplacian, over the mean of the targets'"),
+    "lpips": Protocol("lower", "pairs", "Zhang et al. 2018: AlexNet, version 0.1, images in [-1, 1]"),
+    "is": Protocol("higher", "sets", f"PG2 score.py: {_IS}; mean of 10 splits in table order"),
+    "is_any_order": Protocol("higher", "sets", "as is, mean over random orders (seed 0)"),
+    "mask_is": Protocol("higher", "sets", "as is, images black outside mask_ssim_A's mask, as PG2 score_mask.py"),
+    "fid": Protocol("lower", "sets", "Heusel et al. 2017: pool3 of the TF-2015-12-05 Inception (torch-fidelity)"),
+    "fid_gfla": Protocol("lower", "sets", "GFLA inception.py: torchvision's ImageNet Inception, scaled as there"),
+}  # fmt: skip
+INTERVAL = "95 %, jackknife over people with Student's t; of sets over 20 groups of people (mscgan/metrics/interval.py)"
+
+# Scores that processes take of a pair. Each gets the made image, the target (H, W, 3) and the pair's masks (H, W).
+OF_PIXELS: dict[str, Callable[[np.ndarray, np.ndarray, Masks], float]] = {
+    "ssim_A": lambda made, target, masks: ssim.ssim(made, target, "A"),
+    "ssim_B": lambda made, target, masks: ssim.ssim(made, target, "B"),
+    "ssim_B_padded": lambda made, target, masks: ssim.ssim(made, target, "B_padded"),
+    "ssim_gfla": lambda made, target, masks: ssim.ssim(made, target, "gfla"),
+    "mask_ssim_A": lambda made, target, masks: ssim.mask_ssim(made, target, masks["A"], "A"),
+    "mask_ssim_A_target": lambda made, target, masks: ssim.mask_ssim(made, target, masks["A_target"], "A"),
+    "mask_ssim_B": lambda made, target, masks: ssim.mask_ssim(made, target, masks["B"], "B"),
+    "l1": lambda made, target, masks: l1(made, target),
+    "sharpness": lambda made, target, masks: sharpness(made),
+}
+MASK_OF = {"mask_ssim_A": "A", "mask_ssim_A_target": "A_target", "mask_ssim_B": "B", "mask_is": "A"}
+LEAST = {"is": 10, "is_any_order": 10, "mask_is": 10, "fid": 2, "fid_gfla": 2}  # images that a set must have
+# Baselines: a constant image is no set, and what real images score as pairs is known.
+NOT_AS_SET, NOT_AS_PAIRS = "mean_image", "real"
+
+
+def inapplicable(score: str, count: int, height: int, width: int, drawn: Iterable[str]) -> str:
+    """Why `count` images of this size and with these masks have no such score; "" where they have."""
+    if count < LEAST.get(score, 1):
+        return f"it takes at least {LEAST[score]} images, and here are {count}"
+    if score in MASK_OF and MASK_OF[score] not in drawn:
+        return "it needs keypoints of the " + ("source" if MASK_OF[score] == "A" else "target")
+    if score == "ssim_B_padded" and (height, width) not in ((256, 256), (256, 176)):
+        return f"it is defined for 256x256 and 256x176 (height x width), and these images are {height}x{width}"
+    window = ssim.WINDOW.get(score.removeprefix("mask_").removeprefix("ssim_").removesuffix("_target"), 0)
+    if min(height, width) < window:
+        return f"its window is {window}x{window}, and these images are {height}x{width}"
+    return ""
+
+
+def score_pixels(batch: Batch, scores: list[str]) -> dict[str, np.ndarray]:
+    """{"METHOD/SCORE": (N,) float64} of those `scores` that are in OF_PIXELS, and "target/sharpness"."""
+    found = {"target/sharpness": np.array([sharpness(target) for target in batch.targets])}
+    for method, images in batch.made.items():
+        if method == NOT_AS_PAIRS:
+            continue
+        for score in scores:
+            if score in OF_PIXELS:
+                found[f"{method}/{score}"] = np.array(
+                    [
+                        OF_PIXELS[score](image, target, {name: mask[i] for name, mask in batch.masks.items()})
+                        for i, (image, target) in enumerate(zip(images, batch.targets, strict=True))
+                    ]
+                )
+    return found

@@ -1,0 +1,126 @@
+"""Folders of anybody's images: the same scores as a run's, and what is written."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mscgan import evaluate as command
+from mscgan.compare import compare
+from mscgan.data.shards import ShardSet
+from mscgan.errors import UserError, run
+from mscgan.evaluate import Chosen, evaluate
+from mscgan.evaluate_folder import evaluate_folder
+from tests.run_factory import write_run
+from tests.shard_factory import jpeg
+
+PIXELS = ("ssim_A", "ssim_B", "mask_ssim_A", "mask_ssim_A_target", "mask_ssim_B", "l1", "sharpness")
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory) -> Path:
+    """A run whose images were kept, as its evaluation wrote them; the true images as PNGs in true/, and annotations."""
+    folder = tmp_path_factory.mktemp("folder")
+    run = write_run(folder, persons=3, views=3)
+    evaluate(run, Chosen(scores=PIXELS, keep=True))
+    shards = ShardSet(folder / "shards", "test")
+    lines = ["name:keypoints_y:keypoints_x"]
+    (folder / "true").mkdir()
+    for number, name in enumerate(shards.names):
+        (folder / "true" / name).write_bytes(shards.read(number))
+        x, y = ([int(value) for value in column] for column in shards.keypoints[number].T)
+        lines.append(f"{name}: {y}: {x}")
+    (folder / "keypoints.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def scored(kept: Path, tmp_path: Path, **others: object) -> dict:
+    made = {"generated": kept / "run/generated/stage_II", "target": kept / "true", "source": kept / "true"}
+    document = evaluate_folder(**(made | {"scores": PIXELS, "out": tmp_path / "folder.json"} | others))
+    assert document
+    return document
+
+
+def test_what_a_run_kept_scores_as_the_run_did(kept, tmp_path):
+    document = scored(kept, tmp_path)
+    of_run = json.loads((kept / "run/evaluation.json").read_text())["scores"]
+    for score in ("ssim_A", "ssim_B", "l1", "sharpness"):
+        for of_folder, method in (("generated", "stage_II"), ("copy_source", "copy_source")):
+            value = document["scores"][of_folder][score]["value"]
+            assert value == pytest.approx(of_run[method][score]["value"], abs=1e-9), (score, method)
+    assert document["pairs"] == 18
+
+
+def test_masks_are_drawn_of_the_annotations(kept, tmp_path):
+    without = scored(kept, tmp_path)
+    assert without["left_out"]["mask_ssim_A"] == "it needs keypoints of the source"
+    document = scored(kept, tmp_path, annotations=kept / "keypoints.csv")
+    of_run = json.loads((kept / "run/evaluation.json").read_text())["scores"]["stage_II"]
+    for score in ("mask_ssim_A", "mask_ssim_A_target", "mask_ssim_B"):  # whole pixels in the file move an edge or two
+        assert document["scores"]["generated"][score]["value"] == pytest.approx(of_run[score]["value"], abs=0.03)
+    values = [document["scores"]["generated"][score]["value"] for score in ("mask_ssim_A", "mask_ssim_A_target")]
+    assert values[0] != values[1]
+
+
+def test_without_sources_there_is_no_copy_of_them(kept, tmp_path):
+    assert list(scored(kept, tmp_path, source=None)["scores"]) == ["mean_image", "generated"]
+
+
+def test_a_run_and_a_folder_of_the_same_pairs_are_compared(kept, tmp_path):
+    scored(kept, tmp_path)
+    document = compare(kept / "run", tmp_path / "folder.json")
+    assert document["differences"]["second - first"]["ssim_A"]["value"] == pytest.approx(0, abs=1e-6)
+    assert set(document["scores"]) == {"first", "second"}
+
+
+def test_a_damaged_image_is_named_and_nothing_is_written(kept, tmp_path):
+    made = tmp_path / "made"
+    made.mkdir()
+    for path in sorted((kept / "run/generated/stage_II").iterdir()):
+        (made / path.name).write_bytes(path.read_bytes())
+    (made / path.name).write_bytes(path.read_bytes()[:200])
+    with pytest.raises(UserError, match=path.name):
+        scored(kept, tmp_path, generated=made)
+    assert not list(tmp_path.glob("*.json")) and not list(tmp_path.glob(".*"))
+
+
+def test_the_command_says_a_mistake_in_a_line(kept, tmp_path, monkeypatch, capsys):
+    for words, reason in (
+        (["--generated", kept / "nothing"], "nothing"),
+        (["--generated", kept / "true", "--scores", "ssim_C"], "no score 'ssim_C'"),
+        (["--generated", kept / "run/generated/stage_II", "--target", kept / "true", "--out", kept], "is a folder"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["evaluate", "folder", *map(str, words)])
+        with pytest.raises(SystemExit) as left:
+            run(command.main)
+        said = capsys.readouterr().err
+        assert left.value.code == 2 and said.startswith("error: ") and said.count("\n") == 1 and reason in said
+
+
+def test_a_triptych_needs_no_other_folder(tmp_path):
+    folder = tmp_path / "made"
+    folder.mkdir()
+    for number in range(3):
+        panels = [Image.open(_file(tmp_path, 10 * number + place)) for place in range(3)]
+        wide = np.concatenate([np.array(panel) for panel in panels], axis=1)
+        Image.fromarray(wide).save(folder / f"000{number}_a.jpg___000{number}_b.jpg.png")
+    document = evaluate_folder(folder, scores=("ssim_A", "l1"))
+    assert document and list(document["scores"]) == ["copy_source", "mean_image", "generated"]
+    expected = np.mean([_l1(10 * number + 2, 10 * number + 1) for number in range(3)])
+    assert document["scores"]["generated"]["l1"]["value"] == pytest.approx(expected)
+    assert (folder / "evaluation.json").exists() and (folder / "evaluation-pairs.csv").exists()
+
+
+def _file(folder: Path, seed: int) -> Path:
+    path = folder / f"{seed}.jpg"
+    path.write_bytes(jpeg(seed, 64, 32))
+    return path
+
+
+def _l1(made: int, target: int) -> float:
+    a, b = (np.array(Image.open(io.BytesIO(jpeg(seed, 64, 32)))) / 127.5 for seed in (made, target))
+    return np.abs(a - b).mean()
