@@ -204,7 +204,8 @@ def ready(table: Table, part: Part) -> tuple[list[Config], list[str]]:
     for config in part.runs:
         run = rows.get(config.run)
         why = ""
-        if run and part.kind == "evaluate" and not complete(config):
+        weights = Path(config.run) / "generator.safetensors"
+        if run and part.kind == "evaluate" and not (complete(config) and weights.is_file()):
             why = missing(run)
         if run and part.kind == "train" and run.shared and not runs.newest_checkpoint(config.run):
             why = "" if complete(run.shared) else missing(run)

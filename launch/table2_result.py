@@ -64,7 +64,8 @@ def result(table: Table) -> dict:
         "shared": {run.row.family: SHARED[run.row.family] for run in table.runs if run.shared},
         "same_as": SAME_AS,
         "rows": [_row([run for run in table.runs if run.row == row], found) for row in ROWS],
-        "references": [_reference(method, title, some) for method, title in REFERENCES.items() if some],
+        "references": [_reference(method, title, some[0]) for method, title in REFERENCES.items()
+                       if some and some[0]["scores"].get(method)],
         "published": [_published(number) for number in range(len(PAPER))],
         "missing": [{"row": run.row.name, "seed": run.seed, "run": run.config.run, "why": why}
                     for run in table.runs if (why := table2.missing(run))],
@@ -106,10 +107,10 @@ def _answer(document: dict) -> dict:
     return list(document["scores"].values())[-1]
 
 
-def _reference(method: str, title: str, some: list[dict]) -> dict:
+def _reference(method: str, title: str, document: dict) -> dict:
     """Of one evaluation: the pairs are the same for every row, and no weights take part."""
-    scores = some[0]["scores"].get(method, {})
-    return {"title": title, "data": some[0]["dataset"], "test_pairs": some[0]["pairs"], "people": some[0]["people"],
+    scores = document["scores"][method]
+    return {"title": title, "data": document["dataset"], "test_pairs": document["pairs"], "people": document["people"],
             "scores": {score: cell([scores.get(score)]) for score in COLUMNS}}  # fmt: skip
 
 

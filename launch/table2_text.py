@@ -88,8 +88,9 @@ def _notes(document: dict, code: Callable[[str], str]) -> Iterator[str]:
     for score in document["columns"]:
         if score in document["protocols"]:
             yield f"{code(score)}: {document['protocols'][score].rstrip('.')}."
-    for score, why in document["left_out"].items():
-        yield f"{NONE} under {code(score)}: left out, {why.rstrip('.')}."
+    for why in dict.fromkeys(document["left_out"].values()):
+        scores = ", ".join(code(score) for score, other in document["left_out"].items() if other == why)
+        yield f"{NONE} under {scores}: left out, {why.rstrip('.')}."
     for gap in document["missing"]:
         title = next(row["title"] for row in document["rows"] if row["row"] == gap["row"])
         yield f"Missing: {title}, seed {gap['seed']}: {gap['why']}."
