@@ -90,7 +90,8 @@ def _notes(document: dict, code: Callable[[str], str]) -> Iterator[str]:
             yield f"{code(score)}: {document['protocols'][score].rstrip('.')}."
     for why in dict.fromkeys(document["left_out"].values()):
         scores = ", ".join(code(score) for score, other in document["left_out"].items() if other == why)
-        yield f"{NONE} under {scores}: left out, {why.rstrip('.')}."
+        again = "once that is mended, remove evaluation.json of the runs and give the same command again"
+        yield f"{NONE} under {scores}: left out, {why.rstrip('.')}; {again}."
     for gap in document["missing"]:
         title = next(row["title"] for row in document["rows"] if row["row"] == gap["row"])
         yield f"Missing: {title}, seed {gap['seed']}: {gap['why']}."

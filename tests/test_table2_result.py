@@ -86,7 +86,7 @@ def test_the_table_has_ours_beside_the_published_and_names_what_is_missing(table
     ]  # fmt: skip
     for note in (
         "- `ssim_A`: scikit-image, as PG2's script.\n",
-        "- – under `is`, `mask_is`: left out, no weights of Inception & co.\n",
+        "- – under `is`, `mask_is`: left out, no weights of Inception & co; once that is mended, remove",
         "- Missing: PG2, seed 1: trained 0 of 576,000 pairs: no train job of",
         "- Missing: Single-scale-2, seed 0: the stage that it shares is not complete: no train job of",
         "- Mean over seeds 0, 1 ± their standard deviation;",
