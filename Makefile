@@ -6,7 +6,7 @@ RUN := .venv/bin/python
 # In a terminal pip shows how far its gigabytes have come; a log stays short.
 PIP := $(RUN) -m pip install $(shell [ -t 2 ] || echo --quiet)
 
-.PHONY: demo demo-fast demo-table2 lint test test-all soak install slurm clean
+.PHONY: demo demo-fast demo-table2 lint test test-all soak install slurm chromium clean
 
 # The main job; demo-fast is stage I alone, for a minute, on fewer people.
 demo: PEOPLE = --people 500 --views 6
@@ -20,7 +20,9 @@ demo demo-fast: install
 	$(RUN) -m mscgan.evaluate --run runs/$@
 	$(RUN) -m mscgan.generate --run runs/$@ --pairs 8
 	$(RUN) -m mscgan.pictures runs/$@
+	$(RUN) -m mscgan.report runs/$@
 	@echo "pictures: runs/$@/pairs-test.png, runs/$@/losses.png; scores: runs/$@/evaluation.json"
+	@echo "all of it on one page, for a browser: runs/$@/report.html"
 
 # The rows of the paper's table 2 on the same people, with shorter schedules, one after another; it can be stopped, and
 # the same command goes on.
@@ -39,10 +41,10 @@ lint: .venv/linters
 # Tests start many processes at once; the demo takes all cores there are.
 test test-all: export OMP_NUM_THREADS ?= 1
 
-test: install slurm
+test: install slurm chromium
 	$(RUN) -m pytest
 
-test-all: install slurm
+test-all: install slurm chromium
 	$(RUN) -m pytest -m "slow or not slow"
 
 # Random faults against a small run, for half an hour; FAULTS and SEED choose how many and which.
@@ -54,10 +56,10 @@ soak: install
 install: .venv/installed
 
 # torch first, so that a build that is chosen here (TORCH=...) is kept by what follows; and with the torchvision that
-# fits it, since alone a newer one would bring a newer torch.
+# fits it, since alone a newer one would bring a newer torch. Its index may lack the versions of constraints.txt.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(PIP) --constraint constraints.txt $(TORCH) torchvision
+	$(PIP) $(TORCH) torchvision
 	$(PIP) --constraint constraints.txt --editable .[$(CUDA),metrics,test]
 	touch $@
 
@@ -69,6 +71,12 @@ install: .venv/installed
 slurm:
 	@if ! command -v slurmctld >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends slurm-wlm munge >/dev/null; fi
+
+# A browser for tests/test_report.py, where this user may install it: 113 MB and 20 seconds. Ubuntu has none in apt.
+chromium:
+	@if ! command -v chromium >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium >/dev/null \
+	  || echo "no Chromium could be installed; the tests that need one skip"; fi
 
 clean:
 	rm -rf .venv build runs/demo runs/demo-fast runs/table2-demo

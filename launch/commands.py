@@ -12,6 +12,7 @@ MODULES = {
     "mscgan-evaluate": "mscgan.evaluate",
     "mscgan-generate": "mscgan.generate",
     "mscgan-pictures": "mscgan.pictures",
+    "mscgan-report": "mscgan.report",
     "mscgan-costs": "mscgan.costs",
     "mscgan-weights": "mscgan.weights",
     "mscgan-submit": "launch.submit",

@@ -38,6 +38,7 @@ class Chunks:
         self._folder = folder
         self._rank, self._world = (ranks.rank, ranks.world) if ranks else (0, 1)
         self._meet: Callable[[], None] = dist.barrier if ranks else lambda: None
+        self._from_rank_0: Callable[[bool], bool] = dist.from_rank_0 if ranks else lambda own: own
         self._cores = dist.cores(ranks) if ranks else len(os.sched_getaffinity(0))
 
     def pairs(self, scored: Scored, scores: list[str], networks: Networks) -> Arrays | None:
@@ -55,14 +56,27 @@ class Chunks:
 
             return self._all("pairs", count, do)
 
-    def real(self, scored: Scored, networks: Networks) -> Arrays | None:
-        """The features of the real images, (n, ...), on rank 0; None on the others."""
+    def real(self, scored: Scored, networks: Networks, cache: Path) -> Arrays | None:
+        """The features of the real images, (n, ...), on rank 0; None on the others.
+
+        cache: the file that keeps them for the next evaluation with the same real images and networks.
+        """
+        if self._from_rank_0(_is_whole(cache)):
+            return None if self._rank else _read(cache)
 
         def do(rows: np.ndarray) -> Arrays:
             parts = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
-            return _joined([networks.features(scored.real_images(part)) for part in parts])
+            found = _joined([networks.features(scored.real_images(part)) for part in parts])
+            return {name: features for name, features in found.items() if name != "logits"}  # IS is of made images
 
-        return self._all("real", scored.real, do)
+        features = self._all("real", scored.real, do)
+        if features is not None:
+            try:
+                cache.parent.mkdir(parents=True, exist_ok=True)
+                _write(cache, features)
+            except OSError as error:
+                say(f"warning: the features of the real images are not kept for the next time: {error}")
+        return features
 
     def remove(self) -> None:
         """Removes what `pairs` and `real` kept. Rank 0 alone."""
@@ -125,7 +139,7 @@ def _read(path: Path) -> Arrays:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether the chunk is there; one that is damaged, as after a power cut, is made again."""
+    """Whether a file is there; one that is damaged, as after a power cut, is made again."""
     if not path.exists():
         return False
     try:
@@ -134,7 +148,7 @@ def _is_whole(path: Path) -> bool:
     except zipfile.BadZipFile:
         damaged = path.name
     if damaged:
-        say(f"{path} is damaged, so its pairs are scored again")
+        say(f"{path} is damaged, so it is made again")
     return not damaged
 
 

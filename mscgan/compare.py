@@ -16,6 +16,7 @@ from mscgan.errors import UserError
 from mscgan.evaluation import BASELINES, SCHEMA, format_table
 from mscgan.scoring import SCORES
 
+KEYS = ("dataset", "pairs", "people", "real", "scores", "differences", "left_out", "left_out_groups")
 Sets = dict[str, tuple[float, np.ndarray]]
 
 
@@ -35,6 +36,8 @@ def read(path: Path) -> dict:
     schema = document.get("schema", 1) if isinstance(document, dict) else None
     if schema != SCHEMA:
         raise UserError(f"{path} has schema {schema}, this version reads {SCHEMA}; score the run again")
+    if lacking := [key for key in KEYS if key not in document]:
+        raise UserError(f"{path} has no {', '.join(lacking)}; score the run again")
     return document
 
 

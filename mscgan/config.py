@@ -287,6 +287,11 @@ def save(config: Config, run: Path, pairs: int) -> list[str]:
     return [f"{key} {old.get(key)} -> {new.get(key)}" for key in new | old if old.get(key) != new.get(key)]
 
 
+def leaves(config: Config) -> dict[str, object]:
+    """The keys of a resolved configuration, dotted, and their values; of the families the chosen one's."""
+    return _leaves(yaml.safe_load(text(config)))
+
+
 def _leaves(values: object, before: str = "") -> dict[str, object]:
     """The keys of a document, dotted, and their values."""
     if not isinstance(values, dict):

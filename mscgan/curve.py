@@ -12,6 +12,10 @@ from pathlib import Path
 from mscgan import files
 
 LARGEST = 1e15  # of counts and integers; JSON's have no end
+METERS = frozenset(  # what a line has beside the loss terms
+    "pairs steps epoch stage pairs_per_second data_wait step_seconds replaced_pairs seconds memory_bytes power_watts "
+    "gpu_utilisation gpu_memory_bytes data_wait_rank data_wait_host step_seconds_rank step_seconds_host".split()
+)
 
 
 def read(path: Path) -> list[dict]:

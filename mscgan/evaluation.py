@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -57,8 +58,8 @@ def evaluate(scored: Scored, wanted: list[str], about: dict, out: Path, ranks: d
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
         chunks = Chunks(out.with_name(f".{out.name}.{digest}"), ranks)
         arrays = chunks.pairs(scored, scores, networks)
-        compared = any(score.startswith("fid") for score in scores)
-        real = chunks.real(scored, networks) if compared else {}
+        compared = [score for score in scores if score.startswith("fid")]
+        real = chunks.real(scored, networks, _cache(scored, compared, networks)) if compared else {}
         about = about | {"left_out": left_out}
         return _on_rank_0(ranks, lambda: _finish(scored, scores, arrays, real, about, out, chunks))
     finally:
@@ -68,6 +69,13 @@ def evaluate(scored: Scored, wanted: list[str], about: dict, out: Path, ranks: d
 
 def _on_rank_0(ranks: dist.Ranks | None, action: Callable[[], Result]) -> Result | None:
     return dist.on_rank_0(action) if ranks else action()
+
+
+def _cache(scored: Scored, scores: list[str], networks: Networks) -> Path:
+    """Where the features of these real images are kept: in the user's cache folder."""
+    digest = hashlib.sha256(json.dumps([scored.real_key, scores, networks.sha256], sort_keys=True).encode()).hexdigest()
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home, "mscgan/features", f"{digest[:32]}.npz")
 
 
 def _own(out: Path) -> lease.Lease:

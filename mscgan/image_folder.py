@@ -5,6 +5,7 @@ what does not fit before any work is done; `read` decodes one row. The names are
 picture is taken as it lies (data/plain_rgb.py).
 """
 
+import filecmp
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -59,12 +60,14 @@ class Matched:
 
 
 def match(generated: Path, target: Path | None, source: Path | None, pairs: Path | None) -> Matched:
-    """Finds for each generated image its target and its source, in folders and all that lies below them.
+    """Finds for each generated image its target and its source, in folders and all that lies below them (links to other
+    folders are not followed).
 
     Args:
         generated: folder of the images to score, or of files that hold source, target and generated image.
         target: folder of true images; None where the generated files hold them. It goes before a panel.
-        source: likewise.
+        source: likewise. Where a file names its target alone, its source is another picture of that name in here: PG2
+            names all three alike, x/00012.png, x_target/00012.png and G/00012.png.
         pairs: a from,to list (data/annotations.py). Exactly its pairs are wanted then.
 
     Raises:
@@ -129,12 +132,17 @@ def keypoints(path: Path, names: Iterable[str], height: int, width: int) -> np.n
 
 def _row(root: Path, name: str, reading: Reading, targets: Folder | None, sources: Folder | None) -> Row:
     """The row of a file, its panels still to be settled by its size."""
-    target, source, paths = reading.target, reading.source, []
-    for folder, image in ((targets, target), (sources, source)):
-        paths.append(folder.root / folder.file(image) if folder and image else None)
+    target, target_path = reading.target, None
     if targets:
-        target = targets.name(targets.file(target))
-    return Row(name, source, target, person(target), root / name, paths[0], paths[1])
+        file = targets.file(target)
+        target, target_path = targets.name(file), targets.root / file
+    source, source_path = reading.source, None
+    if sources and (source or reading.target in sources):
+        file = sources.file(source or reading.target)
+        source, source_path = sources.name(file), sources.root / file
+        if not reading.source and (not target_path or filecmp.cmp(source_path, target_path, shallow=False)):
+            source, source_path = "", None  # a folder of all images, where the target's name means the target
+    return Row(name, source, target, person(target), root / name, target_path, source_path)
 
 
 def _refuse_absent(folder: Folder | None, wanted: list[str]) -> None:

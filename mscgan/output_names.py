@@ -4,12 +4,13 @@ An image belongs to a pair (source, target), and its name says which. As the scr
 b: the target's, with its extension or without):
     a.jpg___b.jpg_vis.jpg       PATN, ADGAN (models/PATN.py, get_current_visuals): five panels, source | its pose |
                                 target | its pose | generated; after tool/crop_market.py the last one alone
-    a_2_b_vis.jpg               GFLA, DPTN, NTED (GFLA model/pose_model.py, test); beside it, with save_input, a_2_b_ref
-                                (the source), _gt (the target) and _all: source | generated | target
+    a_2_b_vis.jpg               GFLA, DPTN, NTED, PIDM (GFLA model/pose_model.py, test); beside it, with save_input,
+                                a_2_b_ref (the source), _gt (the target) and _all: source | generated | target
     a_b_vis.jpg, a_b_all.jpg    PISE (model/painet_model.py), likewise
     a.jpg_b.jpg.jpg             pose-gan (test.py, save_images) and PATN's save_images: source | target | generated, or
                                 the generated image alone; SPGNet writes a_b.jpg, this project a.jpg_b.jpg.png
-    b.png                       the target's name: one image a target, as PG2's folders have it
+    b.png                       the target's name; PG2 (trainer.py, test) numbers source, target and generated image
+                                alike in x/, x_target/ and G/
 """
 
 from collections.abc import Iterator

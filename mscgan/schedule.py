@@ -129,10 +129,11 @@ def complete(config: Config, facts: dict) -> bool:
 
 
 def ending(run: str, said: str) -> str:
-    """What a run that is complete says last: that it is, and the two commands that come next."""
+    """What a run that is complete says last: that it is, and the commands that come next, with the report's path."""
     folder = shlex.quote(run)
     return (
         f"{said}; next:\n"
         f"    python -m mscgan.evaluate --run {folder}\n"
-        f"    python -m mscgan.generate --run {folder} --pairs 8"
+        f"    python -m mscgan.generate --run {folder} --pairs 8\n"
+        f"    python -m mscgan.report {folder}    # writes {shlex.quote(f'{run}/report.html')}"
     )

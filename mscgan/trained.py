@@ -94,21 +94,28 @@ def load(folder: Path) -> Trained:
     return Trained(family, networks.to(device).requires_grad_(False).eval(), config, stage)
 
 
+def columns(trained: Trained, shards: ShardSet, sources: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
+    """source, target pose, what the family makes, target: by title (N, H, W, 3) uint8; the poses are drawn larger.
+
+    sources, targets: the numbers of N images each.
+    """
+    data, keypoints, x = trained.config.data, shards.keypoints[targets], read_images(shards, sources)
+    made: dict[str, list[np.ndarray]] = {}
+    for start in range(0, len(x), BATCH):
+        part = slice(start, start + BATCH)
+        for name, images in trained.images(torch.from_numpy(x[part]), torch.from_numpy(keypoints[part])).items():
+            made.setdefault(name, []).append(to_uint8(images))
+    return (
+        {"source": x, "target pose": pose_column(keypoints, data.height, data.width)}
+        | {name: np.concatenate(parts) for name, parts in made.items()}
+        | {"target": read_images(shards, targets)}
+    )
+
+
 def sample_grid(trained: Trained, shards: ShardSet, count: int, title: str = "") -> Image.Image:
     """source | target pose | what the family makes | target, a row a pair, for `count` pairs spread over the table.
 
     title: written above; "people of the ... split" without one.
     """
-    data = trained.config.data
     sources, targets = shards.pairs[choose_pairs(shards, count)].T
-    keypoints = shards.keypoints[targets]
-    x = read_images(shards, sources)
-    made: dict[str, list[np.ndarray]] = {}
-    for start in range(0, count, BATCH):
-        part = slice(start, start + BATCH)
-        for name, images in trained.images(torch.from_numpy(x[part]), torch.from_numpy(keypoints[part])).items():
-            made.setdefault(name, []).append(to_uint8(images))
-    columns = {"source": x, "target pose": pose_column(keypoints, data.height, data.width)}
-    columns |= {name: np.concatenate(parts) for name, parts in made.items()}
-    columns |= {"target": read_images(shards, targets)}
-    return grid(columns, title or f"people of the {shards.split} split")
+    return grid(columns(trained, shards, sources, targets), title or f"people of the {shards.split} split")

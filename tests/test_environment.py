@@ -66,11 +66,15 @@ def test_a_wheel_holds_every_folder_of_code_and_all_that_is_read_beside_it():
         for pattern in patterns
         for file in (ROOT / places.get(package, package)).glob(pattern)
     }
-    read = [*(ROOT / "mscgan").rglob("*.yaml"), *(ROOT / "launch").rglob("*.yaml")]
+    read = [
+        file for part in ("mscgan", "launch") for kind in ("*.yaml", "*.html") for file in (ROOT / part).rglob(kind)
+    ]
     assert listed == {str(file.relative_to(ROOT)) for file in read}
 
 
 def test_every_command_of_a_wheel_has_a_module_with_a_main_of_its_own():
     assert PROJECT["scripts"] == dict.fromkeys(commands.MODULES, "mscgan_tools.launch.commands:main")
     for module in commands.MODULES.values():
-        assert 'if __name__ == "__main__":' in (ROOT / f"{module.replace('.', '/')}.py").read_text(), module
+        place = ROOT / module.replace(".", "/")
+        file = place / "__main__.py" if place.is_dir() else place.with_suffix(".py")
+        assert 'if __name__ == "__main__":' in file.read_text(), module

@@ -192,7 +192,7 @@ def test_a_chunk_that_a_power_cut_damaged_is_made_again(made, result, monkeypatc
     with first.open("r+b") as file:
         file.truncate(1000)
     assert evaluate(made, Chosen(), made / "cut.json") == result
-    assert f"{first} is damaged" in capsys.readouterr().err
+    assert f"{first} is damaged, so it is made again" in capsys.readouterr().err
 
 
 def killed(*_):

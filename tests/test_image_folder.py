@@ -1,6 +1,7 @@
 """Folders under the names of the field's public outputs: which picture is scored against which, and what is refused."""
 
 import unicodedata
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ HEIGHT, WIDTH = 12, 6
 def picture(name, height=HEIGHT, width=WIDTH):
     """A picture whose colours are its name's own."""
     return (
-        np.full((height, width, 3), list(name.encode())[-3:], np.uint8)
+        np.full((height, width, 3), list(zlib.crc32(name.encode()).to_bytes(4, "big")[:3]), np.uint8)
         + np.arange(height, dtype=np.uint8)[:, None, None]
     )
 
@@ -133,6 +134,25 @@ def test_an_image_that_has_only_its_targets_name_has_no_source(folders):
     (row,) = match(made, true, true, listed(made.parent / "l.csv", (f"{A}.jpg", f"{B}.jpg"))).rows
     assert row.source == f"{A}.jpg" and read(row)[2].tolist() == picture(A).tolist()
     assert any("name no source" in note for note in match(made, true, true, None).notes)
+
+
+def test_PG2_names_source_target_and_generated_image_alike(tmp_path):
+    for number in ("00000", "00001"):
+        for folder in ("x", "x_target", "G"):
+            save(tmp_path / folder / f"{number}.png", picture(folder + number))
+    rows = match(tmp_path / "G", tmp_path / "x_target", tmp_path / "x", None).rows
+    assert [(row.source, row.target) for row in rows] == [("00000.png", "00000.png"), ("00001.png", "00001.png")]
+    for row in rows:
+        expected = [picture(folder + row.key[:5]).tolist() for folder in ("G", "x_target", "x")]
+        assert [pixels.tolist() for pixels in read(row)] == expected
+
+
+def test_a_copy_of_the_target_is_not_taken_for_the_source(folders):
+    made, true = folders
+    save(made / f"{B}.png", picture(MADE))
+    save(made.parent / "all" / f"{B}.jpg", picture(B))
+    (row,) = match(made, true, made.parent / "all", None).rows
+    assert (row.source, row.source_path) == ("", None)
 
 
 def test_rows_come_in_the_order_of_the_list_and_else_of_the_names(folders):
@@ -325,6 +345,8 @@ def test_keypoints_are_found_by_name(tmp_path):
     with pytest.raises(UserError, match="annotation.csv has no line for x.jpg, y.jpg; give the keypoint file"):
         keypoints(path, ["x.jpg", f"{A}.jpg", "y.jpg", "x.jpg"], 128, 64)
     assert keypoints(path, [], 128, 64).shape == (0, 18, 2)
+    with pytest.raises(UserError, match="line 2: keypoint 16 at x 16, y 32 is outside a 32x32 .* of that size"):
+        keypoints(path, [f"{A}.jpg"], 32, 32)
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="no photographs in ../shared/data")

@@ -384,6 +384,7 @@ def test_a_run_that_is_complete_is_said_to_be_so_before_anything_starts(checkout
         "already complete: 26500 pairs in runs/a b; next:",
         "    python -m mscgan.evaluate --run 'runs/a b'",
         "    python -m mscgan.generate --run 'runs/a b' --pairs 8",
+        "    python -m mscgan.report 'runs/a b'    # writes 'runs/a b/report.html'",
     ])  # fmt: skip
     assert [path.name for path in (checkout.root / "runs/a b").iterdir()] == ["checkpoints"]
     code, output = checkout.train("run=runs/a b", "train.seed=7")

@@ -222,6 +222,7 @@ def test_other_numbers_of_ranks_follow_the_undisturbed_curve_and_lose_no_pair(un
         "done: 72 pairs, 6 steps; next:",
         f"    python -m mscgan.evaluate --run {run}",
         f"    python -m mscgan.generate --run {run} --pairs 8",
+        f"    python -m mscgan.report {run}    # writes {run}/report.html",
     ]
     assert sum(seen.values()) == 72 and max(seen.values()) == 1
     for expected, got in zip(curve(undisturbed), curve(run), strict=True):

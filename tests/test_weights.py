@@ -45,11 +45,6 @@ def server(tmp_path, monkeypatch):
         running.shutdown()
 
 
-def run_command(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "mscgan.weights", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
-
-
 def test_every_row_is_complete_and_its_name_has_the_first_digits_of_its_digest():
     assert list(weights.TABLE) == ["inception-fid", "inception-imagenet", "alexnet", "vgg19", "paf"]
     for name, row in weights.TABLE.items():
@@ -237,12 +232,15 @@ def test_check_names_what_is_verified_damaged_and_missing(folder, monkeypatch, c
     assert "damaged or another file" in capsys.readouterr().out
 
 
-def test_the_commands_exit_with_2_for_a_damaged_file(folder):
-    listed = run_command("list")
-    assert listed.returncode == 0 and str(folder) in listed.stdout
-    assert all(name in listed.stdout for name in weights.TABLE)
-    assert run_command("check").returncode == 0
+def test_a_damaged_file_and_a_name_that_is_not_in_the_table_end_the_command_with_2(folder, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["weights", "list"])
+    assert weights.main() == 0
+    listed = capsys.readouterr().out
+    assert str(folder) in listed and all(name in listed and row.url in listed for name, row in weights.TABLE.items())
+    monkeypatch.setattr(sys, "argv", ["weights", "fetch", "vgg-19"])
+    with pytest.raises(SystemExit, match="2"):
+        weights.main()
     (folder / weights.TABLE["vgg19"].file).write_bytes(b"no weights")
-    checked = run_command("check")
+    command = [sys.executable, "-m", "mscgan.weights", "check"]
+    checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert checked.returncode == 2 and "vgg19-dcbb9e9d.pth is damaged" in checked.stdout
-    assert run_command("fetch", "vgg-19").returncode == 2

@@ -60,4 +60,5 @@ def test_a_job_runs_from_a_copy_of_the_wheels_code_alone(site, tmp_path):
     assert sorted(folder.name for folder in snapshot.iterdir()) == ["benchmarks", "launch", "mscgan", "shards"]
     code = {file.relative_to(ROOT) for part in ("mscgan", "launch") for file in (ROOT / part).rglob("*.py")}
     assert code <= {file.relative_to(snapshot) for file in snapshot.rglob("*.py")}
-    assert (snapshot / "mscgan/configs/demo.yaml").is_file() and (snapshot / "launch/cluster.yaml").is_file()
+    assert (snapshot / "mscgan/configs/demo.yaml").is_file() and (snapshot / "mscgan/report/page.html").is_file()
+    assert (snapshot / "launch/cluster.yaml").is_file()

@@ -91,7 +91,10 @@ def _row(line: str, height: int, width: int) -> Annotation:
     keypoints = [[x, y] for x, y in zip(xs, ys, strict=True)]
     for joint, (x, y) in enumerate(keypoints):
         if (x, y) != (-1, -1) and not (0 <= x <= width - 1 and 0 <= y <= height - 1):
-            raise ValueError(f"keypoint {joint} at x {x}, y {y} is outside a {height}x{width} (height x width) picture")
+            raise ValueError(
+                f"keypoint {joint} at x {x}, y {y} is outside a {height}x{width} (height x width) picture; is the file "
+                "of pictures of that size? A joint that is not in the picture is -1 in both lists"
+            )
     return Annotation(fields[0].strip(), keypoints)
 
 
