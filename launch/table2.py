@@ -26,7 +26,8 @@ from mscgan.errors import UserError
 from mscgan.table2 import PAIRS, ROWS, SHARED, Row, run_name, shared_name
 
 ASKED = "asked.json"  # in the table's folder: what it was last asked for
-OWN = "family variant resume train.seed train.init train.init_after".split()  # keys that each row has its own of
+STAGE, ON_IT = "the stage that rows share", "the rows that stand on it"
+OWN = "family variant train.seed train.init train.init_after".split()  # keys that each row has its own of
 SCHEMA = 2  # of evaluation.json
 
 
@@ -183,17 +184,17 @@ def parts(table: Table) -> list[Part]:
     shared = {config.run: config for config in begin if not complete(config)}
     score = [run.config for run in table.runs if run in missing or evaluation(run.config)[1]]
     todo = [
-        Part("train", "the stage that rows share", list(shared.values())),
-        Part("train", "the rows that stand on it", [run.config for run in missing if run.shared]),
+        Part("train", STAGE, list(shared.values())),
+        Part("train", ON_IT, [run.config for run in missing if run.shared]),
         Part("train", "rows of their own", [run.config for run in missing if not run.shared]),
         Part("evaluate", "the scores", score),
     ]
     todo = [part for part in todo if part.runs] + [Part("table2", "the table", [])]
     for place, part in enumerate(todo):
-        before = {"the rows that stand on it": ["the stage that rows share"]}.get(part.title, [])
         if part.kind != "train":
-            before = [other.title for other in todo[:place]]
-        part.after = [other for other in range(place) if todo[other].title in before]
+            part.after = list(range(place))
+        elif part.title == ON_IT:
+            part.after = [before for before in range(place) if todo[before].title == STAGE]
     return todo
 
 
