@@ -6,8 +6,9 @@
 For each image that the family shows (stage I, stage II), and beside it a copy of the source, the mean image of the
 train split and, for scores of sets, the target images themselves: the scores of mscgan/scoring.py, over all pairs of
 the split or N spread evenly over them, of the 8-bit images that `generate` writes. Prints a table, writes
-RUN/evaluation.json, and the scores of every pair to RUN/evaluation-pairs.csv. What is less or other than all test pairs
-of the run's own shards gets a name that says so, as evaluation-train-3-pairs.json, and so never replaces it.
+RUN/evaluation.json, and the scores of every pair to RUN/evaluation-pairs.csv. What is less or other than all scores of
+all test pairs of the run's own shards gets a name that says so, as evaluation-train-3-pairs.json, and so never replaces
+it.
 
 Several processes share the work (launch/submit.py --job evaluate --nodes 2, torchrun), with the same numbers. A killed
 evaluation goes on where it was: until it ends, its numbers lie beside the file that it will write.
@@ -65,7 +66,7 @@ def evaluate(run: Path, chosen: Chosen, out: Path | None = None, ranks: dist.Ran
     shards = open_shards(data, chosen.split, chosen.root)
     rows = choose_pairs(shards, len(shards.pairs) if chosen.pairs is None else chosen.pairs)
     scores = evaluation.choose(chosen.scores)
-    out = out or run / file_name(shards, len(rows), data.root)
+    out = out or run / file_name(shards, len(rows), data.root, chosen.scores)
     check_place(out, "--out")
     model = trained.load(run)
     about = {
@@ -107,13 +108,16 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def file_name(shards: ShardSet, pairs: int, run_root: str) -> str:
-    """evaluation.json for all test pairs of the shards at `run_root`, the run's own; else with what differs in it."""
+def file_name(shards: ShardSet, pairs: int, run_root: str, scores: tuple[str, ...] = ()) -> str:
+    """evaluation.json for all scores of all test pairs of the shards at `run_root`, the run's own; else with what
+    differs in it."""
     parts = [shards.split] if shards.split != "test" else []
     if os.path.realpath(shards.root) != os.path.realpath(run_root):
         parts.append(shards.root.name)
     if pairs < len(shards.pairs):
         parts.append(f"{pairs}-pairs")
+    if scores:
+        parts.append("+".join(scores))
     return "-".join(["evaluation", *parts]) + ".json"
 
 

@@ -34,7 +34,7 @@ def evaluate_folder(
         UserError: what image_folder.match and evaluation.evaluate raise; an unknown score.
     """
     wanted = evaluation.choose(scores)
-    out = out or generated / "evaluation.json"
+    out = out or generated / ("-".join(["evaluation", *(["+".join(scores)] if scores else [])]) + ".json")
     check_place(out, "--out")
     matched = image_folder.match(generated, target, source, pairs)
     for note in matched.notes:

@@ -170,7 +170,22 @@ def format_table(document: dict) -> str:
     left_out = document["left_out"]
     for reason in dict.fromkeys(left_out.values()):
         lines.append(f"without {', '.join(score for score, why in left_out.items() if why == reason)}: {reason}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_of_audit(document.get("audit", {}))])
+
+
+def _of_audit(audit: dict) -> list[str]:
+    """What of the audit everybody should see."""
+    lines = []
+    if missing := audit.get("missing_joints"):
+        without = f"; {audit['without_pose']} pairs without a pose" if audit["without_pose"] else ""
+        of_sources, of_targets = (f"{100 * missing[whose]:.0f} %" for whose in ("source", "target"))
+        lines.append(f"joints that are missing: {of_sources} of the sources', {of_targets} of the targets'{without}")
+    if (shared := audit.get("shared")) and shared["items"]:
+        lines.append(
+            f"garments that train has in another colour: {shared['items']:,} of {shared['of_items']:,}, in "
+            f"{shared['pairs']:,} of {shared['of_pairs']:,} pairs"
+        )
+    return lines
 
 
 def _width(name: str, columns: dict[str, list[str]]) -> int:

@@ -63,18 +63,7 @@ def plan(
         raise UserError(
             f"--validation {validation}: give a number of persons of train to hold out, and --annotations CSV of train"
         )
-    if not images.is_dir():
-        raise UserError(f"--images {images} is not a folder; give the folder of the {dataset.NAME} pictures")
-    try:
-        pictures = dataset.files(images)
-        holds = ", ".join(sorted(path.name for path in images.iterdir())[:3])
-    except OSError as error:
-        raise UserError(f"--images {images} cannot be read: {error.strerror}") from error
-    if not pictures:
-        raise UserError(
-            f"--images {images} has no .jpg file of {dataset.NAME}, but {holds or 'nothing'}; the pictures must lie "
-            f"{dataset.PLACES}"
-        )
+    pictures = _pictures(dataset, images)
     found = {split: _read(dataset, path, pictures) for split, path in annotations.items()}
     _refuse_swapped(found, images)
     _refuse_shared_persons(found)
@@ -116,12 +105,7 @@ def plan(
     if not splits or (validation and "train" in reasons):
         raise UserError("no pair to build; " + "; ".join(f"{split}: {reason}" for split, reason in reasons.items()))
     report += [f"the {split} split has no pair and is left out: {reason}" for split, reason in reasons.items()]
-    persons = {split: len(set(rows.persons)) for split, rows in found.items()}
-    if len(persons) == 2 and persons["test"] > 2 * persons["train"]:
-        report.append(
-            f"warning: {persons['test']:,} persons are for testing and {persons['train']:,} for training; are "
-            "--annotations and --test-annotations the wrong way round?"
-        )
+    report += _swapped_perhaps(found)
     source = {
         "annotations": {split: _provenance(rows.path) for split, rows in found.items()},
         "pair_lists": {split: _provenance(path) for split, (path, _) in listed.items()},
@@ -136,6 +120,38 @@ def plan(
     return Plan(
         dataset.NAME, dataset.HEIGHT, dataset.WIDTH, source, splits, make, notes, found_files, dataset.item
     ), report
+
+
+def _pictures(dataset, images: Path) -> dict[str, Path]:
+    """The data set's pictures in the folder, by name.
+
+    Raises:
+        UserError: no such folder, or none of them in it.
+    """
+    if not images.is_dir():
+        raise UserError(f"--images {images} is not a folder; give the folder of the {dataset.NAME} pictures")
+    try:
+        pictures = dataset.files(images)
+        holds = ", ".join(sorted(path.name for path in images.iterdir())[:3])
+    except OSError as error:
+        raise UserError(f"--images {images} cannot be read: {error.strerror}") from error
+    if not pictures:
+        raise UserError(
+            f"--images {images} has no .jpg file of {dataset.NAME}, but {holds or 'nothing'}; the pictures must lie "
+            f"{dataset.PLACES}"
+        )
+    return pictures
+
+
+def _swapped_perhaps(found: dict) -> list[str]:
+    """A warning where far more people are for testing than for training."""
+    persons = {split: len(set(rows.persons)) for split, rows in found.items()}
+    if len(persons) < 2 or persons["test"] <= 2 * persons["train"]:
+        return []
+    return [
+        f"warning: {persons['test']:,} persons are for testing and {persons['train']:,} for training; are "
+        "--annotations and --test-annotations the wrong way round?"
+    ]
 
 
 def photograph(recipe: tuple[str, str, list], height: int, width: int) -> Sample:

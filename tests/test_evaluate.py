@@ -137,9 +137,41 @@ def test_the_document_names_what_was_scored_and_what_was_left_out(made, result):
 
 def test_the_audit_counts_missing_joints(made, result):
     shards = ShardSet(trained.read_config(made).data.root, "test")
-    absent = (shards.keypoints[shards.pairs[:, 1]] == -1).all(-1)
-    assert result["audit"]["missing_joints"]["target"] == pytest.approx(absent.mean())
+    # Of all ordered pairs sources and targets are the same images, so of one pair here: whose poses lack unlike many.
+    absent = (shards.keypoints == -1).all(-1).mean(1)
+    row = next(row for row, (i, j) in enumerate(shards.pairs) if absent[i] != absent[j])
+    i, j = shards.pairs[row]
+    missing = module._audit(shards, np.array([row]))["missing_joints"]
+    assert missing == pytest.approx({"source": absent[i], "target": absent[j]})
     assert result["audit"]["images"] == 18
+
+
+def test_the_table_has_a_line_a_score_and_a_reason_for_all_that_it_explains():
+    cell = {"value": 0.25, "low": 0.2, "high": 0.3, "pairs": 8}
+    document = {
+        "dataset": "toy", "pairs": 9, "people": 3,
+        "left_out": {"is": "no file", "fid": "no file", "lpips": "no package"},
+        "scores": {
+            "copy_source": {"ssim_A": cell, "l1": cell},
+            "stage_I": {"ssim_A": cell, "l1": cell | {"low": None}},
+        },
+        "differences": {"stage_II - stage_I": {"l1": cell | {"pairs": 9}}},
+        "audit": {
+            "missing_joints": {"source": 0.201, "target": 0.3}, "without_pose": 2,
+            "shared": {"items": 503, "of_items": 930, "pairs": 5000, "of_pairs": 8570},
+        },
+    }  # fmt: skip
+    lines = format_table(document).splitlines()
+    assert lines[0].startswith("toy: 9 pairs, 3 people;")
+    assert lines[1].split() == "copy source stage I stage II - stage I".split()
+    assert lines[2].split() == ["ssim_A", "+", "0.250", "0.250", "[0.200,", "0.300]", "(without", "1", "pairs)"]
+    assert lines[3].split()[:4] == ["l1", "-", "0.250", "0.250"] and lines[3].endswith("(without 1 pairs)")
+    assert lines[4:] == [
+        "without is, fid: no file",
+        "without lpips: no package",
+        "joints that are missing: 20 % of the sources', 30 % of the targets'; 2 pairs without a pose",
+        "garments that train has in another colour: 503 of 930, in 5,000 of 8,570 pairs",
+    ]
 
 
 def test_two_evaluations_and_several_processes_give_the_same_to_the_last_digit(made, result, monkeypatch):
@@ -271,6 +303,7 @@ def test_each_kind_of_evaluation_has_its_file_and_a_part_never_replaces_the_whol
         "evaluation-train.json": (["--split", "train", "--pairs", 4], 4, "shards"),
         "evaluation-moved.json": (["--data", moved], 4, "moved"),
         "evaluation-train-moved-2-pairs.json": (["--split", "train", "--pairs", 2, "--data", moved], 2, "moved"),
+        "evaluation-l1+ssim_A.json": (["--scores", "l1,ssim_A"], 4, "shards"),
         "mine/scores.json": (["--pairs", 2, "--out", made / "mine/scores.json"], 2, "shards"),
     }
     for words, _, _ in expected.values():

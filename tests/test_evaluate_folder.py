@@ -15,6 +15,8 @@ from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError, run
 from mscgan.evaluate import Chosen, evaluate
 from mscgan.evaluate_folder import evaluate_folder
+from mscgan.image_folder import match
+from mscgan.scored import FolderImages
 from tests.run_factory import write_run
 from tests.shard_factory import jpeg
 
@@ -26,7 +28,7 @@ def kept(tmp_path_factory) -> Path:
     """A run whose images were kept, as its evaluation wrote them; the true images as PNGs in true/, and annotations."""
     folder = tmp_path_factory.mktemp("folder")
     run = write_run(folder, persons=3, views=3)
-    evaluate(run, Chosen(scores=PIXELS, keep=True))
+    evaluate(run, Chosen(keep=True))
     shards = ShardSet(folder / "shards", "test")
     lines = ["name:keypoints_y:keypoints_x"]
     (folder / "true").mkdir()
@@ -64,6 +66,14 @@ def test_masks_are_drawn_of_the_annotations(kept, tmp_path):
         assert document["scores"]["generated"][score]["value"] == pytest.approx(of_run[score]["value"], abs=0.03)
     values = [document["scores"]["generated"][score]["value"] for score in ("mask_ssim_A", "mask_ssim_A_target")]
     assert values[0] != values[1]
+
+
+def test_the_real_images_are_the_targets_each_once(kept):
+    folders = kept / "run/generated/stage_II", kept / "true", kept / "true"
+    scored = FolderImages(match(*folders, None), None)
+    found = {image.tobytes() for image in scored.real_images(np.arange(scored.real))}
+    assert found == {np.array(Image.open(path)).tobytes() for path in (kept / "true").iterdir()}
+    assert scored.real == 9 and scored.real_are == "the 9 targets"
 
 
 def test_without_sources_there_is_no_copy_of_them(kept, tmp_path):
@@ -108,7 +118,7 @@ def test_a_triptych_needs_no_other_folder(tmp_path):
         panels = [Image.open(_file(tmp_path, 10 * number + place)) for place in range(3)]
         wide = np.concatenate([np.array(panel) for panel in panels], axis=1)
         Image.fromarray(wide).save(folder / f"000{number}_a.jpg___000{number}_b.jpg.png")
-    document = evaluate_folder(folder, scores=("ssim_A", "l1"))
+    document = evaluate_folder(folder)
     assert document and list(document["scores"]) == ["copy_source", "mean_image", "generated"]
     expected = np.mean([_l1(10 * number + 2, 10 * number + 1) for number in range(3)])
     assert document["scores"]["generated"]["l1"]["value"] == pytest.approx(expected)

@@ -101,4 +101,4 @@ def test_other_weights_of_a_network_start_anew(light, tmp_path, monkeypatch):
     for digest in ("00", "11"):
         monkeypatch.setattr(Lpips, "__init__", lambda self, device, digest=digest: setattr(self, "sha256", digest))
         evaluate(run, Chosen(scores=("lpips",)))
-    assert seen[0] != seen[1] and json.loads((run / "evaluation.json").read_text())["scores"]
+    assert seen[0] != seen[1] and json.loads((run / "evaluation-lpips.json").read_text())["scores"]

@@ -346,6 +346,15 @@ def test_without_a_gpu_there_are_as_many_processes_as_cores_and_batch_allow(core
     assert local.processes(plan, batches) == 5
 
 
+def test_an_evaluation_takes_all_gpus_and_without_one_is_a_process_that_takes_all_cores(monkeypatch):
+    plan = runs.Plan("n", "evaluate", "", "", "", [], settings={"nodes": "1", "gpus_per_node": "auto"})
+    for gpus, expected in ((4, 4), (0, 1)):
+        monkeypatch.setattr(local, "gpus_here", lambda gpus=gpus: gpus)
+        assert local.processes(plan, []) == expected
+    plan.settings["tasks_per_node"] = "2"
+    assert local.processes(plan, []) == 2
+
+
 @pytest.mark.parametrize(
     ("gpus", "wanted", "each"), [(0, "auto", "all GPUs"), (3, "auto", "all GPUs"), (4, "2", "2 GPUs"), (0, "0", "CPUs")]
 )

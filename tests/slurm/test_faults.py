@@ -55,6 +55,9 @@ def test_one_fault_after_another_and_still_the_same_weights(cluster, shards, und
     assert_same_training(training, undisturbed)
     # requeued_by_hand ends the batch script before it can note anything
     assert training.outcomes() == ["saved", "crash", "hung", "done"]
+    notes = [json.loads(line) for line in (training.run / "attempts.jsonl").read_text().splitlines()]
+    (hung,) = [note["hang"] for note in notes if note.get("outcome") == "hung"]
+    assert hung.startswith("rank 1") and "was stopped" in hung
     for rank in (0, 1):  # each says where it hung
         assert "most recent call first" in training.log(rank)
     assert list(tmp_path.glob("n?/mscgan-*/manifest.json"))

@@ -39,6 +39,19 @@ def test_a_sweep_of_four_ends_with_four_results(cluster, shards, tmp_path):
     assert len(weights) == len(set(weights)) == 4
 
 
+def test_an_evaluation_on_two_nodes_has_the_numbers_of_this_machine(cluster, undisturbed):
+    undisturbed.completes()
+    place = "--nodes=2 --gpus-per-node=0 --tasks-per-node=1 --cpus-per-task=1".split()
+    job = submit(
+        cluster, "--job=evaluate", *place, f"run={undisturbed.run}", "--", f"--out={undisturbed.run}/there.json"
+    )
+    assert ended(cluster, job) == "COMPLETED"
+    here = [sys.executable, "-m", "mscgan.evaluate", f"--run={undisturbed.run}", f"--out={undisturbed.run}/here.json"]
+    done = subprocess.run(here, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (undisturbed.run / "there.json").read_bytes() == (undisturbed.run / "here.json").read_bytes()
+
+
 def test_sbatch_accepts_what_dry_run_prints(cluster, shards, tmp_path):
     command = [*SUBMIT, "--nodes=2", "--gpus-per-node=2", "--comment=two-words", *TINY, f"data.root={shards}"]
     command += [f"run={tmp_path}/run", "--dry-run"]
