@@ -57,13 +57,12 @@ def check_weights(path: Path, stage: str = "", seen: int = 0) -> None:
     """
     try:
         with safe_open(path, framework="np") as file:
-            found = file.metadata() or {}
+            found, _, pairs = (file.metadata() or {}).get("stage", "none").partition(":")
     except (OSError, SafetensorError) as error:
         raise UserError(f"train.init={path}: {error}; give a run's generator.safetensors") from error
-    wanted = {"stage": stage, "seen": str(seen)}
-    if stage and {name: found.get(name) for name in wanted} != wanted:
+    if stage and (found, pairs) != (stage, str(seen)):
         raise UserError(
-            f"train.init={path} was made after {found.get('seen', 'an unknown number of')} pairs of stage "
-            f"{found.get('stage', 'none')}, and train.init_after={stage} with these train.pairs expects {seen} of "
-            f"{stage}; train that stage to its end first"
+            f"train.init={path} was made after {pairs or 'an unknown number of'} pairs of stage {found}, and "
+            f"train.init_after={stage} with these train.pairs expects {seen} of {stage}; train that stage to its end "
+            "first"
         )

@@ -392,3 +392,12 @@ def test_a_damaged_one_is_kept_under_another_name(tmp_path):
 def test_what_safetensors_itself_writes_reads_back(tmp_path):
     save_file({"w": torch.zeros(2)}, tmp_path / "x.safetensors")
     assert checkpoint.not_finite(load_file(tmp_path / "x.safetensors")) == ""
+
+
+def test_the_same_weights_are_the_same_bytes(tmp_path):
+    weights = {f"G.{name}": torch.full((2,), float(number)) for number, name in enumerate("abc")}
+    files = []
+    for number in range(8):
+        checkpoint.write(tmp_path / str(number), 0, {}, weights, "I", 96)
+        files.append((tmp_path / str(number) / "generator.safetensors").read_bytes())
+    assert len(set(files)) == 1

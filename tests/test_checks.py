@@ -48,7 +48,7 @@ def test_weights_are_a_safetensors_file_that_can_be_read(tmp_path):
 
 
 def test_weights_for_a_run_on_anothers_stage_must_be_of_that_stages_end(tmp_path):
-    save_file({"G1.weight": torch.zeros(2)}, tmp_path / "I", metadata={"stage": "I", "seen": "96"})
+    save_file({"G1.weight": torch.zeros(2)}, tmp_path / "I", metadata={"stage": "I:96"})
     save_file({"G1.weight": torch.zeros(2)}, tmp_path / "old", metadata={"stage": "I"})
     check_weights(tmp_path / "I", "I", 96)
     for name, stage, seen, found in (("I", "I", 104, "96 pairs of stage I"), ("I", "II", 96, "96 pairs of stage I"),

@@ -56,7 +56,7 @@ folder.mkdir(parents=True)
 state = facts | {"made_with": schedule.made_with(config)}
 (folder / "state.json").write_text(json.dumps({"schema": schedule.SCHEMA, "state": state}))
 (run / "config.yaml").write_text(configuration.text(config))
-seen = {"stage": stage.name, "seen": str(stage.end - stage.start)}
+seen = {"stage": f"{stage.name}:{stage.end - stage.start}"}
 save_file({"G": np.full(1, len(run.name), np.float32)}, run / "generator.safetensors", metadata=seen)
 """
 
