@@ -6,7 +6,7 @@ RUN := .venv/bin/python
 # In a terminal pip shows how far its gigabytes have come; a log stays short.
 PIP := $(RUN) -m pip install $(shell [ -t 2 ] || echo --quiet)
 
-.PHONY: demo demo-fast lint test test-all soak install slurm chromium clean
+.PHONY: demo demo-fast demo-table2 lint test test-all soak install slurm chromium clean
 
 # The main job; demo-fast is stage I alone, for a minute, on fewer people.
 demo: PEOPLE = --people 500 --views 6
@@ -23,6 +23,15 @@ demo demo-fast: install
 	$(RUN) -m mscgan.report runs/$@
 	@echo "pictures: runs/$@/pairs-test.png, runs/$@/losses.png; scores: runs/$@/evaluation.json"
 	@echo "all of it on one page, for a browser: runs/$@/report.html"
+
+# The rows of the paper's table 2 on the same people, with shorter schedules, one after another; it can be stopped, and
+# the same command goes on.
+demo-table2: install
+	mkdir -p -m 700 runs runs/demo
+	[ -f runs/demo/shards/manifest.json ] || $(RUN) shards/build.py synthetic --out runs/demo/shards --people 500 \
+	  --views 6 --poses everyday --turn 120 --validation 16 --height 64 --width 32
+	$(RUN) launch/submit.py --job table2 --config demo data.root=runs/demo/shards
+	@cat runs/table2-demo/table2.md
 
 lint: .venv/linters
 	$(RUN) -m ruff check .
@@ -71,4 +80,4 @@ chromium:
 	  || echo "no Chromium could be installed; the tests that need one skip"; fi
 
 clean:
-	rm -rf .venv build runs/demo runs/demo-fast
+	rm -rf .venv build runs/demo runs/demo-fast runs/table2-demo

@@ -79,7 +79,7 @@ def _jobs(folder: str, on_slurm: bool) -> dict[str, str]:
         if state not in {*slurm.ENDED, "STOPPED", "UNKNOWN"} or states.orphans(plan):
             found[states.task_id(plan, index)] = plan.job_name
     # By its name also a job of which no launch folder tells: the submit was killed, or the folder was removed.
-    told, names = {states.job_id(plan) for plan, _ in launches}, {job_name("train", str(place)) for place in places}
+    told, names = {states.job_id(plan) for plan in plans}, {job_name("train", str(place)) for place in places}
     for job, known in queue.items():
         if known.name in names and known.state not in slurm.ENDED and job.split("_")[0] not in told:
             found[job] = known.name

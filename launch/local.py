@@ -70,24 +70,26 @@ def _without_gpu(batches: list[int]) -> int:
     return max(count for count in range(1, most + 1) if shared % count == 0)
 
 
-def run_here(plan: runs.Plan, count: int) -> int:
+def run_here(plan: runs.Plan, count: int, stop: "Stop") -> int:
     """Runs every run of the announced plan on this machine, one after the other, with rank 0's output on the terminal.
+
+    Args:
+        stop: entered; where something asks for a stop no further run begins.
 
     Returns:
         The exit code: the highest of the runs'. AGAIN: stopped by Ctrl-C, TERM or HUP after saving.
     """
-    with _Stop() as stop:
-        codes = []
-        for index, work in enumerate(plan.works):
-            if len(plan.works) > 1:
-                print(f"run {index + 1} of {len(plan.works)}: {work.run}", flush=True)
-            codes.append(_run_one(plan, index, count, stop))
-            if stop.asked:
-                break
+    codes = []
+    for index, work in enumerate(plan.works):
+        if len(plan.works) > 1:
+            print(f"run {index + 1} of {len(plan.works)}: {work.run}", flush=True)
+        codes.append(_run_one(plan, index, count, stop))
+        if stop.asked:
+            break
     return max(codes)
 
 
-class _Stop:
+class Stop:
     """Notes SIGINT, SIGTERM and SIGHUP while it is entered."""
 
     def __init__(self):
@@ -106,7 +108,7 @@ class _Stop:
         self.asked += 1
 
 
-def _run_one(plan: runs.Plan, index: int, count: int, stop: _Stop) -> int:
+def _run_one(plan: runs.Plan, index: int, count: int, stop: Stop) -> int:
     number = 0
     while True:
         code = attempt.begin(plan, index, number, f"local-{os.getpid()}")
@@ -125,7 +127,7 @@ def _run_one(plan: runs.Plan, index: int, count: int, stop: _Stop) -> int:
         number += 1
 
 
-def _attempt(plan: runs.Plan, index: int, number: int, count: int, stop: _Stop) -> tuple[Tail, int]:
+def _attempt(plan: runs.Plan, index: int, number: int, count: int, stop: Stop) -> tuple[Tail, int]:
     """Starts the processes and waits. Returns rank 0's log and what srun would: 1 after a kill, 143 after TERM."""
     executor = LocalExecutor(plan.folder, python=f"'{sys.executable}' -P")
     # Its time limit counts from 2 minutes; ours is none.

@@ -28,7 +28,7 @@ from mscgan.heartbeat import HANG_SECONDS
 
 # These paths are written into sbatch scripts. A % would be a pattern of SLURM's.
 SAFE_PATH = re.compile(r"[\w ./:@=+,~()-]+")
-ONE_PROCESS = ("generate", "shards")  # the kinds of job that are one process
+ONE_PROCESS = ("generate", "shards", "table2")  # the kinds of job that are one process
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Plan:
     """One launch, as launch.json holds it."""
 
     name: str  # mscgan-train-ab12cd: of this launch alone
-    kind: str  # train | evaluate | generate | shards | throughput
+    kind: str  # train | evaluate | generate | shards | throughput | table2
     folder: str
     cwd: str  # where the user stood; relative paths of the configuration start there
     commit: str

@@ -93,12 +93,15 @@ def newest(run: Path | str) -> Path | None:
     return next(reversed(all_of(run)), None)
 
 
-def write(partial: Path, rank: int, pieces: dict[str, Piece], generator: dict[str, Tensor] | None, stage: str) -> dict:
+def write(
+    partial: Path, rank: int, pieces: dict[str, Piece], generator: dict[str, Tensor] | None, stage: str, seen: int
+) -> dict:
     """Writes a rank's share into the folder, to the disk. Returns what `publish` wants to hear of it.
 
     Args:
         generator: the average of the networks that make images, from one rank; else None.
         stage: in which it was made, for those who load it.
+        seen: pairs that this stage had trained on, for them too.
 
     Raises:
         OSError, SafetensorError: the disk is full or may not be written.
@@ -112,7 +115,8 @@ def write(partial: Path, rank: int, pieces: dict[str, Piece], generator: dict[st
         raise OSError(errno.ENOSPC, f"{size:,} bytes are to be written and {free:,} are free", str(partial))
     written = {}
     for name, tensors in contents.items():
-        save_file(_storable(tensors), partial / name, metadata={"stage": stage})
+        # One entry: several have another order in each file, and the same weights then other bytes.
+        save_file(_storable(tensors), partial / name, metadata={"stage": f"{stage}:{seen}"})
         _flush(partial / name)
         _compare(partial / name, tensors)
         written[name] = {"bytes": (partial / name).stat().st_size, "sha256": _digest(partial / name)}

@@ -45,14 +45,24 @@ def check_trained(run: Path) -> None:
             raise UserError(f"{run} has no {name}; give the folder of a run whose training has finished or saved")
 
 
-def check_weights(path: Path) -> None:
+def check_weights(path: Path, stage: str = "", seen: int = 0) -> None:
     """Looks whether train.init is a safetensors file that can be read; not whether it fits the networks.
 
+    Args:
+        stage: train.init_after, the stage that must have made the file; empty: any.
+        seen: pairs that it must have trained on.
+
     Raises:
-        UserError: it is not.
+        UserError: it is not, or another stage made it, or that one before its end.
     """
     try:
-        with safe_open(path, framework="np"):
-            pass
+        with safe_open(path, framework="np") as file:
+            found, _, pairs = (file.metadata() or {}).get("stage", "none").partition(":")
     except (OSError, SafetensorError) as error:
         raise UserError(f"train.init={path}: {error}; give a run's generator.safetensors") from error
+    if stage and (found, pairs) != (stage, str(seen)):
+        raise UserError(
+            f"train.init={path} was made after {pairs or 'an unknown number of'} pairs of stage {found}, and "
+            f"train.init_after={stage} with these train.pairs expects {seen} of {stage}; train that stage to its end "
+            "first"
+        )

@@ -70,6 +70,7 @@ class PG2:
 class Train:
     pairs: dict[str, int] = field(default_factory=dict)  # of each of the family's stages; configs/family has defaults
     init: str = ""  # generator.safetensors to start from
+    init_after: str = ""  # stage that trained `init` to its end: the run begins after it, as if it had had it itself
     batch: int = 16  # pairs an optimiser step, over all ranks
     accumulate: int = 1  # micro-batches an optimiser step
     lr: float = 1e-4  # Adam (section 4.2), at a batch of tuned_batch; mscgan/rates.py says what it is at another
@@ -355,6 +356,11 @@ def _check_options(config: Config) -> None:
             raise UserError(f"train.pairs.{stage}: no stage of {family}, which has {', '.join(stages)}")
         if pairs < 0:
             raise UserError(f"train.pairs.{stage} is {pairs}; it must not be negative")
+    if config.train.init_after and (config.train.init_after not in stages or not config.train.init):
+        raise UserError(
+            f"train.init_after is {config.train.init_after!r}; give one of {', '.join(stages)}, and with train.init "
+            "the weights that this stage ended with"
+        )
     for stage, rate in config.train.stage_lr.items():
         if stage not in stages or not 0 < rate < math.inf:
             raise UserError(f"train.stage_lr.{stage} is {rate}; give a rate above 0 of one of {', '.join(stages)}")

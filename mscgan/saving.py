@@ -122,8 +122,9 @@ class Saver:
         self._facts, self._phase, self._again = share.facts | own, "writing", False
         generator = share.generator if self._ranks.rank == 0 else None
         self._work = self._pool.submit(
-            checkpoint.write, self._partial(), self._ranks.rank, share.pieces, generator, share.facts["stage"]
-        )
+            checkpoint.write, self._partial(), self._ranks.rank, share.pieces, generator, share.facts["stage"],
+            share.facts["seen"],
+        )  # fmt: skip
 
     def _advance(self, failed: bool) -> None:
         """What follows when no rank's thread is at work any more."""

@@ -3,6 +3,7 @@
 It costs no torch: the launcher asks before it starts or queues anything, and training asks again.
 """
 
+import math
 import shlex
 from dataclasses import dataclass
 
@@ -40,6 +41,27 @@ def schedule(family: str, pairs: dict[str, int]) -> list[Stage]:
     if not stages:
         raise UserError("train.pairs gives no stage any pairs: there is nothing to train")
     return stages
+
+
+def beginning(config: Config) -> tuple[int, int, int]:
+    """Where a run without a checkpoint begins: pairs and steps before it, and pairs of them in stage train.init_after.
+
+    The last step of a stage may go a little beyond its end, as in a run that trains it itself.
+
+    Raises:
+        UserError: the stage has no pairs, or nothing comes after it.
+    """
+    if not config.train.init_after:
+        return 0, 0, 0
+    name, stages = config.train.init_after, schedule(config.family, config.train.pairs)
+    stage = next((stage for stage in stages[:-1] if stage.name == name), None)
+    if stage is None:
+        raise UserError(
+            f"train.init_after={name}: let train.pairs.{name} be the pairs that it trained on, and give a stage after "
+            f"it some; they are {config.train.pairs}"
+        )
+    began, steps = (math.ceil(pairs / config.train.batch) for pairs in (stage.start, stage.end))
+    return steps * config.train.batch, steps, (steps - began) * config.train.batch
 
 
 def made_with(config: Config) -> dict:

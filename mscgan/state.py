@@ -114,14 +114,18 @@ class State:
             weights: list[Tensor] = [w for name in self.family.MAKES for w in self.networks[name].parameters()]
             torch._foreach_lerp_(averages, weights, 1.0 - kept(self.config.train, pairs, self.seen))
 
-    def start_from(self, weights: dict[str, Tensor]) -> None:
+    def start_from(self, weights: dict[str, Tensor], after: str = "") -> None:
         """Takes the weights of the networks that make images, and so their average, from another run's `export`.
+
+        Args:
+            after: the stage that they have been through, of which the next one takes over as ever.
 
         Raises:
             UserError: they are of other networks.
         """
         self._load(self.average, weights)
         self._load(self.networks, self.networks.state_dict() | weights)
+        self.stage = after
 
     def share(self, rank: int, world: int, kept: dict[str, Tensor] | None = None) -> "Share":
         """This rank's share of the state, copied to the CPU: the parts of moments that it alone has, and its part of

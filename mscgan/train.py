@@ -30,6 +30,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mscgan import checkpoint, dist, heartbeat, trackers
+from mscgan.checks import check_weights
 from mscgan.config import Config, Data, load, micro_batch, save
 from mscgan.data.loader import Loader
 from mscgan.data.shards import ShardSet
@@ -42,7 +43,7 @@ from mscgan.prepare import prepare
 from mscgan.rates import check_steps
 from mscgan.recovery import Start, choose
 from mscgan.saving import Diverged, Saver
-from mscgan.schedule import check, complete, ending, made_with, schedule
+from mscgan.schedule import beginning, check, complete, ending, made_with, schedule
 from mscgan.state import State
 from mscgan.step import take_ranks
 from mscgan.telemetry import Telemetry
@@ -63,6 +64,7 @@ def train(config: Config) -> int:
     folder = _run_folder(config)
     check_steps(config)
     trackers.check(config.log.trackers)
+    beginning(config)
     shards = _open_shards(config.data)
     ranks = dist.init()
     lease = dist.on_rank_0(lambda: _own(folder))
@@ -122,7 +124,8 @@ def _train(
     state = State(config, ranks.device, share)
     _restore(config, state, start)
     start.tensors.clear()  # their files may be removed from now on
-    pairs, steps = start.facts.get("pairs", 0), start.facts.get("steps", 0)
+    pairs, steps, _ = beginning(config)
+    pairs, steps = start.facts.get("pairs", pairs), start.facts.get("steps", steps)
     stages = schedule(config.family, config.train.pairs)
     total = stages[-1].end
     loader = _loader(config, ranks, shards, share, pairs)
@@ -330,7 +333,8 @@ def _ran_with(config: Config, ranks: dist.Ranks) -> dict:
 def _said(start: Start, config: Config, ranks: dist.Ranks, allowed: list[str], changed: list[str]) -> list[str]:
     """Lines on where a start begins, and on what is not as it was."""
     if not start.path:
-        return [f"starts at 0 pairs: {config.run} has no checkpoint"]
+        after = f", after stage {config.train.init_after} of {config.train.init}" if config.train.init_after else ""
+        return [f"starts at {beginning(config)[0]} pairs{after}: {config.run} has no checkpoint"]
     lines = [f"goes on from {start.facts['pairs']} pairs ({start.path})"]
     lines += [f"changed with leave (allow): {change}" for change in allowed]
     lines += [f"changed since the last start: {', '.join(changed)}"] if changed else []
@@ -349,8 +353,10 @@ def _restore(config: Config, state: State, start: Start) -> None:
     if start.path:
         state.restore(start.tensors, start.facts)
     elif config.train.init:
+        after, (_, _, seen) = config.train.init_after, beginning(config)
+        check_weights(Path(config.train.init), after, seen)
         try:
-            state.start_from(load_file(config.train.init))
+            state.start_from(load_file(config.train.init), after)
         except (OSError, SafetensorError) as error:
             raise UserError(f"train.init={config.train.init}: {error}; give a run's generator.safetensors") from error
 

@@ -78,7 +78,7 @@ def load(folder: Path) -> Trained:
     try:
         with safe_open(folder / "generator.safetensors", framework="pt") as file:
             networks.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
-            stage = (file.metadata() or {}).get("stage", "none")
+            stage = (file.metadata() or {}).get("stage", "none").partition(":")[0]  # I:352000
     except (SafetensorError, OSError) as error:
         raise UserError(f"{folder / 'generator.safetensors'} cannot be read ({error}); copy it again") from error
     except RuntimeError as error:  # what load_state_dict raises for other names or shapes

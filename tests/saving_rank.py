@@ -27,7 +27,7 @@ class Numbers:
     def share(self, rank: int, world: int, kept: dict) -> Share:
         part = torch.full((2,), float(rank))
         pieces = {f"w{rank}": Piece(torch.full((3,), float(rank)), [3]), "m": Piece(part, [2 * world], 2 * rank)}
-        return Share(pieces, {"G": torch.ones(2)} if rank == 0 else {}, {"stage": "I"}, "")
+        return Share(pieces, {"G": torch.ones(2)} if rank == 0 else {}, {"stage": "I", "seen": 0}, "")
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ def save(run: Path, pairs: int, keep: int = 2, tensors=None, generator=None) -> 
     partial = final.with_name(checkpoint.WRITING + final.name)
     tensors = tensors or {"w": torch.full((3,), float(pairs))}
     pieces = {name: Piece(tensor, list(tensor.shape)) for name, tensor in tensors.items()}
-    share = checkpoint.write(partial, 0, pieces, generator or DOES_NOT_MATTER, "II")
+    share = checkpoint.write(partial, 0, pieces, generator or DOES_NOT_MATTER, "II", 0)
     return checkpoint.publish(partial, pairs, {"pairs": pairs, "stage": "II"}, [share], keep)
 
 
@@ -95,10 +95,10 @@ def test_parts_that_ranks_hold_are_put_together_in_their_order(tmp_path):
     flat, shape = whole.flatten(), [4, 5]
     parts = [Piece(flat[:3], shape, 0), Piece(flat[3:12], shape, 3), Piece(flat[12:], shape, 12)]
     shares = [
-        checkpoint.write(partial, rank, {"m": parts[order], f"own{rank}": Piece(whole, shape)}, None, "I")
+        checkpoint.write(partial, rank, {"m": parts[order], f"own{rank}": Piece(whole, shape)}, None, "I", 0)
         for rank, order in enumerate((1, 2, 0))
     ]
-    shares.append(checkpoint.write(partial, 3, {}, DOES_NOT_MATTER, "I"))
+    shares.append(checkpoint.write(partial, 3, {}, DOES_NOT_MATTER, "I", 0))
     checkpoint.publish(partial, 16, {"pairs": 16}, shares, 2)
     tensors, _ = load(checkpoint.newest(tmp_path))
     assert {"m", "own0", "own1", "own2"} < tensors.keys()
@@ -278,7 +278,7 @@ def test_what_reads_back_as_something_else_gets_no_name(tmp_path, monkeypatch):
 def test_without_a_ranks_file_nothing_is_published_and_nothing_older_goes(tmp_path):
     save(tmp_path, 16, keep=1)
     partial = tmp_path / "checkpoints/partial-pairs-000000032"
-    shares = [checkpoint.write(partial, rank, {}, DOES_NOT_MATTER, "I") for rank in range(2)]
+    shares = [checkpoint.write(partial, rank, {}, DOES_NOT_MATTER, "I", 0) for rank in range(2)]
     (partial / "rank-00001.safetensors").write_bytes(b"")
     with pytest.raises(OSError, match="0 bytes of .* are there"):
         checkpoint.publish(partial, 32, {"pairs": 32}, shares, 1)
@@ -392,3 +392,12 @@ def test_a_damaged_one_is_kept_under_another_name(tmp_path):
 def test_what_safetensors_itself_writes_reads_back(tmp_path):
     save_file({"w": torch.zeros(2)}, tmp_path / "x.safetensors")
     assert checkpoint.not_finite(load_file(tmp_path / "x.safetensors")) == ""
+
+
+def test_the_same_weights_are_the_same_bytes(tmp_path):
+    weights = {f"G.{name}": torch.full((2,), float(number)) for number, name in enumerate("abc")}
+    files = []
+    for number in range(8):
+        checkpoint.write(tmp_path / str(number), 0, {}, weights, "I", 96)
+        files.append((tmp_path / str(number) / "generator.safetensors").read_bytes())
+    assert len(set(files)) == 1

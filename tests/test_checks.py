@@ -45,3 +45,13 @@ def test_weights_are_a_safetensors_file_that_can_be_read(tmp_path):
     for name in ("cut", "none", "."):
         with pytest.raises(UserError, match=rf"train.init={tmp_path}.*; give a run's generator.safetensors"):
             check_weights(tmp_path / name)
+
+
+def test_weights_for_a_run_on_anothers_stage_must_be_of_that_stages_end(tmp_path):
+    save_file({"G1.weight": torch.zeros(2)}, tmp_path / "I", metadata={"stage": "I:96"})
+    save_file({"G1.weight": torch.zeros(2)}, tmp_path / "old", metadata={"stage": "I"})
+    check_weights(tmp_path / "I", "I", 96)
+    for name, stage, seen, found in (("I", "I", 104, "96 pairs of stage I"), ("I", "II", 96, "96 pairs of stage I"),
+                                     ("old", "I", 96, "an unknown number of pairs of stage I")):  # fmt: skip
+        with pytest.raises(UserError, match=f"was made after {found}, and train.init_after={stage} .* {seen} of"):
+            check_weights(tmp_path / name, stage, seen)

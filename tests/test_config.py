@@ -79,6 +79,13 @@ def test_the_small_variant_is_the_data_sets_own_size_in_narrow_networks(preset, 
     assert sum(small.train.pairs.values()) == 20_000 and small.options().lambda_L1_2 == plain.options().lambda_L1_2
 
 
+@pytest.mark.parametrize("overrides", [["train.init_after=I"], ["train.init=a", "train.init_after=joined"]])
+def test_a_stage_before_the_run_is_one_of_the_familys_and_has_weights(overrides):
+    assert config.load("demo", ["train.init=a", "train.init_after=I"]).train.init_after == "I"
+    with pytest.raises(UserError, match="init_after is '(I|joined)'; give one of I, II, joint, and with train.init"):
+        config.load("demo", overrides)
+
+
 @pytest.mark.parametrize(
     "overrides",
     [

@@ -7,8 +7,6 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
-from shard_factory import jpeg as picture
-from shard_factory import write_shards
 
 from mscgan.data import jpeg
 from mscgan.data.loader import Loader
@@ -17,6 +15,8 @@ from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError
 from shards.photographs import photograph
 from shards.verify import verify
+from tests.shard_factory import jpeg as picture
+from tests.shard_factory import write_shards
 
 
 def encode(mode: str = "RGB", **options) -> bytes:

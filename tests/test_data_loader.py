@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from shard_factory import jpeg, write_shards
 
 from mscgan.data.loader import Loader
 from mscgan.data.order import permutation, uniforms
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError
+from tests.shard_factory import jpeg, write_shards
 
 PHOTOGRAPHS = Path(__file__).parents[1].parent / "shared/data/market1501/bounding_box_train"
 SEED = 3

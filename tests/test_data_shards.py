@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from shard_factory import jpeg, keypoints, write_shards
 
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError
+from tests.shard_factory import jpeg, keypoints, write_shards
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_an_index_that_leads_astray_is_refused(root, line, message):
 
 
 def test_keypoints_of_a_wrong_count_name_their_image(root, monkeypatch):
-    monkeypatch.setattr("shard_factory.keypoints", lambda seed, height, width: np.zeros((17 + (seed != 4), 2)))
+    monkeypatch.setattr("tests.shard_factory.keypoints", lambda seed, height, width: np.zeros((17 + (seed != 4), 2)))
     write_shards(root)
     with pytest.raises(UserError, match=r"train-00000.tar:train_0001_000004.json: keypoints \(17, 2\), expected 18"):
         ShardSet(root, "train")

@@ -5,11 +5,11 @@ import threading
 import time
 
 import pytest
-from shard_factory import write_shards
 
 from mscgan.data import tar_check
 from mscgan.data.shards import ShardSet
 from mscgan.data.tar_check import TarCheck
+from tests.shard_factory import write_shards
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from test_pose import draw_pg2, draw_pose_gan, public_keypoints, random_keypoints
 
 from mscgan.metrics.masks import DESCRIPTIONS, masks
+from tests.test_pose import draw_pg2, draw_pose_gan, public_keypoints, random_keypoints
 
 
 def poses(name):

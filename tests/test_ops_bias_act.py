@@ -1,11 +1,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from ops_checks import DTYPES, LAYOUTS, assert_close, gpu, nan_filled, run_interpreted
 from torch.library import opcheck
 
 from mscgan.ops import bias_act as ops
 from mscgan.ops.bias_act import bias_act
+from tests.ops_checks import DTYPES, LAYOUTS, assert_close, gpu, nan_filled, run_interpreted
 
 ACTS = ("relu", "leaky_relu", "linear")
 

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from ops_checks import gpu, nan_filled, run_interpreted
 from torch.library import opcheck
 
 from mscgan import pose
 from mscgan.ops.body_mask import body_mask
+from tests.ops_checks import gpu, nan_filled, run_interpreted
 
 
 def example(height: int = 128, width: int = 64, count: int = 4) -> torch.Tensor:

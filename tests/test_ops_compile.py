@@ -6,10 +6,10 @@ import sys
 
 import pytest
 import torch
-from ops_checks import LAYOUTS
 
 from mscgan import pose
 from mscgan.ops import bias_act, condition, pyramid
+from tests.ops_checks import LAYOUTS
 
 pytest.importorskip("triton", reason="the kernels need Triton to be compiled")
 PIXELS = LAYOUTS[1]

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from ops_checks import DTYPES, assert_close, gpu, nan_filled, run_interpreted
 from torch.library import opcheck
 
 from mscgan import pose
 from mscgan.ops import condition as ops
 from mscgan.ops.condition import condition, normalise
+from tests.ops_checks import DTYPES, assert_close, gpu, nan_filled, run_interpreted
 
 
 def example(height: int, width: int, device: str = "cpu"):

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from ops_checks import DTYPES, LAYOUTS, assert_close, gpu, nan_filled, run_interpreted
 from torch.library import opcheck
 
 from mscgan.ops import masked_l1 as ops
 from mscgan.ops.masked_l1 import masked_l1
+from tests.ops_checks import DTYPES, LAYOUTS, assert_close, gpu, nan_filled, run_interpreted
 
 
 def example(height: int, width: int, dtype=torch.float32, layout=torch.contiguous_format, device: str = "cpu"):

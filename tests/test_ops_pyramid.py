@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from ops_checks import DTYPES, LAYOUTS, assert_close, gpu, nan_filled, run_interpreted
 from torch.library import opcheck
 
 from mscgan.ops import pyramid as ops
 from mscgan.ops.pyramid import pyramid
+from tests.ops_checks import DTYPES, LAYOUTS, assert_close, gpu, nan_filled, run_interpreted
 
 
 def example(height: int, width: int, dtype=torch.float32, layout=torch.contiguous_format, device: str = "cpu", count=2):

@@ -30,6 +30,20 @@ def test_stages_come_in_the_familys_order_and_those_without_pairs_are_left_out()
         schedule.schedule("pg2", {"I": 0})
 
 
+def test_a_run_on_anothers_stage_begins_behind_its_last_step():
+    config = asked(I=100, II=60, joint=30)
+    assert schedule.beginning(config) == (0, 0, 0)
+    config.train.batch = 8
+    config.train.init_after = "I"
+    assert schedule.beginning(config) == (104, 13, 104)
+    config.train.init_after = "II"  # from the step that ends at 104 to the one that ends at 160
+    assert schedule.beginning(config) == (160, 20, 56)
+    for pairs, stage in (({"II": 60}, "I"), ({"I": 100}, "I"), ({"I": 100, "II": 60}, "II")):
+        config.train.pairs, config.train.init_after = pairs, stage
+        with pytest.raises(UserError, match=f"train.init_after={stage}: let train.pairs.{stage} be"):
+            schedule.beginning(config)
+
+
 @pytest.mark.parametrize(
     ("stage", "pairs", "now"),
     [

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shard_factory import write_shards
-from test_shards_verify import rewrite_tar
 
 from launch import stage_in
 from mscgan.data.annotations import HEADER, read, read_list
@@ -24,6 +22,8 @@ from shards import synthetic
 from shards.photographs import photograph
 from shards.verify import verify
 from shards.write import write
+from tests.shard_factory import write_shards
+from tests.test_shards_verify import rewrite_tar
 
 ROOT = Path(__file__).parents[1]
 DEEP = "[" * 100_000

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from launch import local, options, runs, slurm, snapshot, submit
+from launch import local, options, runs, slurm, snapshot, start
 from mscgan import config, schedule
 from mscgan.errors import UserError
 from tests.launch_checkout import ROOT, Checkout
@@ -291,7 +291,7 @@ def on_slurm(tmp_path, **values):
     """What submit.py checks for a training of 2 ranks on SLURM."""
     resolved = config.load("demo", [f"run={tmp_path}/run", *(f"{key}={value}" for key, value in values.items())])
     plan = runs.Plan("n", "train", "", "", "", [])
-    submit._check_work(plan, [submit.Target(resolved, resolved.run)], ranks=2, on_slurm=True)
+    start.check_work(plan, [start.Target(resolved, resolved.run)], ranks=2, on_slurm=True)
 
 
 def test_on_slurm_only_what_the_nodes_see_too_is_refused(tmp_path, capsys):

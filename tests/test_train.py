@@ -139,6 +139,32 @@ def test_a_run_killed_between_checkpoints_ends_with_the_weights_of_one_never_kil
     assert [losses(line) for line in curve(run)] == [losses(line) for line in curve(undisturbed)]
 
 
+@pytest.mark.parametrize("later", [(), ("variant=three-discriminators", "train.pairs.II=0", "train.pairs.joint=36")])
+def test_a_run_on_anothers_stage_I_ends_with_the_weights_of_one_that_trained_its_own(later, shards, tmp_path):
+    """35 pairs of stage I: its last step goes beyond its end, and the order of the pairs must go on behind that."""
+    uneven = ("train.pairs.I=35", "train.seed=3")
+    codes, error, own = start(2, tmp_path / "own", shards, *uneven, *later)
+    assert codes == [0, 0], error
+    codes, error, first = start(2, tmp_path / "first", shards, *uneven, "train.pairs.II=0")
+    assert codes == [0, 0], error
+    init = (f"train.init={tmp_path}/first/generator.safetensors", "train.init_after=I")
+    codes, error, second = start(2, tmp_path / "row", shards, *uneven, *later, *init)
+    assert codes == [0, 0] and "starts at 36 pairs, after stage I of" in error, error
+    assert first + second == own and sum(second.values()) == 36
+    for part in (".", sorted((tmp_path / "own/checkpoints").iterdir())[-1].relative_to(tmp_path / "own")):
+        names = sorted(file.name for file in (tmp_path / "own" / part).glob("*.safetensors"))
+        assert names
+        for name in names:  # of the last checkpoint also the discriminators, and what the optimisers keep
+            wanted, found = (load_file(tmp_path / run / part / name) for run in ("own", "row"))
+            assert wanted.keys() == found.keys()
+            assert all(torch.equal(wanted[key], found[key]) for key in wanted)
+    last = [curve(tmp_path / run)[-1] for run in ("own", "row")]
+    assert losses(last[0]) == losses(last[1]) and last[0]["steps"] == last[1]["steps"]
+
+    codes, error, _ = start(1, tmp_path / "other", shards, "train.pairs.I=48", *init)
+    assert codes == [2] and "was made after 36 pairs of stage I, and" in error and "expects 48 of I" in error
+
+
 def test_a_damaged_checkpoint_is_named_and_the_run_ends_as_the_undisturbed_one(undisturbed, shards, tmp_path):
     run = tmp_path / "run"
     codes, error, _ = start(2, run, shards, strike="1 SIGUSR1 60")

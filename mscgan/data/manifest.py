@@ -4,6 +4,7 @@ Whoever reads one, be it training, the launcher, build or verify, has it from he
 `_FIELDS`, `_SPLIT` and `_TAR`: they are there and of their kind. Further fields are passed over.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -101,6 +102,13 @@ def read_manifest(root: Path | str, split: str | None = None) -> dict:
     if split is not None and split not in manifest["splits"]:
         raise UserError(f"{root} has no split {split!r}; it has {', '.join(sorted(manifest['splits'])) or 'none'}")
     return manifest
+
+
+def fingerprint(manifest: dict, split: str) -> str:
+    """Hex; of the content of a split alone: moving the folder or naming its source differently leaves it as it is."""
+    found = manifest["splits"][split]
+    tars, table = [tar["sha256"] for tar in found["tars"]], found["pair_table"]["sha256"]
+    return hashlib.sha256(json.dumps([manifest["height"], manifest["width"], tars, table]).encode()).hexdigest()
 
 
 def check_size(root: Path | str, manifest: dict, height: int, width: int) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from mscgan import files
 from mscgan.data import jpeg
-from mscgan.data.manifest import check_size, read_manifest
+from mscgan.data.manifest import check_size, fingerprint, read_manifest
 from mscgan.data.pair_table import pair_table
 from mscgan.errors import UserError
 
@@ -56,7 +56,7 @@ class ShardSet:
         self.tars = {self.root / tar["name"]: tar["sha256"] for tar in tars}
         self._open(tars)
         self.pairs = self._pairs(table, images, of["pairs"])
-        self.fingerprint = _fingerprint(manifest, tars, table)
+        self.fingerprint = fingerprint(manifest, split)
         audit = manifest.get("audit")
         self.shared: dict = audit.get("shared", {}) if isinstance(audit, dict) else {}
         if len(self.keys) != images:
@@ -178,9 +178,3 @@ def _parse_index(text: str, length: int) -> list[tuple[str, tuple[int, int], tup
                 raise ValueError(f"line {line!r}: a member is above {limit} bytes or ends outside the tar")
         members.append((words[3].removesuffix(f".{words[0]}"), found["jpg"], found["json"]))
     return members
-
-
-def _fingerprint(manifest: dict, tars: list[dict], table: dict) -> str:
-    """Of the content alone: moving the folder or naming its source differently leaves it as it is."""
-    facts = [manifest["height"], manifest["width"], [tar["sha256"] for tar in tars], table["sha256"]]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
