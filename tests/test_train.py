@@ -200,10 +200,13 @@ def test_what_the_run_is_may_change_with_leave_only_and_all_changes_are_said(sha
 
 
 def test_other_numbers_of_ranks_follow_the_undisturbed_curve_and_lose_no_pair(undisturbed, shards, tmp_path):
-    """2 ranks with ZeRO 1, then 3 with ZeRO 2, then one with DDP; the signal reaches one rank, and all of them save
-    and stop together."""
+    """4 ranks with ZeRO 1, 2 with ZeRO 0, 3 with ZeRO 2, then one with DDP; the signal reaches one rank, and all of
+    them save and stop together."""
     run, seen, said = tmp_path / "run", Counter(), []
-    starts = ((2, "train.zero=1", "1 SIGUSR1 24"), (3, "train.zero=2", "2 SIGTERM 60"), (1, "train.backend=ddp", ""))
+    starts = (
+        (4, "train.zero=1", "1 SIGUSR1 24"), (2, "train.zero=0", "1 SIGUSR2 48"), (3, "train.zero=2", "2 SIGTERM 60"),
+        (1, "train.backend=ddp", ""),
+    )  # fmt: skip
     for ranks, way, strike in starts:
         codes, error, pairs = start(ranks, run, shards, "train.batch=12", way, strike=strike)
         assert codes == [85 if strike else 0] * ranks, error
@@ -211,13 +214,16 @@ def test_other_numbers_of_ranks_follow_the_undisturbed_curve_and_lose_no_pair(un
         wanted = (" from ", "sums are", "done", "    python")
         said += [line for line in error.splitlines() if any(part in line for part in wanted)]
     other = "sums are taken in another order, so losses agree to rounding, not bit for bit"
-    at = [f"({run}/checkpoints/pairs-0000000{pairs})" for pairs in (24, 60)]
+    at = [f"({run}/checkpoints/pairs-0000000{pairs})" for pairs in (24, 48, 60)]
     assert said == [
         f"saved at 24 pairs, 2 steps {at[0]}; the same command goes on from there",
         f"goes on from 24 pairs {at[0]}",
-        f"ranks 2 -> 3, zero 1 -> 2: {other}",
-        f"saved at 60 pairs, 5 steps {at[1]}; the same command goes on from there",
-        f"goes on from 60 pairs {at[1]}",
+        f"ranks 4 -> 2, zero 1 -> 0: {other}",
+        f"saved at 48 pairs, 4 steps {at[1]}; the same command goes on from there",
+        f"goes on from 48 pairs {at[1]}",
+        f"ranks 2 -> 3, zero 0 -> 2: {other}",
+        f"saved at 60 pairs, 5 steps {at[2]}; the same command goes on from there",
+        f"goes on from 60 pairs {at[2]}",
         f"ranks 3 -> 1, backend deepspeed -> ddp, zero 2 -> 0: {other}",
         "done: 72 pairs, 6 steps; next:",
         f"    python -m mscgan.evaluate --run {run}",
