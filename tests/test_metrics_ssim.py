@@ -122,7 +122,7 @@ def check(generated, target, protocol):
 
 
 @pytest.mark.parametrize("protocol", list(WINDOW))
-def test_every_pair_of_a_batch_has_its_own_score_on_any_number_of_threads(protocol):
+def test_a_pair_has_the_same_score_in_any_batch_and_on_any_number_of_threads(protocol):
     rng = np.random.default_rng(3)
     generated, target = rng.integers(0, 256, (2, 5, 256, 176, 3), dtype=np.uint8)
     generated[1] //= 3  # for a range of its own
@@ -133,7 +133,7 @@ def test_every_pair_of_a_batch_has_its_own_score_on_any_number_of_threads(protoc
     assert found.dtype == torch.float64 and found[:2].tolist() == pytest.approx(expected, abs=1e-10)
     threads = torch.get_num_threads()
     try:
-        for torch_has in (1, 2, 3):
+        for torch_has in (1, 2, 3, 7):
             torch.set_num_threads(torch_has)
             assert torch.equal(module.ssim(*batches, protocol), found)
             alone = [module.ssim(*(images[i : i + 1] for images in batches), protocol) for i in range(5)]
