@@ -4,16 +4,11 @@ The table is cut into chunks of CHUNK pairs, whatever the number of ranks; rank 
 file, written whole: so 1, 2 and 3 ranks have the same numbers, and a killed evaluation goes on with the next chunk.
 """
 
-import os
 import shutil
 import sys
 import time
 import zipfile
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import ExitStack
-from multiprocessing import get_context
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +18,11 @@ from mscgan import dist, files
 from mscgan.errors import say
 from mscgan.scored import Scored
 from mscgan.scorers import Networks
-from mscgan.scoring import Batch, score_pixels
+from mscgan.scoring import Arrays, score_pixels
 from mscgan.trained import BATCH
 
 CHUNK = 256  # pairs
 SAY_SECONDS = 30.0  # between two lines, where there is no terminal for a bar
-Arrays = dict[str, np.ndarray]
 
 
 class Chunks:
@@ -39,22 +33,17 @@ class Chunks:
         self._rank, self._world = (ranks.rank, ranks.world) if ranks else (0, 1)
         self._meet: Callable[[], None] = dist.barrier if ranks else lambda: None
         self._from_rank_0: Callable[[bool], bool] = dist.from_rank_0 if ranks else lambda own: own
-        self._cores = dist.cores(ranks) if ranks else len(os.sched_getaffinity(0))
 
     def pairs(self, scored: Scored, scores: list[str], networks: Networks) -> Arrays | None:
         """Every pair's scores and features, (N, ...) in table order, on rank 0; None on the others."""
-        count = len(scored.targets)
-        with ExitStack() as stack:
-            pool = None
-            if self._cores > 1 and count >= CHUNK:  # below, starting processes takes longer than it saves
-                pool = stack.enter_context(_pool(self._cores))
 
-            def do(rows: np.ndarray) -> Arrays:
-                parts = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
-                batches = ((batch, networks.of_batch(batch)) for batch in map(scored.batch, parts))
-                return _joined(list(_scored(batches, scores, pool, self._cores)))
+        def do(rows: np.ndarray) -> Arrays:
+            batches = map(scored.batch, _parts(rows))
+            return _joined(
+                [score_pixels(batch, scores, networks.device) | networks.of_batch(batch) for batch in batches]
+            )
 
-            return self._all("pairs", count, do)
+        return self._all("pairs", len(scored.targets), do)
 
     def real(self, scored: Scored, networks: Networks, cache: Path) -> Arrays | None:
         """The features of the real images, (n, ...), on rank 0; None on the others.
@@ -65,8 +54,7 @@ class Chunks:
             return None if self._rank else _read(cache)
 
         def do(rows: np.ndarray) -> Arrays:
-            parts = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
-            found = _joined([networks.features(scored.real_images(part)) for part in parts])
+            found = _joined([networks.features(scored.real_images(part)) for part in _parts(rows)])
             return {name: features for name, features in found.items() if name != "logits"}  # IS is of made images
 
         features = self._all("real", scored.real, do)
@@ -99,29 +87,8 @@ class Chunks:
         return _joined([_read(self._folder / f"{kind}-{number:06d}.npz") for number in numbers])
 
 
-def _scored(
-    batches: Iterator[tuple[Batch, Arrays]], scores: list[str], pool: ProcessPoolExecutor | None, cores: int
-) -> Iterator[Arrays]:
-    """The scores of each batch, in order; over processes at most two batches a process wait in memory."""
-    waiting: deque[tuple[Future[Arrays], Arrays]] = deque()
-    for batch, of_networks in batches:
-        if not pool:
-            yield score_pixels(batch, scores) | of_networks
-            continue
-        waiting.append((pool.submit(score_pixels, batch, scores), of_networks))
-        if len(waiting) > 2 * cores:
-            future, of_networks = waiting.popleft()
-            yield future.result() | of_networks
-    for future, of_networks in waiting:
-        yield future.result() | of_networks
-
-
-def _pool(cores: int) -> ProcessPoolExecutor:
-    # From a fork server, since a fork of a process that has used CUDA or has threads may hang. It imports the slow
-    # packages once for all.
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["mscgan.scoring"])
-    return ProcessPoolExecutor(cores, mp_context=context)
+def _parts(rows: np.ndarray) -> list[np.ndarray]:
+    return [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
 
 
 def _joined(parts: list[Arrays]) -> Arrays:

@@ -170,6 +170,15 @@ def cores(ranks: Ranks) -> int:
     return max(1, int(sum(1 / sum(core in others for others in here) for core in mine) + 1e-6))
 
 
+def take_cores(ranks: Ranks) -> int:
+    """Gives torch this rank's cores for its threads, unless OMP_NUM_THREADS says how many: it would take the whole
+    machine for each rank. Returns how many cores those are. Every rank calls it."""
+    own = cores(ranks)
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(own)
+    return own
+
+
 def barrier() -> None:
     """Returns once every rank has called it. Does not wait for the GPU."""
     torch_dist.all_reduce(torch.zeros(1))

@@ -142,6 +142,8 @@ def main() -> None:
     take_ranks()
     ranks = dist.init() if os.environ.get("WORLD_SIZE", "1") != "1" else None
     torch.backends.cudnn.deterministic = True  # or transposed convolutions may differ from run to run
+    if ranks:
+        dist.take_cores(ranks)
     evaluate(options.run, chosen, options.out, ranks)
     if ranks:
         dist.shutdown()

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from mscgan import dist, files, lease, summary
-from mscgan.chunks import Arrays, Chunks
+from mscgan.chunks import Chunks
 from mscgan.errors import UserError
 from mscgan.scored import Scored
 from mscgan.scorers import Networks
-from mscgan.scoring import INTERVAL, NOT_AS_PAIRS, NOT_AS_SET, SCORES, inapplicable
+from mscgan.scoring import INTERVAL, NOT_AS_PAIRS, NOT_AS_SET, SCORES, Arrays, inapplicable
 
 SCHEMA = 2
 Result = TypeVar("Result")

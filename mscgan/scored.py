@@ -14,9 +14,9 @@ from mscgan import image_folder
 from mscgan.data.read import read_images
 from mscgan.data.shards import ShardSet
 from mscgan.image_folder import Matched
-from mscgan.metrics.masks import masks
+from mscgan.metrics.masks import drawable
 from mscgan.pictures import save_png, to_uint8
-from mscgan.scoring import NOT_AS_PAIRS, NOT_AS_SET, Batch, Masks
+from mscgan.scoring import NOT_AS_PAIRS, NOT_AS_SET, Arrays, Batch
 from mscgan.trained import Trained
 
 OF_MEAN = 1000  # images that the mean image is of, at most
@@ -30,7 +30,7 @@ class Scored(Protocol):
     sources: list[str]  # N names of images
     targets: list[str]
     people: np.ndarray  # (N,) names
-    masks: tuple[str, ...]  # names of those that its batches have (metrics/masks.py)
+    masks: tuple[str, ...]  # names of those that its poses are enough for (metrics/masks.py)
     real: int  # how many real images there are
     real_are: str  # which, in words
     real_key: str  # hex; the same for the same real images
@@ -54,7 +54,7 @@ class RunImages:
         self.height, self.width = shards.height, shards.width
         self.sources, self.targets = ([shards.names[i] for i in column] for column in self._rows.T)
         self.people = np.array(shards.persons)[self._rows[:, 1]]
-        self.masks: tuple[str, ...] = ("A", "A_target", "B")
+        self.masks = drawable(("source", "target"))
         self._real = ShardSet(shards.root, "train") if "train" in shards.splits else shards
         self.real, self.real_are = len(self._real), f"all {len(self._real)} of the {self._real.split} split"
         self.real_key = hashlib.sha256(f"{self._real.fingerprint} {self._real.split}".encode()).hexdigest()
@@ -65,14 +65,14 @@ class RunImages:
     def batch(self, rows: np.ndarray) -> Batch:
         sources, targets = self._rows[rows].T
         x, y = read_images(self._shards, sources), read_images(self._shards, targets)
-        of_source, of_target = self._shards.keypoints[sources], self._shards.keypoints[targets]
-        made = self._model.images(torch.from_numpy(x), torch.from_numpy(of_target))
+        poses = {"source": self._shards.keypoints[sources], "target": self._shards.keypoints[targets]}
+        made = self._model.images(torch.from_numpy(x), torch.from_numpy(poses["target"]))
         methods = {title.replace(" ", "_"): to_uint8(images) for title, images in made.items()}
         if self._keep:
             for method, images in methods.items():
                 self._keep_all(self._keep / method, rows, images)
         baselines = {"copy_source": x, NOT_AS_SET: np.broadcast_to(self._mean, x.shape), NOT_AS_PAIRS: y}
-        return Batch(y, masks(of_source, of_target, self.height, self.width), baselines | methods)
+        return Batch(y, poses, baselines | methods)
 
     def real_images(self, rows: np.ndarray) -> np.ndarray:
         return read_images(self._real, rows)
@@ -97,11 +97,11 @@ class FolderImages:
         self.height, self.width = matched.height, matched.width
         self.sources, self.targets = [row.source for row in rows], [row.target for row in rows]
         self.people = np.array([row.person for row in rows])
-        self._poses: dict[str, np.ndarray] = {}
+        self._poses: Arrays = {}
         for whose, names in (("source", self.sources), ("target", self.targets)):
             if annotations and all(names):
                 self._poses[whose] = image_folder.keypoints(annotations, names, self.height, self.width)
-        self.masks = tuple(self._masks(np.array([0])))
+        self.masks = drawable(self._poses)
         firsts = {row.target: number for number, row in reversed(list(enumerate(rows)))}
         self._firsts = np.array(sorted(firsts.values()))
         self.real, self.real_are = len(firsts), f"the {len(firsts)} targets"
@@ -119,11 +119,8 @@ class FolderImages:
         baselines = {NOT_AS_SET: np.broadcast_to(self._mean, y.shape), NOT_AS_PAIRS: y}
         if all(row.has_source for row in self._rows):
             baselines = {"copy_source": np.stack(sources)} | baselines
-        return Batch(y, self._masks(rows), baselines | {"generated": np.stack(made)})
-
-    def _masks(self, rows: np.ndarray) -> Masks:
         poses = {whose: of_all[rows] for whose, of_all in self._poses.items()}
-        return masks(poses.get("source"), poses.get("target"), self.height, self.width)
+        return Batch(y, poses, baselines | {"generated": np.stack(made)})
 
     def real_images(self, rows: np.ndarray) -> np.ndarray:
         return np.stack([image_folder.read(self._rows[row])[1] for row in self._firsts[rows]])

@@ -8,7 +8,8 @@ import torch
 from mscgan.metrics import Unavailable
 from mscgan.metrics.inception import Inception, InceptionGFLA
 from mscgan.metrics.lpips import Lpips
-from mscgan.scoring import NOT_AS_PAIRS, NOT_AS_SET, Batch
+from mscgan.metrics.masks import mask
+from mscgan.scoring import MASK_OF, NOT_AS_PAIRS, NOT_AS_SET, Batch
 
 NEEDS = {
     "is": Inception, "is_any_order": Inception, "mask_is": Inception, "fid": Inception, "fid_gfla": InceptionGFLA,
@@ -23,18 +24,19 @@ class Networks:
     """The networks that some scores need. `left_out` says of each score why its network is not there."""
 
     def __init__(self, scores: list[str], device: torch.device):
+        self.device = device
         self.left_out: dict[str, str] = {}
-        self._inception = self._load(Inception, scores, device)
-        self._gfla = self._load(InceptionGFLA, scores, device)
-        self._lpips = self._load(Lpips, scores, device)
+        self._inception = self._load(Inception, scores)
+        self._gfla = self._load(InceptionGFLA, scores)
+        self._lpips = self._load(Lpips, scores)
         self.scores = [score for score in scores if score in NEEDS and score not in self.left_out]
         loaded = [network for network in (self._inception, self._gfla, self._lpips) if network]
         self.sha256 = {type(network).__name__: network.sha256 for network in loaded}
 
-    def _load(self, kind: type[Network], scores: list[str], device: torch.device) -> Network | None:
+    def _load(self, kind: type[Network], scores: list[str]) -> Network | None:
         needing = [score for score in scores if NEEDS.get(score) is kind]
         try:
-            return kind(device) if needing else None
+            return kind(self.device) if needing else None
         except Unavailable as error:
             self.left_out |= {score: str(error) for score in needing}
             return None
@@ -42,14 +44,16 @@ class Networks:
     def of_batch(self, batch: Batch) -> dict[str, np.ndarray]:
         """{"METHOD/lpips": (N,) float64, "METHOD/FEATURE": (N, width) float32} of what the scores need."""
         found: dict[str, np.ndarray] = {}
+        if "mask_is" in self.scores:
+            height, width = batch.targets.shape[1:3]
+            inside = mask(MASK_OF["mask_is"], batch.poses, height, width, self.device).cpu().numpy()[..., None]
         for method, images in batch.made.items():
             if self._lpips and method != NOT_AS_PAIRS:
                 found[f"{method}/lpips"] = self._lpips.distances(images, batch.targets)
             if method != NOT_AS_SET:
                 found |= {f"{method}/{name}": features for name, features in self.features(images).items()}
             if self._inception and "mask_is" in self.scores and method != NOT_AS_SET:
-                inside = images * batch.masks["A"][..., None]
-                found[f"{method}/mask_logits"] = self._inception.features(inside)["logits"]
+                found[f"{method}/mask_logits"] = self._inception.features(images * inside)["logits"]
         return found
 
     def features(self, images: np.ndarray) -> dict[str, np.ndarray]:

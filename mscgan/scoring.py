@@ -9,20 +9,22 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from mscgan.metrics import masks, ssim
 from mscgan.metrics.l1 import l1
 from mscgan.metrics.sharpness import sharpness
 
-Masks = dict[str, np.ndarray]
+Arrays = dict[str, np.ndarray]
 
 
 class Batch(NamedTuple):
-    """N pairs. Images are (N, H, W, 3) uint8, masks (N, H, W) of 0 and 1 as metrics/masks.py names them."""
+    """N pairs. Images are (N, H, W, 3) uint8, poses (N, 18, 2) of "source" and "target" as far as they are known."""
 
     targets: np.ndarray
-    masks: Masks
-    made: dict[str, np.ndarray]  # by method, in the order in which they are shown
+    poses: Arrays
+    made: Arrays  # by method, in the order in which they are shown
 
 
 class Protocol(NamedTuple):
@@ -55,8 +57,8 @@ SCORES = {
 }  # fmt: skip
 INTERVAL = "95 %, jackknife over people with Student's t; of sets over 20 groups of people (mscgan/metrics/interval.py)"
 
-# Scores that processes take of a pair. Each gets the made image, the target (H, W, 3) and the pair's masks (H, W).
-OF_PIXELS: dict[str, Callable[[np.ndarray, np.ndarray, Masks], float]] = {
+# Each gets the made images, the targets (N, H, W, 3) and the masks (N, H, W) of MASK_OF, and gives (N,).
+OF_PIXELS: dict[str, Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor]] = {
     "ssim_A": lambda made, target, masks: ssim.ssim(made, target, "A"),
     "ssim_B": lambda made, target, masks: ssim.ssim(made, target, "B"),
     "ssim_B_padded": lambda made, target, masks: ssim.ssim(made, target, "B_padded"),
@@ -87,18 +89,16 @@ def inapplicable(score: str, count: int, height: int, width: int, drawn: Iterabl
     return ""
 
 
-def score_pixels(batch: Batch, scores: list[str]) -> dict[str, np.ndarray]:
+def score_pixels(batch: Batch, scores: list[str], device: torch.device) -> Arrays:
     """{"METHOD/SCORE": (N,) float64} of those `scores` that are in OF_PIXELS, and "target/sharpness"."""
-    found = {"target/sharpness": np.array([sharpness(target) for target in batch.targets])}
+    wanted = [score for score in scores if score in OF_PIXELS]
+    targets = torch.tensor(batch.targets, device=device)
+    height, width = targets.shape[1:3]
+    names = {MASK_OF[score] for score in wanted if score in MASK_OF}
+    drawn = {name: masks.mask(name, batch.poses, height, width, device) for name in names}
+    found = {"target/sharpness": sharpness(targets)}
     for method, images in batch.made.items():
-        if method == NOT_AS_PAIRS:
-            continue
-        for score in scores:
-            if score in OF_PIXELS:
-                found[f"{method}/{score}"] = np.array(
-                    [
-                        OF_PIXELS[score](image, target, {name: mask[i] for name, mask in batch.masks.items()})
-                        for i, (image, target) in enumerate(zip(images, batch.targets, strict=True))
-                    ]
-                )
-    return found
+        if method != NOT_AS_PAIRS and wanted:
+            made = torch.tensor(images, device=device)
+            found |= {f"{method}/{score}": OF_PIXELS[score](made, targets, drawn) for score in wanted}
+    return {name: numbers.cpu().numpy() for name, numbers in found.items()}

@@ -5,12 +5,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from mscgan.chunks import Arrays
 from mscgan.metrics.frechet import frechet_distance, moments, without
 from mscgan.metrics.inception_score import inception_score, inception_score_any_order
 from mscgan.metrics.interval import GROUPS, Cell, groups_of, interval, of_mean
 from mscgan.scorers import FEATURES
-from mscgan.scoring import LEAST, NOT_AS_PAIRS, NOT_AS_SET, SCORES
+from mscgan.scoring import LEAST, NOT_AS_PAIRS, NOT_AS_SET, SCORES, Arrays
 
 Table = dict[str, dict[str, dict]]  # {method or difference: {score: cell}}
 OF_LOGITS: dict[str, Callable[[np.ndarray], float]] = {

@@ -306,9 +306,7 @@ def _loader(config: Config, ranks: dist.Ranks, shards: ShardSet, share: int, pai
 def _for_this_machine(config: Config, ranks: dist.Ranks, facts: dict) -> Config:
     """The configuration with what it leaves to the machine: precision and threads. A run that goes on keeps its
     precision. Called by every rank."""
-    train, data, cores = config.train, config.data, dist.cores(ranks)
-    if "OMP_NUM_THREADS" not in os.environ:  # torch would take the whole machine for each rank
-        torch.set_num_threads(cores)
+    train, data, cores = config.train, config.data, dist.take_cores(ranks)
     if not data.threads:
         data = replace(data, threads=min(cores, 8))
     if train.precision == "auto":

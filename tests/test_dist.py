@@ -180,6 +180,19 @@ def test_a_core_that_ranks_share_counts_in_parts(mine, everyone, expected, monke
     assert dist.cores(dist.Ranks(0, len(everyone), 0, 2, torch.device("cpu"))) == expected
 
 
+def test_torch_gets_a_ranks_cores_unless_the_environment_says_how_many(monkeypatch):
+    threads, ranks = torch.get_num_threads(), dist.Ranks(0, 2, 0, 2, torch.device("cpu"))
+    monkeypatch.setattr(dist, "cores", lambda ranks: 3)
+    try:
+        torch.set_num_threads(2)
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        assert (dist.take_cores(ranks), torch.get_num_threads()) == (3, 2)
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        assert (dist.take_cores(ranks), torch.get_num_threads()) == (3, 3)
+    finally:
+        torch.set_num_threads(threads)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     rank_of_two(Path(sys.argv[1]))

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from skimage.metrics import structural_similarity
 
-from mscgan import chunks, evaluation, trained
+from mscgan import chunks, dist, evaluation, trained
 from mscgan import evaluate as module
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError, run
@@ -174,9 +174,8 @@ def test_the_table_has_a_line_a_score_and_a_reason_for_all_that_it_explains():
     ]
 
 
-def test_two_evaluations_and_several_processes_give_the_same_to_the_last_digit(made, result, monkeypatch):
+def test_two_evaluations_give_the_same_to_the_last_digit_in_chunks_of_any_size(made, result, monkeypatch):
     monkeypatch.setattr(chunks, "CHUNK", BATCH)
-    monkeypatch.setattr(chunks.os, "sched_getaffinity", lambda process: {0, 1})
     assert evaluate(made, Chosen(), made / "again.json") == result
 
 
@@ -193,6 +192,20 @@ def test_2_and_3_ranks_write_the_files_of_one_process(made, result, tmp_path):
 
 
 RANK = "from mscgan import chunks, evaluate, errors; chunks.CHUNK = 16; errors.run(evaluate.main)"
+
+
+def test_a_rank_scores_on_its_share_of_the_cores(monkeypatch):
+    threads, ranks, seen = torch.get_num_threads(), dist.Ranks(0, 2, 0, 2, torch.device("cpu")), []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(module, "take_ranks", lambda: None)
+    monkeypatch.setattr(module, "evaluate", lambda *_: seen.append(torch.get_num_threads()))
+    for name, answer in (("init", lambda: ranks), ("cores", lambda ranks: 3), ("shutdown", lambda: None)):
+        monkeypatch.setattr(dist, name, answer)
+    try:
+        assert exit_code(monkeypatch, "--run", "nothing") == 0 and seen == [3]
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_killed_evaluation_goes_on_with_the_chunk_it_was_at(made, result, monkeypatch):

@@ -1,7 +1,10 @@
 """The masks within which the field's protocols score: fixed by each protocol, never by the run's configuration."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from mscgan.pose import body_mask
 
@@ -14,19 +17,17 @@ DESCRIPTIONS = {
 _DRAWN = {"A": ("source", "pg2"), "A_target": ("target", "pg2"), "B": ("target", "pose-gan")}
 
 
-def masks(
-    source_keypoints: np.ndarray | None, target_keypoints: np.ndarray | None, height: int, width: int
-) -> dict[str, np.ndarray]:
-    """The masks of DESCRIPTIONS whose keypoints are given: name -> (N, H, W) uint8 of 0 and 1, 1 on the person.
+def drawable(poses: Iterable[str]) -> tuple[str, ...]:
+    """The masks of DESCRIPTIONS that these poses are enough for: "source" and "target", or one of them."""
+    return tuple(name for name, (whose, _) in _DRAWN.items() if whose in poses)
 
-    Both are (N, 18, 2), (x, y) in pixels of the height x width image, a missing joint (-1, -1). A pose without a limb
-    has an empty mask, under which every pair scores 1.
+
+def mask(name: str, poses: dict[str, np.ndarray], height: int, width: int, device: torch.device | str) -> Tensor:
+    """The masks of DESCRIPTIONS[name], drawn on the device: (N, H, W) uint8 of 0 and 1, 1 on the person.
+
+    poses: "source" and "target", or the one that is needed: (N, 18, 2), (x, y) in pixels of the height x width image, a
+    missing joint (-1, -1). A pose without a limb has an empty mask, under which every pair scores 1.
     """
-    poses = {"source": source_keypoints, "target": target_keypoints}
-    drawn = {}
-    for name, (whose, kind) in _DRAWN.items():
-        keypoints = poses[whose]
-        if keypoints is not None:
-            found = body_mask(torch.as_tensor(keypoints), height, width, kind, RADIUS)
-            drawn[name] = found[:, 0].to(torch.uint8).numpy()
-    return drawn
+    whose, kind = _DRAWN[name]
+    keypoints = torch.as_tensor(poses[whose]).to(device)
+    return body_mask(keypoints, height, width, kind, RADIUS)[:, 0].to(torch.uint8)
