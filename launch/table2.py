@@ -19,7 +19,7 @@ from pathlib import Path
 
 from launch import runs, states
 from mscgan import config as configuration
-from mscgan import files, schedule
+from mscgan import evaluation_file, files, schedule
 from mscgan.config import STAGES, Config
 from mscgan.data.manifest import fingerprint, read_manifest
 from mscgan.errors import UserError
@@ -28,7 +28,6 @@ from mscgan.table2 import PAIRS, ROWS, SHARED, Row, run_name, shared_name
 ASKED = "asked.json"  # in the table's folder: what it was last asked for
 STAGE, ON_IT = "the stage that rows share", "the rows that stand on it"
 OWN = "family variant train.seed train.init train.init_after".split()  # keys that each row has its own of
-SCHEMA = 2  # of evaluation.json
 
 
 @dataclass
@@ -123,9 +122,13 @@ def read_asked(folder: str) -> Table:
     """
     try:
         asked = json.loads((Path(folder) / ASKED).read_text())
+        return ask(asked["preset"], [*asked["overrides"], f"run={folder}"], asked["seeds"])
     except FileNotFoundError as error:
         raise UserError(f"{folder} holds no table 2; make one with `python launch/submit.py --job table2`") from error
-    return ask(asked["preset"], [*asked["overrides"], f"run={folder}"], asked["seeds"])
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}/{ASKED} is damaged ({error}); give the command of the table again") from error
 
 
 def complete(config: Config) -> bool:
@@ -144,19 +147,18 @@ def evaluation(config: Config) -> tuple[dict, str]:
     """RUN/evaluation.json if it is of the run's weights and test shards as they are now; else empty, and why."""
     run = Path(config.run)
     try:
-        found = json.loads((run / "evaluation.json").read_text())
+        found = evaluation_file.read(run / "evaluation.json")
+        evaluation_file.answer(found)
         weights = _sha256(run / "generator.safetensors")
     except OSError as error:
         return {}, f"no {Path(error.filename).name}"
-    except ValueError as error:
-        return {}, f"evaluation.json is no JSON ({error})"
-    if found.get("schema") != SCHEMA:
-        return {}, f"evaluation.json has schema {found.get('schema')}, expected {SCHEMA}"
-    if found["generator_sha256"] != weights:
+    except UserError as error:
+        return {}, str(error)
+    if found.get("generator_sha256") != weights:
         return {}, "evaluation.json is of other weights"
     root = config.data.root
     if (Path(root) / "manifest.json").is_file():  # the nodes may have it alone
-        if found["shards_fingerprint"] != fingerprint(read_manifest(root, "test"), "test"):
+        if found.get("shards_fingerprint") != fingerprint(read_manifest(root, "test"), "test"):
             return {}, "evaluation.json is of other shards"
     return found, ""
 
@@ -235,7 +237,13 @@ def _ended(run: str, kind: str) -> str:
         lines = (Path(run) / "attempts.jsonl").read_text().splitlines()
     except FileNotFoundError:
         lines = []
-    notes = [note for note in map(json.loads, lines) if note["launch"].startswith(f"mscgan-{kind}-")]
+    notes = []
+    for line in lines:
+        try:
+            note = json.loads(line)
+            notes += [note] if note["launch"].startswith(f"mscgan-{kind}-") else []
+        except (ValueError, KeyError, TypeError):
+            continue  # half a line, from a disk that was full
     if not notes:
         return f"no {kind} job of {run} has begun"
     if notes[-1]["event"] == "start":

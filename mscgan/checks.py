@@ -8,6 +8,8 @@ from safetensors import SafetensorError, safe_open
 
 from mscgan.errors import UserError
 
+LONGEST = 180  # bytes of a name: while it is written it is part of a longer one, and 255 is the most that disks take
+
 
 def beside(folder: Path | str, holding: str) -> str:
     """Which folders beside one that is not there have a like name and hold the file: "did you mean A or B?", or ""."""
@@ -23,6 +25,8 @@ def check_place(path: Path, option: str) -> None:
     Raises:
         UserError: it cannot; `option` is what to change.
     """
+    if len(os.fsencode(path.name)) > LONGEST:
+        raise UserError(f"the name {path.name[:40]}... has more than {LONGEST} bytes; give a shorter one with {option}")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if path.is_dir():
         raise UserError(f"{path} is a folder; give a file with {option}")

@@ -4,7 +4,6 @@ The table is cut into chunks of CHUNK pairs, whatever the number of ranks; rank 
 file, written whole: so 1, 2 and 3 ranks have the same numbers, and a killed evaluation goes on with the next chunk.
 """
 
-import shutil
 import sys
 import time
 import zipfile
@@ -50,8 +49,9 @@ class Chunks:
 
         cache: the file that keeps them for the next evaluation with the same real images and networks.
         """
-        if self._from_rank_0(_is_whole(cache)):
-            return None if self._rank else _read(cache)
+        kept = _features(cache, scored.real) if self._rank == 0 else None
+        if self._from_rank_0(kept is not None):
+            return kept
 
         def do(rows: np.ndarray) -> Arrays:
             found = _joined([networks.features(scored.real_images(part)) for part in _parts(rows)])
@@ -65,10 +65,6 @@ class Chunks:
             except OSError as error:
                 say(f"warning: the features of the real images are not kept for the next time: {error}")
         return features
-
-    def remove(self) -> None:
-        """Removes what `pairs` and `real` kept. Rank 0 alone."""
-        shutil.rmtree(self._folder)
 
     def _all(self, kind: str, count: int, do: Callable[[np.ndarray], Arrays]) -> Arrays | None:
         numbers = range(-(-count // CHUNK))
@@ -96,13 +92,31 @@ def _joined(parts: list[Arrays]) -> Arrays:
 
 
 def _write(path: Path, arrays: Arrays) -> None:
-    with files.whole(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for its own options
+    try:
+        with files.whole(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for its own options
+    except OSError as error:  # of a full disk, it names no file
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _read(path: Path) -> Arrays:
     with np.load(path, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
+
+
+def _features(cache: Path, count: int) -> Arrays | None:
+    """The features of `count` images that the file holds; None where it is not there, or says that it is none."""
+    try:
+        found = _read(cache)
+        if found and all(rows.dtype == np.float32 and len(rows) == count and rows.ndim == 2 for rows in found.values()):
+            return found
+        reason = "it holds other features"
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        reason = str(error)
+    say(f"{cache} cannot be used ({reason}), so the real images are looked at again")
+    return None
 
 
 def _is_whole(path: Path) -> bool:

@@ -6,17 +6,18 @@ that holds 0 means that these pairs do not tell the two apart. RUN is a run's fo
 
 import argparse
 import csv
-import json
 from pathlib import Path
 
 import numpy as np
 
-from mscgan import summary
+from mscgan import evaluation_file, summary
 from mscgan.errors import UserError
-from mscgan.evaluation import BASELINES, SCHEMA, format_table
-from mscgan.scoring import SCORES
+from mscgan.evaluation import format_table
+from mscgan.scorers import NEEDS
+from mscgan.scoring import NOT_AS_PAIRS, SCORES
+from mscgan.summary import UNIT
 
-KEYS = ("dataset", "pairs", "people", "real", "scores", "differences", "left_out", "left_out_groups")
+NEEDED = ("dataset", "pairs", "people", "real", "left_out_groups")
 Sets = dict[str, tuple[float, np.ndarray]]
 
 
@@ -26,19 +27,13 @@ def read(path: Path) -> dict:
     Raises:
         UserError: there is none, it is damaged, or an older version wrote it.
     """
-    path = path / "evaluation.json" if path.is_dir() else path
+    file = path / "evaluation.json" if path.is_dir() else path
     try:
-        document = json.loads(path.read_text())
+        return evaluation_file.read(file, NEEDED)
     except FileNotFoundError as error:
-        raise UserError(f"no {path}; score the run first with python -m mscgan.evaluate --run {path.parent}") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); score the run again") from error
-    schema = document.get("schema", 1) if isinstance(document, dict) else None
-    if schema != SCHEMA:
-        raise UserError(f"{path} has schema {schema}, this version reads {SCHEMA}; score the run again")
-    if lacking := [key for key in KEYS if key not in document]:
-        raise UserError(f"{path} has no {', '.join(lacking)}; score the run again")
-    return document
+        raise UserError(f"no {file}; score the run first with python -m mscgan.evaluate --run {file.parent}") from error
+    except UserError as error:
+        raise UserError(f"{error}; score the run again") from error
 
 
 def compare(first: Path, second: Path) -> dict:
@@ -48,14 +43,15 @@ def compare(first: Path, second: Path) -> dict:
         UserError: one is not there, or they are not of the same pairs.
     """
     documents = [read(path) for path in (first, second)]
-    shards = [document.get("shards_fingerprint") for document in documents]
-    if all(shards) and shards[0] != shards[1]:
-        raise UserError(f"{first} and {second} are of different shards; score both on the same with --data DIR")
+    for key, what in (("shards_fingerprint", "shards"), ("targets_fingerprint", "target images")):
+        of_both = [document.get(key) for document in documents]
+        if all(of_both) and of_both[0] != of_both[1]:
+            raise UserError(f"{first} and {second} are of different {what}; score both on the same")
     left_out = {}
     if documents[0]["real"] != documents[1]["real"]:
         why = f"the real images are {documents[0]['real']} and {documents[1]['real']}"
         left_out = dict.fromkeys(("fid", "fid_gfla"), why)
-    answers = [[method for method in document["scores"] if method not in BASELINES][-1] for document in documents]
+    answers = [evaluation_file.answer(document) for document in documents]
     tables = [_pairs(path, answer) for path, answer in zip((first, second), answers, strict=True)]
     if tables[0][0] != tables[1][0]:
         raise UserError(f"{first} and {second} do not list the same pairs in the same order; score the same pairs")
@@ -66,8 +62,14 @@ def compare(first: Path, second: Path) -> dict:
     for name, document, answer, (_, _, columns) in zip(names, documents, answers, tables, strict=True):
         pairs |= {f"{name}/{score}": values for score, values in columns.items()}
         sets |= {f"{name}/{score}": numbers for score, numbers in _sets(document, answer).items()}
-    of_both = [document["scores"][answer] for document, answer in zip(documents, answers, strict=True)]
-    scores = [score for score in of_both[0] if score in of_both[1] and score not in left_out]
+    cells = [document["scores"][answer] for document, answer in zip(documents, answers, strict=True)]
+    for score, kind in NEEDS.items():
+        digests = [document.get("networks", {}).get(kind.__name__) for document in documents]
+        if digests[0] != digests[1]:
+            left_out[score] = "the two were scored by networks with other weights"
+    scores = [score for score in cells[0] if score in cells[1] and score not in left_out]
+    if "sharpness" in scores:
+        pairs[UNIT] = _pairs(first, NOT_AS_PAIRS)[2]["sharpness"]
     return {
         **{key: documents[0][key] for key in ("dataset", "pairs", "people")},
         "left_out": left_out,
@@ -84,12 +86,12 @@ def _pairs(path: Path, method: str) -> tuple[list[tuple[str, str]], list[str], d
         with path.open(newline="") as file:
             rows = [row for row in csv.DictReader(file) if row["method"] == method]
         named = [(row["source"], row["target"]) for row in rows]
-        scores = [score for score in (rows[0] if rows else {}) if score in SCORES]
+        scores = [score for score, number in (rows[0] if rows else {}).items() if score in SCORES and number]
         columns = {score: np.array([float(row[score]) for row in rows]) for score in scores}
         return named, [row["person"] for row in rows], columns
     except FileNotFoundError as error:
         raise UserError(f"no {path}; score the run again") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read ({error}); score the run again") from error
 
 

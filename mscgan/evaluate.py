@@ -18,6 +18,7 @@ import argparse
 import hashlib
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +29,8 @@ from mscgan import compare, dist, evaluate_folder, evaluation, trained
 from mscgan.checks import check_place
 from mscgan.data.read import choose_pairs, open_shards
 from mscgan.data.shards import ShardSet
-from mscgan.errors import run
-from mscgan.scored import RunImages
+from mscgan.errors import UserError, run
+from mscgan.scored import RunImages, audit
 from mscgan.step import take_ranks
 
 
@@ -40,7 +41,8 @@ class Chosen:
     pairs: how many, spread evenly over the split's table; None for all.
     root: shards to use instead of the run's data.root; "" for those.
     scores: names of mscgan/scoring.py; empty for all.
-    keep: write the made images to generated/ beside the document, METHOD/SOURCE_TARGET.png.
+    keep: write the made images to generated/ beside evaluation.json (generated-train/ beside evaluation-train.json),
+        METHOD/SOURCE_TARGET.png.
     """
 
     split: str = "test"
@@ -66,9 +68,13 @@ def evaluate(run: Path, chosen: Chosen, out: Path | None = None, ranks: dist.Ran
     shards = open_shards(data, chosen.split, chosen.root)
     rows = choose_pairs(shards, len(shards.pairs) if chosen.pairs is None else chosen.pairs)
     scores = evaluation.choose(chosen.scores)
-    out = out or run / file_name(shards, len(rows), data.root, chosen.scores)
+    out = out or run / file_name(shards, len(rows), data.root, scores if chosen.scores else [])
     check_place(out, "--out")
+    weights = _sha256(run / "generator.safetensors")
     model = trained.load(run)
+    if any(digest != weights for digest in [_sha256(run / "generator.safetensors"), *_of_ranks(weights, ranks)]):
+        raise UserError(f"{run} is being trained: its weights were saved anew meanwhile; score it again")
+    kept = str(_kept_beside(out).absolute()) if chosen.keep else ""
     about = {
         "split": chosen.split,
         "dataset": shards.dataset,
@@ -80,25 +86,35 @@ def evaluate(run: Path, chosen: Chosen, out: Path | None = None, ranks: dist.Ran
         "shards": str(shards.root.absolute()),
         "shards_fingerprint": shards.fingerprint,
         "config_sha256": _sha256(run / "config.yaml"),
-        "generator_sha256": _sha256(run / "generator.safetensors"),
+        "generator_sha256": weights,
+        "kept": kept,
         "audit": _audit(shards, rows),
     }
-    scored = RunImages(model, shards, rows, out.parent / "generated" if chosen.keep else None)
+    scored = RunImages(model, shards, rows, _kept_beside(out) if chosen.keep else None)
     return evaluation.evaluate(scored, scores, about, out, ranks)
+
+
+def _of_ranks(digest: str, ranks: dist.Ranks | None) -> list[str]:
+    return dist.gather(digest) if ranks else []
+
+
+def _kept_beside(out: Path) -> Path:
+    """generated/ for evaluation.json, generated-train/ for evaluation-train.json."""
+    stem = out.stem
+    return out.with_name(
+        "generated" + stem.removeprefix("evaluation") if stem.startswith("evaluation") else f"{stem}-generated"
+    )
 
 
 def _audit(shards: ShardSet, rows: np.ndarray) -> dict:
     """What the list of pairs should be known for: joints that are missing, and what train has in common with it.
 
-    "images": of the pairs. "missing_joints": their mean share, of the sources and of the targets. "without_pose": pairs
-    whose source or target has no joint at all. "shared": as shards/audit.py counted it when the shards were built.
+    "images": of the pairs. "shared": as shards/audit.py counted it when the shards were built.
     """
     sources, targets = shards.pairs[rows].T
-    absent = np.all(shards.keypoints < 0, axis=-1)
     return {
         "images": len(np.unique(shards.pairs[rows])),
-        "missing_joints": {"source": float(absent[sources].mean()), "target": float(absent[targets].mean())},
-        "without_pose": int((absent[sources].all(-1) | absent[targets].all(-1)).sum()),
+        **audit(shards.keypoints[sources], shards.keypoints[targets]),
         "shared": shards.shared.get(f"{shards.split} in train", {}),
     }
 
@@ -108,7 +124,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def file_name(shards: ShardSet, pairs: int, run_root: str, scores: tuple[str, ...] = ()) -> str:
+def file_name(shards: ShardSet, pairs: int, run_root: str, scores: Sequence[str] = ()) -> str:
     """evaluation.json for all scores of all test pairs of the shards at `run_root`, the run's own; else with what
     differs in it."""
     parts = [shards.split] if shards.split != "test" else []

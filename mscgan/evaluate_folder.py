@@ -34,7 +34,7 @@ def evaluate_folder(
         UserError: what image_folder.match and evaluation.evaluate raise; an unknown score.
     """
     wanted = evaluation.choose(scores)
-    out = out or generated / ("-".join(["evaluation", *(["+".join(scores)] if scores else [])]) + ".json")
+    out = out or generated / ("-".join(["evaluation", *(["+".join(wanted)] if scores else [])]) + ".json")
     check_place(out, "--out")
     matched = image_folder.match(generated, target, source, pairs)
     for note in matched.notes:
@@ -47,7 +47,9 @@ def evaluate_folder(
         "pairs_in_split": len(matched.rows),
         "pairs_chosen": f"those of {pairs}" if pairs else "all",
         "images_fingerprint": scored.fingerprint,
-        "audit": {"images": len({*scored.sources, *scored.targets} - {""}), "notes": list(matched.notes)},
+        "targets_fingerprint": scored.targets_fingerprint,
+        "audit": {"images": len({*scored.sources, *scored.targets} - {""}), "notes": list(matched.notes)}
+        | scored.audit,
     }
     return evaluation.evaluate(scored, wanted, about, out)
 

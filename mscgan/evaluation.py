@@ -5,6 +5,8 @@ import hashlib
 import io
 import json
 import os
+import re
+import shutil
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -16,13 +18,12 @@ import torch
 from mscgan import dist, files, lease, summary
 from mscgan.chunks import Chunks
 from mscgan.errors import UserError
+from mscgan.evaluation_file import BASELINES, SCHEMA
 from mscgan.scored import Scored
 from mscgan.scorers import Networks
-from mscgan.scoring import INTERVAL, NOT_AS_PAIRS, NOT_AS_SET, SCORES, Arrays, inapplicable
+from mscgan.scoring import INTERVAL, SCORES, Arrays, inapplicable
 
-SCHEMA = 2
 Result = TypeVar("Result")
-BASELINES = ("copy_source", NOT_AS_SET, NOT_AS_PAIRS)
 
 
 def choose(names: Sequence[str]) -> list[str]:
@@ -54,6 +55,8 @@ def evaluate(scored: Scored, wanted: list[str], about: dict, out: Path, ranks: d
     try:
         left_out, networks = _left_out(scored, wanted, ranks)
         scores = [score for score in wanted if score not in left_out]
+        if not scores:
+            raise UserError(f"no score is left: {'; '.join(dict.fromkeys(left_out.values()))}")
         key = json.dumps([about, scores, networks.sha256, scored.real_key, version("mscgan"), SCHEMA], sort_keys=True)
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
         chunks = Chunks(out.with_name(f".{out.name}.{digest}"), ranks)
@@ -61,7 +64,7 @@ def evaluate(scored: Scored, wanted: list[str], about: dict, out: Path, ranks: d
         compared = [score for score in scores if score.startswith("fid")]
         real = chunks.real(scored, networks, _cache(scored, compared, networks)) if compared else {}
         about = about | {"left_out": left_out}
-        return _on_rank_0(ranks, lambda: _finish(scored, scores, arrays, real, about, out, chunks))
+        return _on_rank_0(ranks, lambda: _finish(scored, scores, arrays, real, about, networks.sha256, out))
     finally:
         if owner:
             owner.release()
@@ -86,7 +89,7 @@ def _own(out: Path) -> lease.Lease:
 
 def _left_out(scored: Scored, wanted: list[str], ranks: dist.Ranks | None) -> tuple[dict[str, str], Networks]:
     """Which scores cannot be had, and why; and the networks of those that can."""
-    size = len(scored.targets), scored.height, scored.width
+    size = len(scored.targets), scored.real, scored.height, scored.width
     left_out = {score: why for score in wanted if (why := inapplicable(score, *size, scored.masks))}
     device = ranks.device if ranks else torch.device("cuda" if torch.cuda.is_available() else "cpu")
     networks = Networks([score for score in wanted if score not in left_out], device)
@@ -104,12 +107,15 @@ def _finish(
     arrays: Arrays | None,
     real: Arrays | None,
     about: dict,
+    networks: dict[str, str],
     out: Path,
-    chunks: Chunks,
 ) -> dict:
     """Says and writes what all ranks have found."""
     assert arrays is not None and real is not None, "rank 0 has them"
-    methods = list(dict.fromkeys(name.split("/")[0] for name in arrays if not name.startswith("target/")))
+    made = dict.fromkeys(name.split("/")[0] for name in arrays if not name.startswith("target/"))
+    unit = {summary.UNIT.split("/")[0]} if "sharpness" in scores else set()
+    baselines = [method for method in BASELINES if method in made.keys() | unit]
+    methods = [*baselines, *(method for method in made if method not in BASELINES)]
     pairs = summary.of_pairs(arrays, scores, methods)
     sets = summary.of_sets(arrays, real, scores, methods, scored.people)
     of_model = [method for method in methods if method not in BASELINES]
@@ -122,6 +128,7 @@ def _finish(
         "protocols": {score: SCORES[score].text for score in scores} | {"interval": INTERVAL},
         "scores": summary.table(pairs, sets, scores, methods, scored.people),
         "differences": summary.differences(pairs, sets, scores, of_model, scored.people),
+        "networks": networks,
         "left_out_groups": {name: rest.tolist() for name, (_, rest) in sets.items()},
     }
     print(format_table(document), flush=True)
@@ -130,7 +137,9 @@ def _finish(
         files.write(out, json.dumps(document, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"cannot write {out} ({error.strerror}); give another file with --out") from error
-    chunks.remove()
+    for path in out.parent.iterdir():  # of this evaluation, and of those that a kill ended
+        if re.fullmatch(rf"{re.escape(f'.{out.name}.')}[0-9a-f]{{16}}", path.name) and path.is_dir():
+            shutil.rmtree(path)
     print(out)
     return document
 
@@ -142,10 +151,10 @@ def _csv(scored: Scored, pairs: dict[str, np.ndarray]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["method", "source", "target", "person", *scores])
     for method in methods:
-        columns = [pairs[f"{method}/{score}"] for score in scores]
-        for row, numbers in enumerate(zip(*columns, strict=True)):
-            of_pair = [scored.sources[row], scored.targets[row], scored.people[row]]
-            writer.writerow([method, *of_pair, *(f"{number:.8g}" for number in numbers)])
+        columns = [pairs.get(f"{method}/{score}") for score in scores]
+        for row in range(len(scored.people)):
+            numbers = ["" if column is None else f"{column[row]:.8g}" for column in columns]
+            writer.writerow([method, scored.sources[row], scored.targets[row], scored.people[row], *numbers])
     return text.getvalue()
 
 

@@ -48,7 +48,9 @@ def take(run: Path, name: str = "lease") -> "Lease":
             if not left_over.name.startswith(f"{name}.{owner.token}"):
                 left_over.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"cannot take {path} ({error.strerror}); give a folder of yours with run=FOLDER") from error
+        raise UserError(
+            f"cannot take {path} ({error.strerror}); give a folder of yours with run=FOLDER, or --out of an evaluation"
+        ) from error
     return Lease(path, owner, descriptor)
 
 

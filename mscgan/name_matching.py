@@ -30,6 +30,11 @@ class Folder:
             for name in names
             if name.lower().endswith(IMAGES) and not name.startswith(".")
         )
+        for name in self.names:
+            try:
+                name.encode()
+            except UnicodeEncodeError as error:
+                raise UserError(f"{option} {root} has a file whose name is no UTF-8: {name!a}; rename it") from error
         if not self.names:
             raise UserError(f"{option} {root} has no image ({', '.join(IMAGES[:3])}) in it or below")
         self._meant: dict[str, list[str]] = {}

@@ -115,5 +115,5 @@ def _refusal(path: Path, owner: Owner, seconds: float) -> str:
         stop = f"scancel {owner.job}" if owner.job else f"kill {owner.pid}"
     return (
         f"{path.parent} belongs to {owner}; its last sign of life came {seconds:.0f} s ago. Stop it with `{stop}` on "
-        "its host, or give another run=FOLDER"
+        "its host, or give another run=FOLDER (--out FILE for an evaluation)"
     )

@@ -32,10 +32,16 @@ PANELS = (  # title, and how the names of its loss terms begin
 
 def to_uint8(images: torch.Tensor) -> np.ndarray:
     """(N, 3, H, W) in [-1, 1] of any float dtype, any device -> (N, H, W, 3) uint8: (v + 1) * 127.5, rounded half to
-    even, then clipped to [0, 255]. It undoes normalise() exactly. What is not finite has no picture: ValueError."""
+    even, then clipped to [0, 255]. It undoes normalise() exactly.
+
+    Raises:
+        UserError: a value is not finite.
+    """
     values = (images.detach().float() + 1) * 127.5
     if not torch.isfinite(values).all():
-        raise ValueError("images hold NaN or infinite values, so there is no picture to make of them")
+        raise UserError(
+            "the networks made NaN or infinite values, of which there is no picture; are the weights damaged?"
+        )
     return values.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 

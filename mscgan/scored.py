@@ -16,6 +16,7 @@ from mscgan.data.shards import ShardSet
 from mscgan.image_folder import Matched
 from mscgan.metrics.masks import drawable
 from mscgan.pictures import save_png, to_uint8
+from mscgan.pose import LIMBS
 from mscgan.scoring import NOT_AS_PAIRS, NOT_AS_SET, Arrays, Batch
 from mscgan.trained import Trained
 
@@ -40,6 +41,17 @@ class Scored(Protocol):
 
     def real_images(self, rows: np.ndarray) -> np.ndarray:
         """(n, H, W, 3) uint8, the real images with these numbers."""
+
+
+def audit(of_sources: np.ndarray, of_targets: np.ndarray) -> dict:
+    """What two (N, 18, 2) poses should be known for. "missing_joints": their mean share, of the sources and of the
+    targets. "without_pose": pairs whose source or target has no whole limb, so that its mask is empty."""
+    there = [np.all(poses >= 0, axis=-1) for poses in (of_sources, of_targets)]
+    bare = [~of_joints[:, np.array(LIMBS)].all(-1).any(-1) for of_joints in there]
+    return {
+        "missing_joints": {whose: float(1 - joints.mean()) for whose, joints in zip(("source", "target"), there)},
+        "without_pose": int((bare[0] | bare[1]).sum()),
+    }
 
 
 class RunImages:
@@ -108,7 +120,11 @@ class FolderImages:
         self.fingerprint = _fingerprint(
             path for row in rows for path in (row.generated_path, row.target_path, row.source_path) if path
         )
-        self.real_key = self.fingerprint
+        self.real_key = _fingerprint(row.target_path or row.generated_path for row in rows)
+        # Of what is compared with, whatever its folder is called.
+        whole = [(row.target, row.target_path.stat().st_size) for row in rows if row.target_path]
+        self.targets_fingerprint = hashlib.sha256(json.dumps(sorted(set(whole))).encode()).hexdigest() if whole else ""
+        self.audit = audit(self._poses["source"], self._poses["target"]) if len(self._poses) == 2 else {}
         spread = self._firsts[np.linspace(0, self.real - 1, min(OF_MEAN, self.real)).round().astype(int)]
         total = sum(image_folder.read(rows[row])[1].astype(np.int64) for row in spread)
         self._mean = np.rint(total / len(spread)).astype(np.uint8)

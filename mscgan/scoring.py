@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mscgan.metrics import masks, ssim
 from mscgan.metrics.l1 import l1
+from mscgan.metrics.lpips import SMALLEST
 from mscgan.metrics.sharpness import sharpness
 
 Arrays = dict[str, np.ndarray]
@@ -75,10 +76,14 @@ LEAST = {"is": 10, "is_any_order": 10, "mask_is": 10, "fid": 2, "fid_gfla": 2}  
 NOT_AS_SET, NOT_AS_PAIRS = "mean_image", "real"
 
 
-def inapplicable(score: str, count: int, height: int, width: int, drawn: Iterable[str]) -> str:
-    """Why `count` images of this size and with these masks have no such score; "" where they have."""
-    if count < LEAST.get(score, 1):
-        return f"it takes at least {LEAST[score]} images, and here are {count}"
+def inapplicable(score: str, count: int, real: int, height: int, width: int, drawn: Iterable[str]) -> str:
+    """Why `count` images beside `real` others, of this size and with these masks, have no such score; "" where they
+    have."""
+    fewest = min(count, real) if score.startswith("fid") else count
+    if fewest < LEAST.get(score, 1):
+        return f"it takes at least {LEAST[score]} images, and here are {fewest}"
+    if score == "lpips" and min(height, width) < SMALLEST:
+        return f"its network takes {SMALLEST}x{SMALLEST} or more, and these images are {height}x{width}"
     if score in MASK_OF and MASK_OF[score] not in drawn:
         return "it needs keypoints of the " + ("source" if MASK_OF[score] == "A" else "target")
     if score == "ssim_B_padded" and (height, width) not in ((256, 256), (256, 176)):

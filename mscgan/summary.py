@@ -11,6 +11,7 @@ from mscgan.metrics.interval import GROUPS, Cell, groups_of, interval, of_mean
 from mscgan.scorers import FEATURES
 from mscgan.scoring import LEAST, NOT_AS_PAIRS, NOT_AS_SET, SCORES, Arrays
 
+UNIT = f"{NOT_AS_PAIRS}/sharpness"  # that of the targets, which all others are divided by
 Table = dict[str, dict[str, dict]]  # {method or difference: {score: cell}}
 OF_LOGITS: dict[str, Callable[[np.ndarray], float]] = {
     "is": inception_score, "is_any_order": inception_score_any_order, "mask_is": inception_score,
@@ -18,9 +19,11 @@ OF_LOGITS: dict[str, Callable[[np.ndarray], float]] = {
 
 
 def of_pairs(arrays: Arrays, scores: list[str], methods: Iterable[str]) -> dict[str, np.ndarray]:
-    """{"METHOD/SCORE": (N,)} as reported: sharpness over the mean of the targets'. NaN: the score skips the pair."""
+    """{"METHOD/SCORE": (N,)} as reported: sharpness over the mean of the targets', whose own is UNIT's. NaN: the score
+    skips the pair."""
     unit = np.mean(arrays["target/sharpness"]) or 1.0
-    return {
+    of_targets = {UNIT: arrays["target/sharpness"] / unit} if "sharpness" in scores else {}
+    return of_targets | {
         f"{method}/{score}": arrays[f"{method}/{score}"] / (unit if score == "sharpness" else 1.0)
         for method in methods
         if method != NOT_AS_PAIRS
@@ -69,7 +72,7 @@ def table(
         for score in scores:
             name = f"{method}/{score}"
             if name in pairs:
-                cell = _of_those_that_count(pairs[name], people)
+                cell = _of_those_that_count(pairs[name], people, pairs[UNIT] if score == "sharpness" else None)
             elif name in sets:
                 value, rest = sets[name]
                 cell = _cell(interval(value, rest, counts) if len(rest) else Cell(value, None, None), len(people))
@@ -87,7 +90,7 @@ def differences(
     people: np.ndarray,
 ) -> Table:
     """The table of what each method adds to the one before, over the same pairs: "stage_II - stage_I"."""
-    added: tuple[dict, dict] = ({}, {})
+    added: tuple[dict, dict] = ({UNIT: pairs[UNIT]} if UNIT in pairs else {}, {})
     names = []
     for before, method in pairwise(methods):
         names.append(f"{method} - {before}")
@@ -101,10 +104,10 @@ def differences(
     return table(*added, scores, names, people)
 
 
-def _of_those_that_count(values: np.ndarray, people: np.ndarray) -> dict:
+def _of_those_that_count(values: np.ndarray, people: np.ndarray, units: np.ndarray | None) -> dict:
     there = ~np.isnan(values)
-    cell = of_mean(values[there], people[there]) if there.any() else Cell(float("nan"), None, None)
-    return _cell(cell, int(there.sum()))
+    of_those = None if units is None or not units.any() else units[there]  # targets of one colour: nothing to divide by
+    return _cell(of_mean(values[there], people[there], of_those), int(there.sum()))
 
 
 def _cell(cell: Cell, pairs: int) -> dict:

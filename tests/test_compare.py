@@ -63,12 +63,21 @@ def test_real_images_that_differ_leave_the_fid_out(tmp_path):
     assert "the 12 targets" in document["left_out"]["fid"] and "fid" not in document["scores"]["first"]
 
 
+def test_networks_with_other_weights_leave_their_scores_out(tmp_path):
+    write(tmp_path / "a", 0.0, networks={"Inception": "00"})
+    write(tmp_path / "b", 0.5, networks={"Inception": "11"})
+    document = compare(tmp_path / "a", tmp_path / "b")
+    assert "other weights" in document["left_out"]["fid"] and "fid" not in document["scores"]["first"]
+
+
 @pytest.mark.parametrize(
     ("other", "reason"),
     [
         ({"sources": "c"}, "do not list the same pairs"),
         ({"shards_fingerprint": "bb"}, "of different shards"),
-        ({"schema": 1}, "has schema 1, this version reads 2; score the run again"),
+        ({"scores": {"copy_source": {"ssim_A": {"value": 1, "low": None, "high": None}}}}, "left_out_groups"),
+        ({"left_out_groups": [1]}, "is not what evaluate writes"),
+        ({"schema": 1}, "is of schema 1, and this version reads 2; score the run again"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(other, reason, tmp_path):

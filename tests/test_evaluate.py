@@ -15,6 +15,8 @@ import pytest
 import scipy.ndimage
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 from skimage.metrics import structural_similarity
 
 from mscgan import chunks, dist, evaluation, trained
@@ -54,7 +56,7 @@ def of_pairs(file: Path) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     with file.open() as lines:
         for line in csv.DictReader(lines):
-            for score in OF_PIXELS:
+            for score in OF_PIXELS if line["method"] != "real" else ["sharpness"]:
                 found.setdefault(f"{line['method']}/{score}", []).append(float(line[score]))
     return found
 
@@ -101,7 +103,8 @@ def variance_of_laplacian(image: np.ndarray) -> float:
 
 
 def test_every_value_and_every_line_of_the_csv_is_that_of_a_plain_loop(made, result):
-    plain, found, lines = plain_scores(made), result["scores"], of_pairs(made / "evaluation-pairs.csv")
+    plain, found, lines = plain_scores(made), dict(result["scores"]), of_pairs(made / "evaluation-pairs.csv")
+    assert found.pop("real") == {"sharpness": {"value": 1.0, "low": 1.0, "high": 1.0, "pairs": 36}}
     assert list(found) == list(plain)
     for method, rows in plain.items():
         assert list(found[method]) == OF_PIXELS
@@ -244,6 +247,40 @@ def killed(*_):
     raise KeyboardInterrupt
 
 
+def test_images_are_kept_also_of_the_chunks_that_a_killed_evaluation_had_scored(made, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(evaluation, "_finish", killed)
+        evaluate(made, Chosen(scores=("l1",)), tmp_path / "e.json")
+    evaluate(made, Chosen(scores=("l1",), keep=True), tmp_path / "e.json")
+    assert len(list((tmp_path / "e-generated/stage_II").iterdir())) == 36
+    assert not list(tmp_path.glob(".*"))  # the killed one's chunks are swept too
+
+
+def test_weights_that_training_saves_meanwhile_are_refused(tmp_path, monkeypatch):
+    run = write_run(tmp_path, persons=2, views=2)
+    load = trained.load
+
+    def saved_anew(folder):
+        model = load(folder)
+        (run / "generator.safetensors").write_bytes((run / "generator.safetensors").read_bytes() + b" ")
+        return model
+
+    monkeypatch.setattr(trained, "load", saved_anew)
+    with pytest.raises(UserError, match="is being trained: its weights were saved anew meanwhile"):
+        evaluate(run, Chosen())
+
+
+def test_networks_that_make_no_numbers_are_the_users_to_mend(tmp_path):
+    run = write_run(tmp_path, persons=2, views=2)
+    with safe_open(run / "generator.safetensors", "pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+    save_file(
+        {name: tensor * float("nan") for name, tensor in tensors.items()}, run / "generator.safetensors", metadata
+    )
+    with pytest.raises(UserError, match="NaN or infinite"):
+        evaluate(run, Chosen())
+
+
 def test_other_weights_do_not_go_on_from_the_chunks_of_these(made, tmp_path, monkeypatch):
     for folder in (made, write_run(tmp_path, persons=4, views=3, stage="I")):
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
@@ -288,14 +325,14 @@ def test_the_command_prints_the_table_and_writes_json_csv_and_images(made, tmp_p
     assert f"{document['scores']['stage_II']['l1']['value']:.3f} [" in done.stdout
     with (tmp_path / "a-pairs.csv").open() as file:
         lines = list(csv.DictReader(file))
-    assert len(lines) == 4 * 6
+    assert len(lines) == 5 * 6 and {line["ssim_A"] for line in lines if line["method"] == "real"} == {""}
     stage_II = [line for line in lines if line["method"] == "stage_II"]
     mean = np.mean([float(line["ssim_A"]) for line in stage_II])
     assert document["scores"]["stage_II"]["ssim_A"]["value"] == pytest.approx(mean, abs=1e-7)
     for line in stage_II:
-        kept = Image.open(tmp_path / f"generated/stage_II/{line['source']}_{line['target']}.png")
+        kept = Image.open(tmp_path / f"a-generated/stage_II/{line['source']}_{line['target']}.png")
         assert kept.size == (32, 64) and line["source"].endswith("_original.jpg")
-    assert len(list((tmp_path / "generated").rglob("*.png"))) == 2 * 6
+    assert len(list((tmp_path / "a-generated").rglob("*.png"))) == 2 * 6
     assert not list(tmp_path.glob(".*"))
 
 
@@ -316,7 +353,7 @@ def test_each_kind_of_evaluation_has_its_file_and_a_part_never_replaces_the_whol
         "evaluation-train.json": (["--split", "train", "--pairs", 4], 4, "shards"),
         "evaluation-moved.json": (["--data", moved], 4, "moved"),
         "evaluation-train-moved-2-pairs.json": (["--split", "train", "--pairs", 2, "--data", moved], 2, "moved"),
-        "evaluation-l1+ssim_A.json": (["--scores", "l1,ssim_A"], 4, "shards"),
+        "evaluation-ssim_A+l1.json": (["--scores", "l1,ssim_A,l1"], 4, "shards"),
         "mine/scores.json": (["--pairs", 2, "--out", made / "mine/scores.json"], 2, "shards"),
     }
     for words, _, _ in expected.values():
@@ -350,6 +387,7 @@ def test_what_cannot_be_written_was_printed_before(tmp_path, monkeypatch, capsys
         (["--run", "{made}", "--data", "{made}/../shardz"], "did you mean {made}/../shards?"),
         (["--run", "{made}", "--pairs", "99"], "99 pairs asked for"),
         (["--run", "{made}", "--out", "{made}"], "is a folder; give a file with --out"),
+        (["--run", "{made}", "--out", "{made}/" + 200 * "a"], "has more than 180 bytes; give a shorter one with --out"),
         (["--run", "{made}", "--out", "{made}/config.yaml/a.json"], "config.yaml is no folder"),
     ],
 )

@@ -77,7 +77,7 @@ def test_the_real_images_are_the_targets_each_once(kept):
 
 
 def test_without_sources_there_is_no_copy_of_them(kept, tmp_path):
-    assert list(scored(kept, tmp_path, source=None)["scores"]) == ["mean_image", "generated"]
+    assert list(scored(kept, tmp_path, source=None)["scores"]) == ["mean_image", "real", "generated"]
 
 
 def test_a_run_and_a_folder_of_the_same_pairs_are_compared(kept, tmp_path):
@@ -96,6 +96,14 @@ def test_a_damaged_image_is_named_and_nothing_is_written(kept, tmp_path):
     with pytest.raises(UserError, match=path.name):
         scored(kept, tmp_path, generated=made)
     assert not list(tmp_path.glob("*.json")) and not list(tmp_path.glob(".*"))
+
+
+def test_a_name_that_is_no_utf8_is_refused_before_the_work(kept, tmp_path):
+    (tmp_path / "made").mkdir()
+    path = sorted((kept / "run/generated/stage_II").iterdir())[0]
+    (tmp_path / "made" / f"\udcff{path.name}").write_bytes(path.read_bytes())
+    with pytest.raises(UserError, match="whose name is no UTF-8"):
+        scored(kept, tmp_path, generated=tmp_path / "made")
 
 
 def test_the_command_says_a_mistake_in_a_line(kept, tmp_path, monkeypatch, capsys):
@@ -119,7 +127,7 @@ def test_a_triptych_needs_no_other_folder(tmp_path):
         wide = np.concatenate([np.array(panel) for panel in panels], axis=1)
         Image.fromarray(wide).save(folder / f"000{number}_a.jpg___000{number}_b.jpg.png")
     document = evaluate_folder(folder)
-    assert document and list(document["scores"]) == ["copy_source", "mean_image", "generated"]
+    assert document and list(document["scores"]) == ["copy_source", "mean_image", "real", "generated"]
     expected = np.mean([_l1(10 * number + 2, 10 * number + 1) for number in range(3)])
     assert document["scores"]["generated"]["l1"]["value"] == pytest.approx(expected)
     assert (folder / "evaluation.json").exists() and (folder / "evaluation-pairs.csv").exists()

@@ -22,6 +22,28 @@ def test_intervals_hold_the_truth_in_93_to_97_percent_of_1000_data_sets(people, 
     assert 930 <= hits <= 970
 
 
+@pytest.mark.parametrize("counts", [[60, 1], [20, 5], [40, 3, 3, 3, 3]])
+def test_intervals_hold_the_truth_where_one_person_has_nearly_all_pairs(counts):
+    rng, owner, hits, widest = np.random.default_rng(1), np.repeat(np.arange(len(counts)), counts), 0, 0.0
+    for _ in range(1000):
+        cell = of_mean(rng.normal(0.5, 0.1, len(counts))[owner] + rng.normal(0, 0.05, len(owner)), owner)
+        hits, widest = hits + (cell.low <= 0.5 <= cell.high), max(widest, cell.high - cell.low)
+    assert 930 <= hits <= 1000 and widest < 100  # too wide rather than too narrow where few count
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.5])
+@pytest.mark.parametrize("people", [5, 40])
+def test_intervals_of_a_ratio_hold_the_truth(people, spread):
+    # Sharpness: what is made over the targets', which differ between people too.
+    rng, hits = np.random.default_rng(2), 0
+    for _ in range(1000):
+        targets = rng.lognormal(0, spread, people).repeat(4) * rng.lognormal(0, 0.1, 4 * people)
+        made = 0.5 * rng.lognormal(0, spread, people).repeat(4)
+        cell = of_mean(made, np.repeat(np.arange(people), 4), targets)
+        hits += cell.low <= 0.5 / np.exp(0.1**2 / 2) <= cell.high
+    assert 920 <= hits <= 970
+
+
 def test_equal_people_have_the_interval_of_the_textbook():
     means = np.array([0.2, 0.4, 0.5, 0.7, 0.3])
     expected = stats.t.interval(0.95, 4, means.mean(), stats.sem(means))

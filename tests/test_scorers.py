@@ -10,13 +10,16 @@ from PIL import Image
 
 from mscgan import trained
 from mscgan.data.shards import ShardSet
+from mscgan.errors import UserError
 from mscgan.evaluate import Chosen, evaluate
+from mscgan.metrics import Unavailable
 from mscgan.metrics.frechet import fid
 from mscgan.metrics.inception import Inception, InceptionGFLA
 from mscgan.metrics.inception_score import inception_score
 from mscgan.metrics.lpips import Lpips
 from mscgan.pose import body_mask
 from mscgan.scored import RunImages
+from mscgan.scoring import inapplicable
 from tests.run_factory import write_run
 
 SETS = ("is", "mask_is", "fid", "fid_gfla")
@@ -48,8 +51,9 @@ def test_sets_are_of_all_images_and_masks_of_the_sources_pose(light, tmp_path):
     shards, train = (ShardSet(trained.read_config(run).data.root, split) for split in ("test", "train"))
     images = np.stack([np.array(Image.open(io.BytesIO(shards.read(i)))) for i in range(len(shards))])
     real = np.stack([np.array(Image.open(io.BytesIO(train.read(i)))) for i in range(len(train))])
+    (generated,) = run.glob("generated-*")
     kept = [f"{shards.names[i]}_{shards.names[j]}.png" for i, j in shards.pairs]
-    made = np.stack([np.array(Image.open(run / "generated/stage_II" / name)) for name in kept])
+    made = np.stack([np.array(Image.open(generated / "stage_II" / name)) for name in kept])
     sources, targets = shards.pairs.T
     pose = torch.from_numpy(shards.keypoints[sources])
     mask = body_mask(pose, 64, 32, "pg2", radius=4.0)[:, 0, :, :, None].numpy().astype(np.uint8)
@@ -79,12 +83,35 @@ def test_the_real_images_are_looked_at_once(light, tmp_path, monkeypatch):
         patched.setattr(RunImages, "real_images", lambda self, rows: pytest.fail("looked at again"))
         assert evaluate(run, chosen) == first
     (kept,) = (tmp_path / "cache/mscgan/features").iterdir()
-    with kept.open("r+b") as file:
-        file.truncate(100)
-    assert evaluate(run, chosen) == first
+    whole = kept.read_bytes()
+    for damage in (whole[:100], b"", b"no archive"):
+        kept.write_bytes(damage)
+        assert evaluate(run, chosen) == first
+    for others in ({"pool3": np.zeros((2, 12), np.float32)}, {"pool3": np.array([None])}, {}):
+        with kept.open("wb") as file:
+            np.savez(file, **others)
+        assert evaluate(run, chosen) == first
     monkeypatch.setattr(Inception, "__init__", lambda self, device: setattr(self, "sha256", "11"))
     evaluate(run, chosen)
     assert len(list(kept.parent.iterdir())) == 2
+
+
+def test_the_document_has_the_digests_of_the_networks_and_no_score_at_all_is_refused(light, tmp_path, monkeypatch):
+    run = write_run(tmp_path, persons=3, views=2)
+    document = evaluate(run, Chosen(scores=("fid", "lpips")))
+    assert document and document["networks"] == {"Inception": "00", "Lpips": "00"}
+
+    def unavailable(self, device):
+        raise Unavailable("no file")
+
+    monkeypatch.setattr(Inception, "__init__", unavailable)
+    with pytest.raises(UserError, match="no score is left: no file"):
+        evaluate(run, Chosen(scores=("fid",)))
+
+
+def test_of_one_real_image_there_is_no_distance():
+    assert inapplicable("fid", 12, 1, 64, 32, ()) == "it takes at least 2 images, and here are 1"
+    assert not inapplicable("is", 12, 1, 64, 32, ()) and "31x31" in inapplicable("lpips", 12, 1, 64, 16, ())
 
 
 def test_a_network_that_no_score_wants_is_not_made(light, tmp_path, monkeypatch):

@@ -73,7 +73,8 @@ document = {
     "schema": 2, "dataset": "synthetic", "pairs": 4, "people": 2, "config_sha256": "c", "split": "test",
     "generator_sha256": hashlib.sha256((run / "generator.safetensors").read_bytes()).hexdigest(),
     "shards_fingerprint": fingerprint(read_manifest("runs/demo/shards"), "test"), "protocols": {"ssim_A": "PG2's."},
-    "left_out": {"is": "no weights"}, "scores": {"copy_source": scores, "stage_I": {}, "stage_II": scores},
+    "left_out": {"is": "no weights"}, "differences": {},
+    "scores": {"copy_source": scores, "stage_I": {}, "stage_II": scores},
 }
 (run / "evaluation.json").write_text(json.dumps(document))
 """
@@ -194,17 +195,18 @@ def test_scores_count_while_weights_and_test_shards_are_those_that_they_are_of(t
     assert table2.evaluation(config) == ({}, "no evaluation.json")
     (tmp_path / "generator.safetensors").write_bytes(b"weights")
     sound = {"schema": 2, "generator_sha256": hashlib.sha256(b"weights").hexdigest(),
-             "shards_fingerprint": ShardSet(shards, "test").fingerprint}  # fmt: skip
+             "shards_fingerprint": ShardSet(shards, "test").fingerprint, "left_out": {}, "differences": {},
+             "scores": {"stage_I": {"l1": {"value": 0.1, "low": None, "high": None, "pairs": 4}}}}  # fmt: skip
     for changed, why in (
         ({}, ""),
-        ({"schema": 1}, "evaluation.json has schema 1, expected 2"),
+        ({"schema": 1}, f"{tmp_path}/evaluation.json is of schema 1, and this version reads 2"),
         ({"generator_sha256": "0"}, "evaluation.json is of other weights"),
         ({"shards_fingerprint": ShardSet(shards, "train").fingerprint}, "evaluation.json is of other shards"),
     ):
         (tmp_path / "evaluation.json").write_text(json.dumps(sound | changed))
         assert table2.evaluation(config) == ({} if why else sound, why)
     (tmp_path / "evaluation.json").write_text("{")
-    assert "is no JSON" in table2.evaluation(config)[1]
+    assert "is not what evaluate writes" in table2.evaluation(config)[1]
     (tmp_path / "evaluation.json").write_text(json.dumps(sound))
     (tmp_path / "generator.safetensors").write_bytes(b"others, longer")
     assert table2.evaluation(config)[1] == "evaluation.json is of other weights"

@@ -32,6 +32,7 @@ def leave(config, ssim, **more):
         "generator_sha256": hashlib.sha256(run.name.encode()).hexdigest(), "shards_fingerprint": "f",
         "protocols": {"ssim_A": "scikit-image, as PG2's script.", "mask_ssim_A": "PG2's mask of the source"},
         "left_out": dict.fromkeys(["is", "mask_is"], "no weights of Inception & co") | {"fid": "not asked for"},
+        "differences": {},
         "scores": {"copy_source": {"ssim_A": score(0.2)}, "real": {"ssim_A": score(1.0)},
                    "stage_I": {"ssim_A": score(0.9)}, "stage_II": answer},
     }  # fmt: skip

@@ -22,20 +22,24 @@ class Cell(NamedTuple):
     high: float | None
 
 
-def of_mean(values: np.ndarray, people: np.ndarray) -> Cell:
-    """The mean of N values, (N,), and the interval over the people, (N,) of any names."""
-    value, left_out, counts = leave_people_out(values, people)
+def of_mean(values: np.ndarray, people: np.ndarray, units: np.ndarray | None = None) -> Cell:
+    """The mean of N values, (N,), in `units` of their own, (N,), where given; and the interval over the people, (N,) of
+    any names."""
+    value, left_out, counts = leave_people_out(values, people, units)
     return interval(value, left_out, counts)
 
 
-def leave_people_out(values: np.ndarray, people: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """The mean of N values; the K means without one of the people each, in the order of their names; and how many
-    values each has, (K,)."""
+def leave_people_out(
+    values: np.ndarray, people: np.ndarray, units: np.ndarray | None = None
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """The sum of N values over the sum of N units (without them: the mean); the K such numbers without one of the
+    people each, in the order of their names; and how many values each has, (K,)."""
     _, person, counts = np.unique(people, return_inverse=True, return_counts=True)
     sums = np.bincount(person, values)
-    total, count = sums.sum(), len(values)
-    rest = np.maximum(count - counts, 1)  # of one person alone nothing is left; `interval` has none then
-    return float(total / count), (total - sums) / rest, counts
+    of_units = counts if units is None else np.bincount(person, units)
+    if len(counts) < 2:
+        return float(sums.sum() / of_units.sum()), np.empty(0), counts
+    return float(sums.sum() / of_units.sum()), (sums.sum() - sums) / (of_units.sum() - of_units), counts
 
 
 def groups_of(people: np.ndarray) -> np.ndarray:
@@ -56,5 +60,5 @@ def interval(value: float, left_out: np.ndarray, counts: np.ndarray) -> Cell:
         return Cell(value, None, None)
     error = np.sqrt((k - 1) / k * np.square(left_out - left_out.mean()).sum())
     effective = counts.sum() ** 2 / np.square(counts.astype(float)).sum()
-    half = t.ppf(0.975, effective - 1) * error
+    half = t.ppf(0.975, max(effective - 1, 1)) * error  # below 1, where one has nearly all, t has no bounds
     return Cell(value, float(value - half), float(value + half))

@@ -3,20 +3,17 @@
 Scores stand in one table only where they were taken on the same pairs of the same shards.
 """
 
-import json
 import math
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mscgan import files
+from mscgan import evaluation_file
 from mscgan.errors import UserError
+from mscgan.evaluation_file import BASELINES
 
-SCHEMA = 2  # of evaluation.json
-LARGEST = 64 << 20  # bytes
 LISTED = 12  # entries of a list in the audit
-NOT_MADE = ("copy_source", "mean_image", "real")  # rows to compare with, of which none is called the best
 
 HIGHER, LOWER, ONE = "higher is better", "lower is better", "the target's is 1"
 ARROWS = {HIGHER: "↑", LOWER: "↓", ONE: "→ 1"}
@@ -98,25 +95,14 @@ def read_evaluation(run: Path) -> Evaluation | None:
         return None
     again = f"run again: {command(run)}"
     try:
-        found = json.loads(files.read(path, LARGEST), parse_constant=_refuse)
-        if (schema := found.get("schema", 1)) != SCHEMA:
-            raise UserError(f"{path} is of schema {schema}, and this version reads {SCHEMA}; {again}")
-        return _evaluation(found)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); {again}") from error
-    except UserError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        return _evaluation(evaluation_file.read(path))
+    except UserError as error:
+        raise UserError(f"{error}; {again}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f"{path} is not what evaluate writes ({type(error).__name__}: {error}); {again}") from error
 
 
-def _refuse(word: str) -> float:
-    raise ValueError(f"{word} stands for a number")
-
-
 def _evaluation(found: dict) -> Evaluation:
-    if not found["scores"]:
-        raise ValueError("no method has scores")
     return Evaluation(
         version=str(found["version"]),
         dataset=str(found["dataset"]),
@@ -187,7 +173,7 @@ def tables(scored: list[tuple[str, Evaluation]]) -> list[Table]:
     is marked."""
     result = []
     for group in _same_pairs(scored):
-        made = [scores for _, found in group for method, scores in found.scores.items() if method not in NOT_MADE]
+        made = [scores for _, found in group for method, scores in found.scores.items() if method not in BASELINES]
         best = {name: _best(name, [scores[name].value for scores in made if name in scores]) for name in TITLES}
 
         def mark(name: str, score: Score, best: dict = best) -> str:
