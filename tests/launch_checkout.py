@@ -53,7 +53,7 @@ class Checkout:
         self.root = root
         shutil.copytree(ROOT / "launch", root / "launch", ignore=shutil.ignore_patterns("__pycache__"))
         (root / "mscgan/data").mkdir(parents=True)
-        names = "__init__ checks config errors files heartbeat lease owner process rates schedule step tolerance"
+        names = "__init__ checks config errors files heartbeat keys lease owner process rates schedule step tolerance"
         for name in [*names.split(), "data/manifest"]:
             shutil.copy(ROOT / f"mscgan/{name}.py", root / f"mscgan/{name}.py")
         shutil.copytree(ROOT / "mscgan/configs", root / "mscgan/configs")
