@@ -82,6 +82,7 @@ def _row(ranks: Ranks, folder: Path, config: Config, backend: str, rounds: int) 
             before = _forget_peak()
             saves.append(_save(saver, state, folder, number, step))
             memory.append(max(dist.gather(_resident("VmHWM") - before)) / max(size))
+        saver.save(state, {"pairs": rounds + 1}, last=True)  # with no step after it, to compare with
     expected = state.share(ranks.rank, ranks.world).pieces
     load = []
     for _ in range(rounds):

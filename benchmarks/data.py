@@ -36,13 +36,17 @@ def loader(shards: ShardSet, batch: int, threads: int, ranks: Ranks, decode: str
 
 
 def webloader(shards: ShardSet, batch: int, workers: int) -> Iterator[int]:
-    """webdataset's WebLoader with `workers` processes that decode with Pillow; each of them reads all tars."""
+    """webdataset's WebLoader with `workers` processes that decode with Pillow, each of them tars drawn at random."""
     import webdataset
 
     tars = sorted(str(path) for path in shards.root.glob("train-*.tar"))
-    alike = {"shardshuffle": False, "nodesplitter": lambda urls: urls, "workersplitter": lambda urls: urls}
-    images = webdataset.WebDataset(tars, **alike).decode("rgb8").to_tuple("jpg").map(lambda found: found[0])
-    batches = images.repeat().batched(batch, collation_fn=np.stack)
+    images = (
+        webdataset.WebDataset(tars, resampled=True, shardshuffle=False)
+        .decode("rgb8")
+        .to_tuple("jpg")
+        .map(lambda found: found[0])
+    )
+    batches = images.batched(batch, collation_fn=np.stack)
     for found in webdataset.WebLoader(batches, batch_size=None, num_workers=workers):
         yield len(torch.as_tensor(found))
 

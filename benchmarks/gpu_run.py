@@ -145,7 +145,10 @@ def main() -> int:
         parts = tuple(part._replace(arguments=part.arguments + TINY[part.arguments[0]]) for part in parts)
     fit, left_out = plan(parts, 60 * a.minutes)
     if not fit:
-        raise UserError(f"--minutes {a.minutes:g}: {parts[0].name} alone takes {parts[0].seconds} s; give more")
+        shortest = min(part.seconds for part in parts)
+        raise UserError(
+            f"--minutes {a.minutes:g} are {60 * a.minutes:.0f} s, and the shortest part takes {shortest} s; give more"
+        )
     out = a.out / f"{datetime.now():%Y%m%dT%H%M%S}"
     out.mkdir(parents=True)
     for number in SIGNALS:

@@ -156,6 +156,12 @@ def _free_port() -> int:
         return free.getsockname()[1]
 
 
+def config_of(values: dict) -> Config:
+    """The configuration that dataclasses.asdict made these values of."""
+    parts = {"data": Data, "mscgan": MsCGAN, "pg2": PG2, "train": Train, "log": Log}
+    return Config(**values | {name: part(**values[name]) for name, part in parts.items()})
+
+
 def main() -> None:
     """A child: measures one way on its group and writes the row."""
     from benchmarks import step
@@ -163,9 +169,7 @@ def main() -> None:
     task, out, result = json.loads(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
     torch.backends.cudnn.benchmark = True
     ranks = dist.init()
-    parts = {"data": Data, "mscgan": MsCGAN, "pg2": PG2, "train": Train, "log": Log}
-    values = task["config"]
-    config = Config(**values | {name: part(**values[name]) for name, part in parts.items()})
+    config = config_of(task["config"])
     found = step.measure(ranks, out, config, task["stage"], [task["way"]], task["batch"], task["rounds"], task["steps"])
     if ranks.rank == 0:
         if not found["rows"]:
