@@ -29,7 +29,7 @@ LIMITS = {
     "copy-share": (0.85, "an op's share of the copy rate"),
     "op-compiled": (1.0, "an op's speed, times torch.compile's"),
     "matrix-share": (0.5, "the joint step's share of the bf16 matrix rate"),
-    # Eager float32 in TF32 has half the matrix rate of bf16. `plain` makes 4,242 GFLOP where a step takes 3,222.
+    # Eager float32 in TF32 has half the matrix rate of bf16. `plain` makes 4,238 GFLOP where a step takes 3,222.
     "plain-1": (1.9, "the joint step's speed, times eager float32 with one generator forward"),
     "plain": (2.5, "the same with two"),
     # Where three quarters of a step are cuDNN's convolutions, which both run, both land near the same time.

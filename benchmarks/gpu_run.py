@@ -152,7 +152,8 @@ def main() -> int:
     out = a.out / f"{datetime.now():%Y%m%dT%H%M%S}"
     out.mkdir(parents=True)
     for number in SIGNALS:
-        signal.signal(number, _stop)
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _stop)
     print(f"planned for {a.minutes:g} minutes: {', '.join(f'{part.name} ({part.seconds} s)' for part in fit)}")
     if left_out:
         print(f"only if others end sooner: {', '.join(f'{part.name} ({part.seconds} s)' for part in left_out)}")

@@ -2,7 +2,7 @@
 
     OUT/20260102T030405-1a2b3c/record.json, report.md, scaling.png, phases.png, roofline.png
 
-    {"schema_version": "1.2", "run_id", "status", "identity", "system", "started", "ended", "arguments", "seed",
+    {"schema_version": "2.0", "run_id", "status", "identity", "system", "started", "ended", "arguments", "seed",
      "sections": {"data" | "ops" | "step" | "profile" | "scaling" | "checkpoint":
         {"status": "ok" | "running" | "incomplete" | "failed" | "skipped", "seconds", "error", "workload": {...},
          "method": {...}, "rows": [...], "failures": [...], ...}},
@@ -27,7 +27,7 @@ from pathlib import Path
 from mscgan import files
 from mscgan.errors import UserError
 
-SCHEMA = "1.2"
+SCHEMA = "2.0"
 
 
 def new(arguments: dict, seed: int) -> dict:

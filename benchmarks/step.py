@@ -5,7 +5,7 @@ Ways of doing the step, by name:
                              "+graphs" train.cuda_graphs
     plain-1                  baseline.PlainStep: eager float32 NCHW, one generator forward a step
     plain                    the same with two an adversarial step, as DCGAN's code has them; in stage II that runs a
-                             frozen G1 twice, 18.73 GFLOP a pair of DeepFashion's where one forward takes 12.59
+                             frozen G1 twice too: 18.73 GFLOP a pair at 128x64 and base 32, where one takes 12.59
     compiled                 torch.compile + DDP + bf16 (float32 on a CPU) channels_last without our ops, one forward
     compiled-2               the same with two
 All take the same uint8 images and keypoints, which lie on the device, and draw their inputs from them. Ours also moves
