@@ -387,7 +387,7 @@ def test_the_gpu_script_in_a_bare_environment_ends_with_a_table_whatever_is_kill
     script = ROOT / "benchmarks" / "run_gpu_checks.sh"
     command = [script, tmp_path / "runs", "--tiny", "--parts", "step", "profile"]
     with subprocess.Popen(command, env=bare, stdout=subprocess.PIPE, text=True) as started:
-        killed = _kill_when_a_row_is_there(started.pid, tmp_path / "runs")
+        killed = _kill_when_a_row_is_there(started, tmp_path / "runs")
         out, _ = started.communicate(timeout=120)
     step, profile = out.split("== profile")
     assert killed and "exit code -9" in step
@@ -397,11 +397,12 @@ def test_the_gpu_script_in_a_bare_environment_ends_with_a_table_whatever_is_kill
     assert started.returncode == 1  # no bar of a GPU is met here
 
 
-def _kill_when_a_row_is_there(parent: int, out: Path) -> bool:
-    for _ in range(600):
+def _kill_when_a_row_is_there(started: subprocess.Popen, out: Path) -> bool:
+    """Kills the part that is running, once it has measured something; False if the script ends before."""
+    while started.poll() is None:
         for path in out.glob("*/*/record.json"):
             if record.read(path)["sections"].get("step", {}).get("rows"):
-                children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+                children = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
                 os.kill(int(children[0]), signal.SIGKILL)
                 return True
         time.sleep(0.1)
