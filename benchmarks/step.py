@@ -8,6 +8,8 @@ Ways of doing the step, by name:
                              frozen G1 twice too: 18.73 GFLOP a pair at 128x64 and base 32, where one takes 12.59
     compiled                 torch.compile + DDP + bf16 (float32 on a CPU) channels_last without our ops, one forward
     compiled-2               the same with two
+Among several ranks all of these are in DistributedDataParallel.
+
 All take the same uint8 images and keypoints, which lie on the device, and draw their inputs from them. Ours also moves
 the average of the generators, as training does; the others have none. "loader" is `ddp` fed by the loader from shards.
 """
@@ -36,8 +38,8 @@ from mscgan.prepare import prepare
 from mscgan.state import State
 
 PLAIN = {
-    "plain-1": {"forwards": 1},
-    "plain": {},
+    "plain-1": {"forwards": 1, "ddp": True},
+    "plain": {"forwards": 2, "ddp": True},
     "compiled": {"forwards": 1, "compiled": True, "bf16": True, "channels_last": True, "ddp": True},
     "compiled-2": {"forwards": 2, "compiled": True, "bf16": True, "channels_last": True, "ddp": True},
 }

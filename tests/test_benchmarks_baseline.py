@@ -174,6 +174,16 @@ def test_a_network_whose_convolutions_pad_lopsidedly_has_no_plain_copy():
 
 
 @pytest.mark.parametrize("way", step.PLAIN)
+def test_beside_several_ranks_the_plain_ways_exchange_gradients_too(ranks, tmp_path, monkeypatch, way):
+    wrapped = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda network: None)
+    monkeypatch.setattr(baseline.torch_dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(baseline, "DistributedDataParallel", lambda network, **_: wrapped.append(network) or network)
+    step.build(way, CONFIG, "joint", 2, ranks, Laps(ranks.device), tmp_path, 1)
+    assert len(wrapped) == 3
+
+
+@pytest.mark.parametrize("way", step.PLAIN)
 @pytest.mark.parametrize("stage", ["I", "II", "joint"])
 def test_the_plain_ways_have_phases_too_and_they_add_up(ranks, tmp_path, monkeypatch, way, stage):
     monkeypatch.setattr(torch.nn.Module, "compile", lambda network: None)  # whose minutes have no part in it
