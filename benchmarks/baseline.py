@@ -2,10 +2,11 @@
 
 `plain` swaps every layer of this project's networks for a convolution with its own bias, nn.ReLU and an addition, of
 the same weights under the same names. `PlainStep` is the adversarial step around them: inputs drawn by separate PyTorch
-operations, one generator forward for D's update and another for G's own, torch's Adam.
+operations, one generator forward for both updates or one for each, torch's Adam.
 """
 
 import copy
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
@@ -15,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mscgan import pose
-from mscgan.config import SCALES, Config
 from mscgan.data.batch import Batch
 from mscgan.errors import UserError
+from mscgan.keys import SCALES, Config
 from mscgan.layers.convolution import SLOPE, Layer
 from mscgan.losses import as_fake, as_real
 from mscgan.models import FAMILIES
@@ -38,13 +39,15 @@ class PlainLayer(nn.Module):
         conv, kernel, self.norm = layer.conv, layer.conv.weight.shape[1], None
         assert conv.before == conv.after, "torch's convolutions pad all sides alike"
         given = (conv.channels_in, conv.channels_out, kernel, conv.stride, conv.before)
-        if conv.up:
-            self.conv = nn.ConvTranspose2d(*given, output_padding=4 - kernel)
-        else:
-            self.conv = nn.Conv2d(*given, bias=conv.bias is not None)
-        self.conv.load_state_dict(conv.state_dict() | {"weight": conv.kernel()})
+        with torch.device("meta"):  # torch's own first weights would be drawn for nothing
+            if conv.up:
+                self.conv = nn.ConvTranspose2d(*given, output_padding=4 - kernel)
+            else:
+                self.conv = nn.Conv2d(*given, bias=conv.bias is not None)
+        weights = conv.state_dict() | {"weight": conv.kernel().detach().contiguous()}
+        self.conv.load_state_dict(weights, assign=True)
         if layer.norm is not None:
-            self.norm = nn.BatchNorm2d(layer.norm.num_features)
+            self.norm = nn.BatchNorm2d(layer.norm.num_features, device=layer.norm.weight.device)
             self.norm.load_state_dict(layer.norm.state_dict())
         self.act = ACTS[layer.act]()
 
@@ -108,6 +111,7 @@ class PlainStep:
         forwards: generator forwards in an adversarial step; 1 shares one between both updates, as ours does.
         channels_last: weights and images.
         ddp: each network in DistributedDataParallel, where there are several ranks.
+        lap: called at the end of each phase of a step with its name, which are those of benchmarks/step.py.
 
     Raises:
         UserError: another family, scales that leave a larger one out, or another pool.
@@ -123,6 +127,7 @@ class PlainStep:
         forwards: int = 2,
         channels_last: bool = False,
         ddp: bool = False,
+        lap: Callable[[str], None] = lambda phase: None,
     ):
         data, options, train = config.data, config.mscgan, config.train
         first_scales = tuple(options.scales) == SCALES[: len(options.scales)]
@@ -132,10 +137,12 @@ class PlainStep:
                 "[1,2,4] and mscgan.pool=mean2; give --ways without them"
             )
         self.config, self.stage, self.device, self.bf16, self.forwards = config, stage, device, bf16, forwards
+        self.lap = lap
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         torch.manual_seed(train.seed)
-        G, D = FAMILIES["mscgan"].build(options, data.height, data.width).children()
-        G1, G2, D = (plain(network) for network in (G.G1, G.G2, D))  # last, as it draws random numbers
+        with device:  # where drawing the first weights takes no time to speak of
+            G, D = FAMILIES["mscgan"].build(options, data.height, data.width).children()
+        G1, G2, D = (plain(network) for network in (G.G1, G.G2, D))
         self.G1, self.G2, self.D = (network.to(device, memory_format=self.layout) for network in (G1, G2, D))
         trained = {"I": [self.G1], "II": [self.G2, self.D], "joint": [self.G1, self.G2, self.D]}[stage]
         if stage == "II":
@@ -158,9 +165,11 @@ class PlainStep:
         given = condition(batch.x, keypoints, batch.flip, data).contiguous(memory_format=self.layout)
         y = normalise(batch.y, batch.flip).contiguous(memory_format=self.layout)
         mask = pose.body_mask(keypoints, data.height, data.width, data.mask, data.radius)
+        self.lap("prepare")
         if self.stage == "I":
             with self._autocast():
                 y1 = self.G1(given)
+            self.lap("G forward")
             L1, bg = masked_l1(y1, y, mask)
             return self._update_G(L1 + options.lambda_bg_1 * bg)
 
@@ -169,19 +178,23 @@ class PlainStep:
             y1, y_hat = self._generate(given)
             x, y = x.to(y_hat.dtype), y.to(y_hat.dtype)
             reals, fakes = pyramid(x, y, y_hat, scales)
+        self.lap("G forward")
         self.D_optimizer.zero_grad()
         with self._autocast():
             real_logits, fake_logits = self.D(reals, [fake.detach() for fake in fakes])
         lambda_D = options.lambda_D or [1.0] * scales
         weighed = zip(lambda_D, real_logits, fake_logits, strict=True)
         sum(weight * (as_real(real) + as_fake(fake)) for weight, real, fake in weighed).backward()
+        self.lap("D")
         self.D_optimizer.step()
+        self.lap("optimizer")
 
         self.D.requires_grad_(False)
         with self._autocast():
             if self.forwards == 2:
                 y1, y_hat = self._generate(given)
                 _, fakes = pyramid(x, y, y_hat, scales)
+                self.lap("G forward")
             (fake_logits,) = getattr(self.D, "module", self.D)(fakes)
         L1, bg = masked_l1(y_hat, y, mask)
         adversarial = sum(weight * as_real(fake) for weight, fake in zip(lambda_D, fake_logits, strict=True))
@@ -201,7 +214,9 @@ class PlainStep:
     def _update_G(self, total: Tensor) -> Tensor:
         self.G_optimizer.zero_grad()
         total.backward()
+        self.lap("G backward")
         self.G_optimizer.step()
+        self.lap("optimizer")
         return total.detach()
 
     def _autocast(self):

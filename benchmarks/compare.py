@@ -1,4 +1,8 @@
-"""Two records side by side: the ratio of every metric that both have, and which became worse, noise allowed for."""
+"""Two records side by side: the ratio of every metric that both have, and which became worse, noise allowed for.
+
+Whatever the speed, a step whose losses are not finite and a checkpoint that restores something else are failures, and
+so is a step that waits longer for its data.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +19,8 @@ HIGHER_IS_BETTER = {
     "stall_seconds": False,
     "load_seconds": False,
 }
+WAIT = 0.01  # of a step, by which its wait for data may grow
+HOLDS = ("finite", "restored_equal")  # what a row says of itself, and what must be true of the newer one
 SAME = ("cpu", "cores", "threads", "gpus", "packages", "cuda", "world")  # what makes two records comparable
 
 
@@ -33,7 +39,8 @@ def compare(before: dict, after: dict, tolerance: float) -> list[Line]:
     """The metrics of `before`, in its order, each with its counterpart in `after`.
 
     A metric is a regression when it is worse by more than `tolerance` plus the 95 % intervals of both sides (relative),
-    or when a section that was run again lacks it. Sections that `after` has not run are left out.
+    or when a section that was run again lacks it. Sections that `after` has not run are left out. A wait for data is
+    one when it has grown by more than WAIT, and what is false that HOLDS names, in any row of `after`.
     """
     lines = []
     for name, section in before["sections"].items():
@@ -42,9 +49,28 @@ def compare(before: dict, after: dict, tolerance: float) -> list[Line]:
         found = {row["key"]: row["metrics"] for row in after["sections"][name]["rows"]}
         for row in section["rows"]:
             for metric, old in row["metrics"].items():
-                if metric in HIGHER_IS_BETTER and record.value(old):
-                    lines.append(_line(name, row["key"], metric, old, found.get(row["key"], {}).get(metric), tolerance))
-    return lines
+                new = found.get(row["key"], {}).get(metric)
+                if metric == "data_wait_share" and old is not None:
+                    lines.append(_wait(name, row["key"], old, new))
+                elif metric in HIGHER_IS_BETTER and record.value(old):
+                    lines.append(_line(name, row["key"], metric, old, new, tolerance))
+    return lines + _untrue(after)
+
+
+def _wait(section: str, key: str, before: float, after: float | None) -> Line:
+    ratio = after / before if before and after is not None else None
+    return Line(section, key, "data_wait_share", before, after, ratio, after is None or after > before + WAIT)
+
+
+def _untrue(after: dict) -> list[Line]:
+    """A line for each thing that has to hold in a row and does not."""
+    return [
+        Line(name, row["key"], what, 1.0, 0.0, None, True)
+        for name, section in after["sections"].items()
+        for row in section["rows"]
+        for what in HOLDS
+        if row.get(what) is False
+    ]
 
 
 def _line(section: str, key: str, metric: str, old, new, tolerance: float) -> Line:
@@ -57,7 +83,7 @@ def _line(section: str, key: str, metric: str, old, new, tolerance: float) -> Li
 
 
 def _noise(metric) -> float:
-    return metric.get("ci95", 0.0) / metric["median"] if isinstance(metric, dict) else 0.0
+    return (metric.get("ci95") or 0.0) / metric["median"] if isinstance(metric, dict) else 0.0
 
 
 def differences(before: dict, after: dict) -> list[str]:

@@ -4,13 +4,13 @@ import time
 
 import torch
 
-from benchmarks.timing import synchronize
+from benchmarks.timing import slowest, synchronize
 
 H200_BF16 = 989e12  # dense bf16, NVIDIA's data sheet of H100 SXM and H200
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, size: int | None = None) -> float:
-    """FLOP/s of a square matrix product: the best of several, as this is what the device can do."""
+    """FLOP/s of a square matrix product, the slowest rank's: the best of several, as this is what the device can do."""
     size = size or (8192 if device.type == "cuda" else 1024)
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     return 2 * size**3 / _best(lambda: a @ b, device)
@@ -34,7 +34,7 @@ def _best(call, device: torch.device) -> float:
         call()
         synchronize(device)
         seconds.append(time.perf_counter() - began)
-    return min(seconds)
+    return slowest([min(seconds)])[0]  # over the ranks
 
 
 def peak(device: torch.device) -> float | None:

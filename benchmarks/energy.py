@@ -1,15 +1,16 @@
 """Energy of this process's GPU by NVML's counter, with the integral of sampled power beside it.
 
-The counter moves every 20-100 ms, so windows should last 10 s. Where the counter is missing or fails, the result is
-None and a warning says why.
+The counter moves every 20-100 ms, so windows should last 10 s. Where pynvml or the counter is missing or fails, the
+result is None and a warning says why.
 """
 
 import sys
 import threading
 import time
 
-import pynvml
 import torch
+
+from benchmarks.needs import missing
 
 
 class Energy:
@@ -19,6 +20,12 @@ class Energy:
         self._handle, self._before, self._result = None, 0, None
         if device.type != "cuda":
             return
+        if packages := missing(["pynvml"]):
+            print(f"warning: {packages} is not installed; J/pair stays empty", file=sys.stderr)
+            return
+        import pynvml
+
+        self._nvml = pynvml
         try:
             pynvml.nvmlInit()
             uuid = torch.cuda.get_device_properties(device).uuid
@@ -33,7 +40,7 @@ class Energy:
             self._powers, self._over = [], threading.Event()
             self._sampler = threading.Thread(target=self._sample, daemon=True)
             self._sampler.start()
-            self._before = pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)
+            self._before = self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)
         self._began = time.perf_counter()
         return self
 
@@ -44,8 +51,8 @@ class Energy:
         self._over.set()
         self._sampler.join()
         try:
-            joules = (pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) - self._before) / 1000
-        except pynvml.NVMLError as failure:
+            joules = (self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) - self._before) / 1000
+        except self._nvml.NVMLError as failure:
             print(f"warning: the energy counter failed ({failure}); J/pair stays empty", file=sys.stderr)
             return
         sampled = sum(self._powers) / len(self._powers) * seconds if self._powers else None
@@ -62,6 +69,6 @@ class Energy:
     def _sample(self) -> None:
         while not self._over.wait(0.05):
             try:
-                self._powers.append(pynvml.nvmlDeviceGetPowerUsage(self._handle) / 1000)
-            except pynvml.NVMLError:
+                self._powers.append(self._nvml.nvmlDeviceGetPowerUsage(self._handle) / 1000)
+            except self._nvml.NVMLError:
                 return

@@ -11,13 +11,14 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-import pynvml
 import torch
+
+from benchmarks.needs import missing
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (
-    "torch", "triton", "deepspeed", "nvidia-dali-cuda120", "nvidia-dali-cuda130", "webdataset", "pillow", "numpy",
-    "submitit", "safetensors",
+    "torch", "triton", "deepspeed", "nvidia-dali-cuda120", "nvidia-dali-cuda130", "webdataset", "pillow", "simplejpeg",
+    "numpy", "submitit", "safetensors",
 )  # fmt: skip
 
 
@@ -75,6 +76,10 @@ def _gpus() -> list[dict]:
 
 def _nvml(uuid: str) -> dict:
     """The driver, clocks, power limit and MIG mode, as far as NVML tells them."""
+    if packages := missing(["pynvml"]):
+        return {"nvml": f"{packages} is not installed"}
+    import pynvml
+
     try:
         pynvml.nvmlInit()
         handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")

@@ -7,6 +7,7 @@ half its channels, all of them are read. Inputs are several sets, together large
 """
 
 import math
+import traceback
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from benchmarks import baseline
 from benchmarks.cost import copy_rate, matrix_rate
-from benchmarks.timing import call_seconds, interleave, summary
+from benchmarks.timing import call_seconds, interleave, slowest, summary
 from mscgan import pose
 from mscgan.ops.bias_act import bias_act
 from mscgan.ops.body_mask import body_mask
@@ -160,25 +161,40 @@ def table(dtype: torch.dtype) -> dict[str, Op]:
 
 
 def measure(
-    device: torch.device, dtype: torch.dtype, size: tuple[int, int], megabytes: int, rounds: int, seconds: float
+    device: torch.device,
+    dtype: torch.dtype,
+    size: tuple[int, int],
+    megabytes: int,
+    rounds: int,
+    seconds: float,
+    keep: Callable[[dict], None] = lambda found: None,
 ) -> dict:
-    """Rows for each op, pass (forward, forward+backward) and implementation; a forward moves about `megabytes`."""
+    """Rows for each op, pass (forward, forward+backward) and implementation; a forward moves about `megabytes`.
+
+    An op that fails is noted, and the others are measured. Times are those of the slowest rank.
+
+    keep: called with what there is so far after each op.
+    """
     copy = copy_rate(device)
     cache = torch.cuda.get_device_properties(device).L2_cache_size if device.type == "cuda" else 32 << 20
-    rows = []
-    for name, op in table(dtype).items():
-        rows += _rows(name, op, device, dtype, size, megabytes << 20, cache, copy, rounds, seconds)
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-    return {
+    found = {
         "workload": {"size": f"{size[0]}x{size[1]}", "dtype": str(dtype).split(".")[-1], "format": "channels_last",
                      "pyramid_channels": 8 if device.type == "cuda" else 6, "bias_act_channels": CHANNELS},
         "method": {"rounds": rounds, "seconds": seconds, "cache_bytes": cache, "order": "interleaved, alternating"},
         "definition": "gigabytes_per_second: bytes that the op has to move / time; share of the copy rate in this run",
         "copy_gigabytes_per_second": copy / 1e9,
         "matrix_teraflops": matrix_rate(device, dtype) / 1e12,
-        "rows": rows,
+        "rows": [],
+        "failures": [],
     }  # fmt: skip
+    for name, op in table(dtype).items():
+        rows, failures = _rows(name, op, device, dtype, size, megabytes << 20, cache, copy, rounds, seconds)
+        found["rows"] += rows
+        found["failures"] += failures
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        keep(found)
+    return found | {"status": "incomplete" if found["failures"] else "ok"}
 
 
 def _rows(
@@ -192,8 +208,8 @@ def _rows(
     copy: float,
     rounds: int,
     seconds: float,
-) -> list[dict]:
-    """One op: `wanted` bytes a forward pass, inputs that together are twice the cache."""
+) -> tuple[list[dict], list[dict]]:
+    """One op's rows and failures: `wanted` bytes a forward pass, inputs that together are twice the cache."""
     pair = op.inputs(1, *size, dtype, device)
     count = max(1, round(wanted / op.forward_bytes(pair, op.plain(*pair))))
     needed = op.forward_bytes(pair, op.plain(*pair)) * count
@@ -209,42 +225,55 @@ def _rows(
         passes["forward+backward"] = passes["forward"] + op.backward_bytes(sets[0], outputs)
     facts = {"op": name, "pairs": count, "sets": len(sets), "flops": op.flops(sets[0], outputs)}
     grads = {}  # by shape and layout; made beforehand, as in training they come from elsewhere
-    rows = []
+    rows, failures = [], []
     for which, moved in passes.items():
         differentiated = op.differentiated if which != "forward" else ()
         calls = {key: _turns(call, sets, differentiated, grads) for key, call in implementations.items()}
-        times = _times(calls, len(sets), device, rounds, seconds)
+        times, broken = _times(calls, len(sets), device, rounds, seconds)
+        failures += [{"op": name, "pass": which, "implementation": key, "error": text} for key, text in broken.items()]
+        others = {other: summary(times[other])["median"] for other in ("eager", "compiled") if other in times}
         for key, measured in times.items():
             row = {"key": f"{name} {which} {key}", "pass": which, "implementation": key, "bytes": moved} | facts
-            others = {other: summary(times[other])["median"] for other in ("eager", "compiled")}
             rows.append(row | {"metrics": _metrics(summary(measured), moved, copy, others)})
-    return rows
+    return rows, failures
 
 
 def _times(
     calls: dict[str, Callable[[], None]], sets: int, device: torch.device, rounds: int, seconds: float
-) -> dict[str, list[float]]:
-    """Seconds a call of each, one number a round, after one call for each set of inputs."""
-    times = {key: [] for key in calls}
-    for call in calls.values():
-        for _ in range(sets):
-            call()
+) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """Seconds a call of each, one number a round, after one call for each set of inputs; and why one has none.
+
+    Among several ranks a failure is raised, as the others would wait.
+    """
+    times, broken = {}, {}
+    for key, call in calls.items():
+        try:
+            for _ in range(sets):
+                call()
+            times[key] = []
+        except Exception as error:
+            if torch.distributed.get_world_size() > 1:
+                raise
+            traceback.print_exc()
+            broken[key] = f"{type(error).__name__}: {error}".split("\n")[0]
 
     def measured(key: str) -> Callable[[], None]:
         return lambda: times[key].append(call_seconds(calls[key], device, seconds)[0])
 
-    interleave({key: measured(key) for key in calls}, rounds)
-    return times
+    interleave({key: measured(key) for key in times}, rounds)
+    return {key: slowest(values) for key, values in times.items()}, broken
 
 
 def _metrics(spent: dict, moved: int, copy: float, others: dict[str, float]) -> dict:
     speed = moved / spent["median"]
+    spread = None if spent["ci95"] is None else spent["ci95"] / spent["median"]
     return {
-        "microseconds": {key: 1e6 * spent[key] for key in ("median", "p5", "p95", "ci95")},
-        "gigabytes_per_second": {"median": speed / 1e9, "ci95": speed / 1e9 * spent["ci95"] / spent["median"]},
+        "microseconds": {key: 1e6 * spent[key] for key in ("median", "p5", "p95")}
+        | {"ci95": None if spread is None else 1e6 * spent["ci95"]},
+        "gigabytes_per_second": {"median": speed / 1e9, "ci95": None if spread is None else speed / 1e9 * spread},
         "copy_share": speed / copy,
-        "times_eager": others["eager"] / spent["median"],
-        "times_compiled": others["compiled"] / spent["median"],
+        "times_eager": others["eager"] / spent["median"] if "eager" in others else None,
+        "times_compiled": others["compiled"] / spent["median"] if "compiled" in others else None,
     }
 
 

@@ -2,16 +2,20 @@
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
+from benchmarks.needs import missing, skip
 from benchmarks.step import PHASES
 
 
 def plot(record: dict, folder: Path) -> list[str]:
-    """Writes the plots that the record has sections for. Returns the files' names."""
+    """Writes the plots that the record has sections for. Returns the files' names; none without matplotlib."""
+    if packages := missing(["matplotlib"]):
+        skip("drawing the record", packages)
+        return []
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
     written = []
     for section, draw in (("scaling", _scaling), ("step", _phases), ("ops", _roofline)):
         found = record["sections"].get(section)

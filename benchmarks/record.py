@@ -1,13 +1,15 @@
-"""The record of a run: one versioned JSON document, written anew after each section, with a report and plots beside it.
+"""The record of a run: one versioned JSON document, with a report and plots beside it once the run is over.
 
     OUT/20260102T030405-1a2b3c/record.json, report.md, scaling.png, phases.png, roofline.png
 
-    {"schema_version": "1.1", "run_id", "status", "identity", "system", "started", "ended", "arguments", "seed",
-     "sections": {"data" | "ops" | "step" | "scaling" | "checkpoint":
-        {"status": "ok" | "incomplete" | "failed", "seconds", "error", "workload": {...}, "method": {...},
-         "rows": [...], ...}},
+    {"schema_version": "2.0", "run_id", "status", "identity", "system", "started", "ended", "arguments", "seed",
+     "sections": {"data" | "ops" | "step" | "profile" | "scaling" | "checkpoint":
+        {"status": "ok" | "running" | "incomplete" | "failed" | "skipped", "seconds", "error", "workload": {...},
+         "method": {...}, "rows": [...], "failures": [...], ...}},
      "projection": [...]  calculated, never measured}
 
+It is written anew after every op, way and round, a whole file in the place of the last one, so that a run that is
+killed keeps what it has measured: its section is "running" then. "failures" says which ways or batches have no row.
 A row has a "key", unique in its section, "metrics" (name -> number, or {"median", "p5", "p95", "ci95"}), and facts of
 its own. Readers accept any minor version, ignore fields that they do not know, and refuse another major version.
 """
@@ -22,15 +24,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import facts
 from mscgan import files
 from mscgan.errors import UserError
 
-SCHEMA = "1.1"
+SCHEMA = "2.0"
 
 
 def new(arguments: dict, seed: int) -> dict:
     """A record without sections, of the run that starts now."""
+    from benchmarks import facts  # with torch, which those who read records do not need
+
     now = datetime.now(UTC)
     return {
         "schema_version": SCHEMA,
@@ -45,23 +48,33 @@ def new(arguments: dict, seed: int) -> dict:
     }
 
 
-def add(record: dict, name: str, measure: Callable[[], dict], alone: bool) -> None:
-    """Runs measure() and notes what it returns, or that it failed.
+def add(
+    record: dict, name: str, measure: Callable[[Callable[[dict], None]], dict], alone: bool, written: Callable[[], None]
+) -> None:
+    """Runs measure(keep) and notes what it returns, or that it failed with what it had kept until then.
 
-    alone: whether this is the only process; among several a failure is raised, as the others would wait for ever.
+    Args:
+        measure: calls keep(section so far) whenever there is more.
+        alone: whether this is the only process; among several a failure is raised, as the others would wait for ever.
+        written: called after each change, to write the record.
     """
     began = time.monotonic()
+
+    def note(section: dict) -> None:
+        record["sections"][name] = section | {"seconds": round(time.monotonic() - began, 1)}
+        written()
+
     try:
-        section = {"status": "ok"} | measure()
+        note({"status": "ok"} | measure(lambda section: note(section | {"status": "running"})))
     except UserError:
         raise
     except Exception as error:
         if not alone:
             raise
         traceback.print_exc()
-        section = {"status": "failed", "error": f"{type(error).__name__}: {error}".split("\n")[0], "rows": []}
+        text = f"{type(error).__name__}: {error}".split("\n")[0]
+        note({"rows": []} | record["sections"].get(name, {}) | {"status": "failed", "error": text})
         print(f"the section {name!r} failed; the others go on", file=sys.stderr, flush=True)
-    record["sections"][name] = section | {"seconds": round(time.monotonic() - began, 1)}
 
 
 def finish(record: dict) -> bool:

@@ -37,14 +37,19 @@ def markdown(record: dict, plots: list[str] = ()) -> str:
     ]
     for name, section in record["sections"].items():
         lines += [f"## {name}", ""]
-        if section["status"] == "failed":
-            lines += [f"Failed: {section['error']}", ""]
+        if section["status"] in ("failed", "skipped"):
+            lines += [f"{section['status'].capitalize()}: {section['error']}", ""]
+        if section["status"] == "running":
+            lines += [f"Was still measuring when this was written, after {section['seconds']:.0f} s.", ""]
+        if "definition" not in section:
             continue
         lines += _table(TABLES[name](section))
         lines += ["", f"{section['definition']}. Took {section['seconds']:.0f} s.", ""]
         lines += [f"- {key}: `{json.dumps(section[key])}`" for key in ("workload", "method") if key in section]
         for failure in section.get("failures", []):
-            lines.append(f"- {'failed' if 'way' in failure else 'did not fit'}: `{json.dumps(failure)}`")
+            lines.append(
+                f"- {'did not fit' if failure.keys() == {'batch', 'error'} else 'failed'}: `{json.dumps(failure)}`"
+            )
         lines.append("")
     if record.get("projection"):
         lines += _projection(record["projection"])
@@ -53,7 +58,7 @@ def markdown(record: dict, plots: list[str] = ()) -> str:
 
 
 def _data(section: dict) -> list[list[str]]:
-    head = ["images", "way", "images/s", "x webdataset", "batch ms p50 / p95 / p99"]
+    head = ["images", "way", "images/s", f"x {section['base']}", "batch ms p50 / p95 / p99"]
     rows = []
     for row in section["rows"]:
         metrics = row["metrics"]
@@ -63,10 +68,11 @@ def _data(section: dict) -> list[list[str]]:
                 row["size"],
                 row["way"],
                 _spread(metrics["images_per_second"], 0),
-                _number(metrics["times_webdataset"]),
+                _number(metrics["times_base"]),
                 batch,
             ]
         )
+    rows += [[failure["images"], failure["way"], failure["error"], "", ""] for failure in section["failures"]]
     return [head, *rows]
 
 
@@ -87,7 +93,8 @@ def _ops(section: dict) -> list[list[str]]:
 
 def _step(section: dict) -> list[list[str]]:
     head = ["stage", "images", "precision", "way", "batch", "pairs/s", "step ms p50 / p95", "TFLOP/s a device",
-            "of matrix rate", "of 989e12", "GiB peak", "J/pair", "data wait", "D / G / optimizer ms"]  # fmt: skip
+            "of matrix rate", "of 989e12", "GiB peak", "J/pair", "data wait", "D / G / optimizer ms",
+            "finite"]  # fmt: skip
     rows = []
     for row in section["rows"]:
         metrics, phases = row["metrics"], row["phases_ms"]
@@ -101,6 +108,7 @@ def _step(section: dict) -> list[list[str]]:
             _percent(metrics["peak_share"]), "" if memory is None else f"{memory / 2**30:.1f}",
             _number(metrics["joules_per_pair"]), _percent(metrics["data_wait_share"], 2),
             f"{phases.get('D', 0.0):.1f} / {G:.1f} / {optimizer:.1f}" if phases else "",
+            "yes" if row["finite"] else "NO",
         ])  # fmt: skip
     return [head, *rows]
 
@@ -118,21 +126,38 @@ def _scaling(section: dict) -> list[list[str]]:
 
 
 def _checkpoint(section: dict) -> list[list[str]]:
-    head = ["state", "MB", "MB of a rank", "training stands still s", "published after s", "memory / share", "load s",
-            "same after load"]  # fmt: skip
+    head = ["state", "MB", "MB of a rank", "training loses s", "of it standing still", "published after s",
+            "memory / share", "load s", "same after load"]  # fmt: skip
     rows = []
     for row in section["rows"]:
         metrics = row["metrics"]
         rows.append([
             row["key"], f"{row['bytes'] / 1e6:.0f}", f"{row['share_bytes'] / 1e6:.0f}",
-            _spread(metrics["stall_seconds"], 3), _spread(metrics["published_seconds"], 3),
+            _spread(metrics["stall_seconds"], 3), _spread(metrics["copy_seconds"], 3),
+            _spread(metrics["published_seconds"], 3),
             _spread(metrics["memory"], 2), _spread(metrics["load_seconds"], 3),
             "yes" if row["restored_equal"] else "NO",
         ])  # fmt: skip
     return [head, *rows]
 
 
-TABLES = {"data": _data, "ops": _ops, "step": _step, "scaling": _scaling, "checkpoint": _checkpoint}
+def _profile(section: dict) -> list[list[str]]:
+    head = ["way", "kernel", "calls a step", "ms a step", "of all"]
+    return [head] + [
+        [row["way"], f"`{row['kernel']}`", f"{row['calls']:g}", f"{row['metrics']['ms']:.2f}",
+         _percent(row["metrics"]["share"])]
+        for row in section["rows"]
+    ]  # fmt: skip
+
+
+TABLES = {
+    "data": _data,
+    "ops": _ops,
+    "step": _step,
+    "profile": _profile,
+    "scaling": _scaling,
+    "checkpoint": _checkpoint,
+}
 
 
 def _projection(projection: dict) -> list[str]:
@@ -163,7 +188,8 @@ def _table(rows: list[list[str]]) -> list[str]:
 
 
 def _spread(metric: dict, digits: int) -> str:
-    return f"{metric['median']:,.{digits}f} ± {metric['ci95']:,.{digits}f}"
+    spread = "once" if metric["ci95"] is None else f"± {metric['ci95']:,.{digits}f}"
+    return f"{metric['median']:,.{digits}f} {spread}"
 
 
 def _percent(share: float | None, digits: int = 1) -> str:

@@ -1,10 +1,13 @@
 """Measures throughput, and compares two measurements.
 
-    python benchmarks/run_throughput.py {data,ops,step,scaling,checkpoint,all} --out DIR [--quick]
+    python benchmarks/run_throughput.py {data,ops,step,profile,scaling,checkpoint,all} --out DIR [--quick]
     python benchmarks/run_throughput.py compare A/record.json B/record.json
 
-Each run writes DIR/RUN/{record.json, report.md, *.png}. Started by launch/submit.py --job throughput or torchrun it
-measures on all ranks. Exit codes: 0 done, 1 a section failed or a comparison found a regression, 2 a user's mistake.
+Each run writes DIR/RUN/record.json after each thing that it has measured, and report.md and *.png at its end. `ops`,
+and of `step` and `profile` the ways ddp, plain, plain-1 and compiled, need torch, Triton and numpy alone. What needs
+more is skipped where that is not installed, which is said. Started by launch/submit.py --job throughput or torchrun it
+measures on all ranks. Exit codes: 0 done, 1 a section failed or was skipped or a comparison found a regression, 2 a
+user's mistake.
 """
 
 import argparse
@@ -15,12 +18,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from benchmarks import checkpoint, compare, cost, data, ops, plots, projection, record, report, scaling, step
+from benchmarks import compare, cost, ops, plots, profiled, projection, record, report, scaling, step
+from benchmarks.needs import SHARDS, missing, skip
+from benchmarks.settings import load
 from mscgan import costs, dist
-from mscgan.config import STAGES, load
 from mscgan.errors import UserError, run
+from mscgan.keys import STAGES
 
-SECTIONS = ("data", "ops", "step", "scaling", "checkpoint")
+SECTIONS = ("data", "ops", "step", "profile", "scaling", "checkpoint")
+NEEDS = {"data": SHARDS, "checkpoint": ("safetensors",)}  # packages without which a section has nothing to measure
 
 
 def main() -> int:
@@ -33,12 +39,20 @@ def main() -> int:
     arguments = {name: str(value) if isinstance(value, Path) else value for name, value in vars(a).items()}
     document = record.new(arguments, seed=0)
     folder = a.out / dist.from_rank_0(document["run_id"])
+
+    def written() -> None:
+        if ranks.rank == 0:
+            record.write(document, folder)
+
+    written()
     for name in SECTIONS if a.command == "all" else [a.command]:
         if ranks.rank == 0:
             print(f"measuring {name}", file=sys.stderr, flush=True)
-        record.add(document, name, lambda name=name: MEASURE[name](a, ranks), alone=ranks.world == 1)
-        if ranks.rank == 0:
-            record.write(document, folder)
+        if packages := missing(NEEDS.get(name, ())):
+            skip(f"the section {name!r}", packages)
+            document["sections"][name] = {"status": "skipped", "error": f"{packages}: not installed", "rows": []}
+            continue
+        record.add(document, name, lambda keep, name=name: MEASURE[name](a, ranks, keep), ranks.world == 1, written)
     complete = record.finish(document)
     if ranks.rank == 0:
         if document["sections"].get("scaling", {}).get("status") == "ok":
@@ -52,75 +66,97 @@ def main() -> int:
     return 0 if complete else 1
 
 
-def _data(a, ranks) -> dict:
+def _data(a, ranks, keep) -> dict:
+    from benchmarks import data
+
     rounds, seconds = (3, 1.0) if a.quick else (5, 5.0)
-    return data.measure(ranks, a.out, _sizes(a.sizes), a.people, a.images, a.rounds or rounds, a.seconds or seconds)
+    sizes = _sizes(a.sizes)
+    return data.measure(ranks, a.out, sizes, a.people, a.images, a.rounds or rounds, a.seconds or seconds, keep)
 
 
-def _ops(a, ranks) -> dict:
+def _ops(a, ranks, keep) -> dict:
     on_gpu = ranks.device.type == "cuda"
     rounds, seconds = (3, 0.1) if a.quick else (7, 0.3)
     megabytes = a.megabytes or (2048 if on_gpu else 48)
-    dtype = torch.bfloat16 if on_gpu else torch.float32
-    return ops.measure(ranks.device, dtype, _sizes(a.sizes)[-1], megabytes, a.rounds or rounds, a.seconds or seconds)
+    dtype, size = torch.bfloat16 if on_gpu else torch.float32, _sizes(a.sizes)[-1]
+    return ops.measure(ranks.device, dtype, size, megabytes, a.rounds or rounds, a.seconds or seconds, keep)
 
 
-def _step(a, ranks) -> dict:
+def _step(a, ranks, keep) -> dict:
     on_gpu = ranks.device.type == "cuda"
     rounds, steps = (4, 5 if on_gpu else 2) if a.quick else (10, 10 if on_gpu else 3)
+    rounds, steps = a.rounds or rounds, a.steps or steps
     matrix = cost.matrix_rate(ranks.device, torch.bfloat16 if on_gpu else torch.float32)
-    rows, failures = [], []
-    for preset in a.configs:
-        for precision in a.precisions:
-            config = load(preset, [f"train.precision={precision}", *a.set])
-            for stage in _stages(a, config):
-                batch = a.batch or _batch(config, on_gpu)
-                seconds = a.energy_seconds if on_gpu else 0.0
-                # The plain ways have a precision of their own: they are measured once.
-                ways = [way for way in a.ways if precision == a.precisions[0] or way not in step.PLAIN]
-                found = step.measure(
-                    ranks, a.out, config, stage, ways, batch, a.rounds or rounds, a.steps or steps,
-                    energy_seconds=seconds, people=a.people, matrix_rate=matrix,
-                )  # fmt: skip
-                rows += found["rows"]
-                failures += found["failures"]
-    return {
-        "status": "incomplete" if any("way" in failure for failure in failures) else "ok",
+    section = {
         "workload": {"configs": a.configs, "set": a.set, "weights": "float32", "average": "ours only", "seed": 0},
         "method": {
-            "warm_up_steps": 3, "rounds": a.rounds or rounds, "steps_a_round": a.steps or steps,
+            "warm_up_steps": 3, "rounds": rounds, "steps_a_round": steps,
             "order": "ways in turn, alternating",
             "timer": "CUDA events within a step, wall clock a round" if on_gpu else "wall clock",
             "sync": "at the ends of a round",
         },
         "definition": "pairs_per_second: global batch / wall time of a step; TFLOP/s by the GFLOP a pair that each "
-        "row holds, the generator counted once a step also where it runs twice",
+        "row holds, the generator counted once a step also where it runs twice; times are the slowest rank's",
         "matrix_teraflops": matrix / 1e12,
-        "rows": rows,
-        "failures": failures,
+        "rows": [],
+        "failures": [],
     }  # fmt: skip
 
+    def joined(found: dict) -> dict:
+        return section | {key: section[key] + found[key] for key in ("rows", "failures")}
 
-def _scaling(a, ranks) -> dict:
+    for preset in a.configs:
+        for precision in a.precisions:
+            config = load(preset, a.set, precision)
+            for stage in _stages(a, config):
+                # The plain ways have a precision of their own: they are measured once.
+                ways = [way for way in a.ways if precision == a.precisions[0] or way not in step.PLAIN]
+                found = step.measure(
+                    ranks, a.out, config, stage, ways, a.batch or _batch(config, on_gpu), rounds, steps,
+                    energy_seconds=a.energy_seconds if on_gpu else 0.0, people=a.people, matrix_rate=matrix,
+                    keep=lambda found: keep(joined(found)),
+                )  # fmt: skip
+                section = joined(found)
+    return section | {"status": "incomplete" if any("way" in failure for failure in section["failures"]) else "ok"}
+
+
+def _profile(a, ranks, keep) -> dict:
     on_gpu = ranks.device.type == "cuda"
-    config = load(a.configs[-1], [f"train.precision={a.precisions[0]}", *a.set])
+    config = load(a.configs[-1], a.set, a.precisions[0])
+    batch, stage = a.batch or _batch(config, on_gpu), _stages(a, config)[-1]
+    ways = [way for way in a.ways if way != "loader"] if a.command == "profile" else ["ddp"]
+    return profiled.measure(ranks, a.out, config, stage, ways, batch, a.steps or 1, a.people, keep)
+
+
+def _scaling(a, ranks, keep) -> dict:
+    on_gpu = ranks.device.type == "cuda"
+    config = load(a.configs[-1], a.set, a.precisions[0])
     batch = a.batch or _batch(config, on_gpu)
     rounds, steps = (3, 2) if a.quick else (10, 5)
     rounds, steps, stage = a.rounds or rounds, a.steps or steps, _stages(a, config)[-1]
-    return scaling.measure(ranks, a.out, config, stage, a.scaling_way, batch, rounds, steps, a.ranks)
+    return scaling.measure(ranks, a.out, config, stage, a.scaling_way, batch, rounds, steps, a.ranks, keep)
 
 
-def _checkpoint(a, ranks) -> dict:
-    config = load(a.configs[-1], [f"train.precision={a.precisions[0]}", *a.set])
+def _checkpoint(a, ranks, keep) -> dict:
+    from benchmarks import checkpoint
+
+    config = load(a.configs[-1], a.set, a.precisions[0])
     backends = {name: step.BACKENDS[name] for name in ("ddp", "zero1")}
-    return checkpoint.measure(ranks, a.out, config, backends, a.rounds or (2 if a.quick else 5))
+    return checkpoint.measure(ranks, a.out, config, backends, a.rounds or (2 if a.quick else 5), keep)
 
 
-MEASURE = {"data": _data, "ops": _ops, "step": _step, "scaling": _scaling, "checkpoint": _checkpoint}
+MEASURE = {
+    "data": _data,
+    "ops": _ops,
+    "step": _step,
+    "profile": _profile,
+    "scaling": _scaling,
+    "checkpoint": _checkpoint,
+}
 
 
 def _project(a, section: dict) -> dict:
-    config = load(a.configs[-1], a.set)
+    config = load(a.configs[-1], a.set, a.precisions[0])
     trained = costs.trained_parameters(config, _stages(a, config)[-1])
     travels = (
         4 if a.scaling_way == "ddp" or a.precisions[0] == "fp32" else 2
@@ -147,8 +183,8 @@ def _defaults(a: argparse.Namespace, ranks) -> None:
     a.configs = a.configs or (["market1501", "deepfashion"] if on_gpu else ["demo"])
     # float32 first: DeepSpeed keeps its autocast dtype for the whole process.
     a.precisions = sorted(a.precisions or (["bf16"] if on_gpu else ["fp32"]), reverse=True)
-    quick = ["ddp", "zero1", "loader", "plain", *(["compiled"] if on_gpu else [])]
-    every = "ddp ddp+compile zero0 zero1 zero2 zero3 loader plain plain-1 compiled compiled-2".split()
+    quick = ["ddp", "zero1", "loader", "plain-1", *(["compiled"] if on_gpu else [])]
+    every = "ddp ddp+compile zero0 zero1 zero2 zero3 loader plain-1 plain compiled compiled-2".split()
     every += ["ddp+graphs"] if on_gpu else []
     a.ways = a.ways or (quick if a.quick else every)
     if a.people is None:
@@ -181,7 +217,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--stages", nargs="+", default=["I", "II", "joint"], choices=("I", "II", "joint"))
     common.add_argument("--precisions", nargs="+", choices=("bf16", "fp16", "fp32"))
     common.add_argument(
-        "--ways", nargs="+", metavar="WAY", help="of a step: ddp, zero1, loader, plain ... (benchmarks/step.py)"
+        "--ways", nargs="+", metavar="WAY", help="of a step: ddp, zero1, loader, plain-1 ... (benchmarks/step.py)"
     )
     common.add_argument("--batch", type=int, default=0, help="pairs a rank")
     common.add_argument("--steps", type=int, default=0, help="a round of step and scaling")
@@ -204,6 +240,7 @@ MEASURE_HELP = {
     "data": "decoded images/s of the loader and of others",
     "ops": "the fused ops against eager and torch.compile",
     "step": "the training step, its phases, memory and energy",
+    "profile": "which kernels a step of the last stage spends its time in",
     "scaling": "weak and strong scaling over the ranks there are",
     "checkpoint": "how long saving and loading take",
 }

@@ -12,17 +12,17 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from omegaconf import OmegaConf
 
 from mscgan import dist
-from mscgan.config import Config
 from mscgan.dist import Ranks
+from mscgan.keys import PG2, Config, Data, Log, MsCGAN, Train
 
 SECONDS = 540  # a child's limit: below the ten minutes after which those who wait for it give up
 
@@ -45,16 +45,35 @@ def global_batch(batch: int, world: int) -> int:
 
 
 def measure(
-    ranks: Ranks, out: Path, config: Config, stage: str, way: str, batch: int, rounds: int, steps: int, wanted: int
+    ranks: Ranks,
+    out: Path,
+    config: Config,
+    stage: str,
+    way: str,
+    batch: int,
+    rounds: int,
+    steps: int,
+    wanted: int,
+    keep: Callable[[dict], None] = lambda found: None,
 ) -> dict:
-    """Rows for weak and strong scaling. `wanted`: ranks to start where no launcher did; 0: one a GPU, or a core."""
+    """Rows for weak and strong scaling. `wanted`: ranks to start where no launcher did; 0: one a GPU, or a core.
+
+    keep: called with what there is so far after each number of ranks.
+    """
     launched = "RANK" in os.environ
     world = ranks.world if launched else wanted or torch.cuda.device_count() or min(2, len(os.sched_getaffinity(0)))
     total = global_batch(batch, world)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    rates: dict[tuple[int, int], dict] = {}
     threads = max(1, len(os.sched_getaffinity(0)) // (ranks.local_world if launched else world))
+    size = f"{config.data.height}x{config.data.width}"
+    found = {
+        "workload": {"stage": stage, "size": size, "way": way, "threads_a_rank": threads},
+        "method": {"rounds": rounds, "steps_a_round": steps, "process": "fresh for each number of ranks"},
+        "definition": "efficiency: pairs/s on N ranks / (N x pairs/s on 1 rank), 1 being one process with one device",
+        "rows": [],
+    }
+    rates: dict[tuple[int, int], dict] = {}
     for number, count in enumerate(counts(world)):
         for a_rank in sorted({batch, total // count}):
             task = {
@@ -67,10 +86,17 @@ def measure(
             }
             port = int(os.environ["MASTER_PORT"]) + 40 + 2 * number + (a_rank != batch) if launched else _free_port()
             rates[count, a_rank] = _children(ranks, launched, count, threads, task, port, out)
+        found["rows"] = _rows(rates, batch, total, stage, way)
+        keep(found)
+    return found
+
+
+def _rows(rates: dict[tuple[int, int], dict], batch: int, total: int, stage: str, way: str) -> list[dict]:
+    """rates: a step's row by ranks and batch a rank, of as many ranks as have been measured."""
     rows = []
     for kind in ("weak", "strong"):
         alone = rates[1, batch if kind == "weak" else total]
-        for count in counts(world):
+        for count in sorted({count for count, _ in rates}):
             a_rank = batch if kind == "weak" else total // count
             row = rates[count, a_rank]
             speed = row["metrics"]["pairs_per_second"]
@@ -87,15 +113,11 @@ def measure(
                     },
                     "phases_ms": row["phases_ms"],
                     "parameters": row["parameters"],
+                    "finite": row["finite"],
                     "failures": row["failures"],
                 }
             )  # fmt: skip
-    return {
-        "workload": {"stage": stage, "size": rows[0]["key"].split()[2], "way": way, "threads_a_rank": threads},
-        "method": {"rounds": rounds, "steps_a_round": steps, "process": "fresh for each number of ranks"},
-        "definition": "efficiency: pairs/s on N ranks / (N x pairs/s on 1 rank), 1 being one process with one device",
-        "rows": rows,
-    }
+    return rows
 
 
 def _children(ranks: Ranks, launched: bool, count: int, threads: int, task: dict, port: int, out: Path) -> dict:
@@ -134,6 +156,12 @@ def _free_port() -> int:
         return free.getsockname()[1]
 
 
+def config_of(values: dict) -> Config:
+    """The configuration that dataclasses.asdict made these values of."""
+    parts = {"data": Data, "mscgan": MsCGAN, "pg2": PG2, "train": Train, "log": Log}
+    return Config(**values | {name: part(**values[name]) for name, part in parts.items()})
+
+
 def main() -> None:
     """A child: measures one way on its group and writes the row."""
     from benchmarks import step
@@ -141,9 +169,11 @@ def main() -> None:
     task, out, result = json.loads(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
     torch.backends.cudnn.benchmark = True
     ranks = dist.init()
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), task["config"]))
+    config = config_of(task["config"])
     found = step.measure(ranks, out, config, task["stage"], [task["way"]], task["batch"], task["rounds"], task["steps"])
     if ranks.rank == 0:
+        if not found["rows"]:
+            raise RuntimeError(f"the way {task['way']!r} was not measured: {found['failures'][-1]['error']}")
         result.write_text(json.dumps(found["rows"][0] | {"failures": found["failures"]}))
     dist.barrier()
     dist.shutdown()

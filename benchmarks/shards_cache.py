@@ -12,7 +12,11 @@ BUILD = Path(__file__).resolve().parents[1] / "shards" / "build.py"
 
 
 def shards(out: Path, height: int, width: int, people: int, ranks: Ranks) -> ShardSet:
-    """The train split of `people` synthetic persons with 8 views each. Every rank calls it; rank 0 draws."""
+    """The train split of `people` synthetic persons with 8 views each. Every rank calls it; rank 0 draws.
+
+    Raises:
+        RuntimeError: they could not be drawn.
+    """
     root = out / "shards" / f"{height}x{width}-{people}"
     if ranks.rank == 0 and not (root / "manifest.json").exists():
         print(f"drawing {people * 8} synthetic images of {height}x{width} into {root}", file=sys.stderr, flush=True)
@@ -29,6 +33,9 @@ def shards(out: Path, height: int, width: int, people: int, ranks: Ranks) -> Sha
             "8",
         ]
         command += ["--height", str(height), "--width", str(width)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["nothing was said"])[-1]
+            raise RuntimeError(f"drawing the shards failed with exit code {done.returncode}: {last}")
     dist.barrier()
     return ShardSet(root, "train")

@@ -3,10 +3,13 @@
 Ways of doing the step, by name:
     ddp, zero0 ... zero3     this project's, with that backend; "+compile" sets train.compile,
                              "+graphs" train.cuda_graphs
-    plain                    baseline.PlainStep: eager float32 NCHW, two generator forwards an adversarial step
-    plain-1                  the same with one generator forward
+    plain-1                  baseline.PlainStep: eager float32 NCHW, one generator forward a step
+    plain                    the same with two an adversarial step, as DCGAN's code has them; in stage II that runs a
+                             frozen G1 twice too: 18.73 GFLOP a pair at 128x64 and base 32, where one takes 12.59
     compiled                 torch.compile + DDP + bf16 (float32 on a CPU) channels_last without our ops, one forward
     compiled-2               the same with two
+Among several ranks all of these are in DistributedDataParallel.
+
 All take the same uint8 images and keypoints, which lie on the device, and draw their inputs from them. Ours also moves
 the average of the generators, as training does; the others have none. "loader" is `ddp` fed by the loader from shards.
 """
@@ -19,32 +22,32 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from omegaconf import OmegaConf
 
 from benchmarks import cost
 from benchmarks.baseline import PlainStep
 from benchmarks.energy import Energy
-from benchmarks.shards_cache import shards as cached_shards
-from benchmarks.timing import Laps, halving, interleave, rate, summary, synchronize, together
+from benchmarks.needs import SHARDS, missing, skip
+from benchmarks.settings import changed
+from benchmarks.timing import Laps, halving, interleave, rate, slowest, slowest_steps, summary, synchronize, together
 from mscgan import costs, dist
-from mscgan.config import Config
 from mscgan.data.batch import Batch
-from mscgan.data.loader import Loader
 from mscgan.dist import Ranks
 from mscgan.errors import UserError
+from mscgan.keys import Config
 from mscgan.prepare import prepare
 from mscgan.state import State
 
 PLAIN = {
-    "plain": {},
-    "plain-1": {"forwards": 1},
+    "plain-1": {"forwards": 1, "ddp": True},
+    "plain": {"forwards": 2, "ddp": True},
     "compiled": {"forwards": 1, "compiled": True, "bf16": True, "channels_last": True, "ddp": True},
     "compiled-2": {"forwards": 2, "compiled": True, "bf16": True, "channels_last": True, "ddp": True},
 }
-BACKENDS = {"ddp": ["train.backend=ddp"], "loader": ["train.backend=ddp"]} | {
-    f"zero{zero}": ["train.backend=deepspeed", f"train.zero={zero}"] for zero in range(4)
+BACKENDS = {"ddp": {"train.backend": "ddp"}, "loader": {"train.backend": "ddp"}} | {
+    f"zero{zero}": {"train.backend": "deepspeed", "train.zero": zero} for zero in range(4)
 }
-OPTIONS = {"": [], "compile": ["train.compile=true"], "graphs": ["train.cuda_graphs=true"]}
+OPTIONS = {"": {}, "compile": {"train.compile": True}, "graphs": {"train.cuda_graphs": True}}
+NEEDS = {"loader": ("nvidia.dali", *SHARDS)} | {f"zero{zero}": ("deepspeed",) for zero in range(4)}  # packages
 PHASES = ("data wait", "prepare", "G forward", "D", "G backward", "optimizer", "EMA")
 
 
@@ -96,7 +99,8 @@ def our_step(
     config: Config, stage: str, batch: int, ranks: Ranks, laps: Laps, batches: Callable[[], Batch]
 ) -> Callable:
     """One step of the loop of mscgan/train.py as a function that returns its loss terms."""
-    state = State(config, ranks.device, batch)
+    with ranks.device:  # where drawing the first weights takes no time to speak of; on a CPU they take seconds
+        state = State(config, ranks.device, batch)
     state.enter(stage)
     made = {module for name in state.family.MAKES for module in state.networks[name].modules()}
     state.engines = {name: Timed(engine, engine.module in made, laps) for name, engine in state.engines.items()}
@@ -128,13 +132,11 @@ def build(
     if way in PLAIN:
         options = dict(PLAIN[way])
         options["bf16"] = options.get("bf16", False) and ranks.device.type == "cuda"
-        plain = PlainStep(config, stage, ranks.device, **options)
+        plain = PlainStep(config, stage, ranks.device, **options, lap=laps.lap)
 
         def step() -> dict:
             laps.lap("")
-            total = plain(given)
-            laps.lap("all")
-            return {"total": total}
+            return {"total": plain(given)}
 
         return step
     name, _, option = way.partition("+")
@@ -142,9 +144,12 @@ def build(
         raise UserError(
             f"a step of kind {way!r}; choose among {', '.join([*BACKENDS, *PLAIN])}, ours also with +compile or +graphs"
         )
-    config = changed(config, [*BACKENDS[name], *OPTIONS[option]])
+    config = changed(config, BACKENDS[name] | OPTIONS[option])
     if name != "loader":
         return our_step(config, stage, batch, ranks, laps, lambda: given)
+    from benchmarks.shards_cache import shards as cached_shards
+    from mscgan.data.loader import Loader
+
     shards = cached_shards(out, config.data.height, config.data.width, people, ranks)
     source = Loader(
         shards,
@@ -160,43 +165,42 @@ def build(
     return our_step(config, stage, batch, ranks, laps, lambda: next(source))
 
 
-def changed(config: Config, overrides: list[str]) -> Config:
-    """A copy of the configuration with changes."""
-    merged = OmegaConf.merge(OmegaConf.structured(config), OmegaConf.from_dotlist(overrides))
-    return OmegaConf.to_object(merged)
-
-
 class Run:
-    """A way at work: its step, its laps, what its windows took."""
+    """A way at work: its step, its laps, what its windows took. Times are those of the slowest rank."""
 
     def __init__(self, way: str, ranks: Ranks, make: Callable[[Laps], Callable], warm_up: int):
         self.way, self.ranks, self.laps = way, ranks, Laps(ranks.device)
         self.steps: list[dict[str, float]] = []
         self.wall: list[float] = []  # seconds a step, of each window
+        self.finite = True
+        self.energy: dict | None = None
         on_gpu = ranks.device.type == "cuda"
         before = torch.cuda.memory_allocated() if on_gpu else 0
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
         self.step = make(self.laps)
         for _ in range(warm_up):
-            self.terms = self.step()
+            self.step()
         synchronize(ranks.device)
         self.laps.seconds()
         # Ways made before hold their weights meanwhile: only the memory that came with this way counts.
-        self.peak_memory = torch.cuda.max_memory_allocated() - before if on_gpu else None
+        self.peak_memory = int(slowest([torch.cuda.max_memory_allocated() - before])[0]) if on_gpu else None
 
     def window(self, steps: int) -> None:
         synchronize(self.ranks.device)
         with together():
             began = time.perf_counter()
             for _ in range(steps):
-                self.terms = self.step()
+                terms = self.step()
             synchronize(self.ranks.device)
-            self.wall.append((time.perf_counter() - began) / steps)
-        self.steps += self.laps.seconds()
+            spent = (time.perf_counter() - began) / steps
+        self.wall += slowest([spent])
+        self.steps += slowest_steps(self.laps.seconds())
+        (infinite,) = dist.all_any(not all(bool(torch.isfinite(value).all()) for value in terms.values()))
+        self.finite = self.finite and not infinite
 
-    def energy(self, seconds: float) -> tuple[dict | None, int]:
-        """Energy of at least `seconds` of steps, as many on every rank, and how many they were."""
+    def measure_energy(self, seconds: float) -> None:
+        """Of at least `seconds` of steps, as many on every rank; of the rank that takes most."""
         steps = max(1, math.ceil(seconds / summary(self.wall)["median"])) if self.ranks.world == 1 else 20
         synchronize(self.ranks.device)
         with Energy(self.ranks.device) as energy:
@@ -204,7 +208,10 @@ class Run:
                 self.step()
             synchronize(self.ranks.device)
         self.laps.seconds()
-        return energy.result(), steps
+        found = energy.result()
+        (unknown,) = dist.all_any(found is None)
+        if not unknown:
+            self.energy = found | {"joules": slowest([found["joules"]])[0], "steps": steps}
 
 
 def measure(
@@ -220,13 +227,16 @@ def measure(
     energy_seconds: float = 0.0,
     people: int = 40,
     matrix_rate: float | None = None,
+    keep: Callable[[dict], None] = lambda found: None,
 ) -> dict:
     """A row for each way, of a configuration and stage. The batch is halved for all where memory does not suffice.
 
     With a single rank a way that fails is noted, and the others are measured. Among several ranks it raises, as the
-    others would wait for the rank that failed.
-    """
+    others would wait for the rank that failed. A way whose packages are not installed is skipped.
 
+    Args:
+        keep: called with what there is so far after each window of each way.
+    """
     counted = {
         "gflop_per_pair": costs.step_gflop(config, stage),
         "counted": "torch.utils.flop_counter over one step",
@@ -234,30 +244,38 @@ def measure(
             name: sum(layer.parameters for layer in layers) for name, layers in costs.layers(config).items()
         },
     }
+    ways, skipped = _possible(ways)
 
     def at(batch: int) -> dict:
-        runs, broken = [], []
+        runs: list[Run] = []
+        found = {"rows": [], "failures": list(skipped)}
+
+        def kept() -> None:
+            found["rows"] = [_row(run, config, stage, batch, matrix_rate, counted) for run in runs]
+            keep(found)
+
         try:
             for way in ways:
                 make = lambda laps, way=way: build(way, config, stage, batch, ranks, laps, out, people)  # noqa: E731
                 try:
-                    runs.append(Run(way, ranks, make, warm_up))
+                    run = Run(way, ranks, make, warm_up)
+                    run.window(steps)  # the first round; should time run out, what was made has been measured
                 except (UserError, torch.OutOfMemoryError):
                     raise
                 except Exception as error:
                     if ranks.world > 1:
                         raise
                     traceback.print_exc()
-                    broken.append({"way": way, "error": f"{type(error).__name__}: {error}".split("\n")[0]})
-            interleave({run.way: lambda run=run: run.window(steps) for run in runs}, rounds)
-            energies = [
-                run.energy(energy_seconds) if energy_seconds and run.way != "loader" else (None, 0) for run in runs
-            ]
-            rows = [
-                _row(run, config, stage, batch, energy, matrix_rate, counted)
-                for run, energy in zip(runs, energies, strict=True)
-            ]
-            return {"rows": rows, "failures": broken}
+                    found["failures"].append({"way": way, "error": f"{type(error).__name__}: {error}".split("\n")[0]})
+                else:
+                    runs.append(run)
+                kept()
+            interleave({run.way: lambda run=run: run.window(steps) for run in runs}, rounds, kept, first=1)
+            for run in runs if energy_seconds else []:
+                if run.way != "loader":
+                    run.measure_energy(energy_seconds)
+                    kept()
+            return found
         finally:
             runs.clear()
             gc.collect()
@@ -269,9 +287,17 @@ def measure(
     return found | {"failures": halvings + found["failures"]}
 
 
-def _row(
-    run: Run, config: Config, stage: str, batch: int, energy: tuple, matrix_rate: float | None, counted: dict
-) -> dict:
+def _possible(ways: list[str]) -> tuple[list[str], list[dict]]:
+    """The ways whose packages are installed, and an entry for each of the others."""
+    skipped = []
+    for way in ways:
+        if packages := missing(NEEDS.get(way.partition("+")[0], ())):
+            skip(f"the way {way!r} of a step", packages)
+            skipped.append({"way": way, "error": f"{packages}: not installed"})
+    return [way for way in ways if all(way != entry["way"] for entry in skipped)], skipped
+
+
+def _row(run: Run, config: Config, stage: str, batch: int, matrix_rate: float | None, counted: dict) -> dict:
     ranks, size, base = run.ranks, f"{config.data.height}x{config.data.width}", config.options().base
     precision = config.train.precision
     if run.way in PLAIN:
@@ -287,22 +313,24 @@ def _row(
             phases[name] = sum(step.get(name, 0.0) for step in run.steps) / len(run.steps)
     metrics = {
         "pairs_per_second": speed,
-        "step_ms": {key: 1000 * times[key] for key in ("median", "mean", "p5", "p95", "p99", "std", "ci95")},
+        "step_ms": {
+            key: None if times[key] is None else 1000 * times[key]
+            for key in ("median", "mean", "p5", "p95", "p99", "std", "ci95")
+        },
         "teraflops": teraflops,
         "matrix_share": teraflops * 1e12 / matrix_rate if matrix_rate else None,
         "peak_share": teraflops * 1e12 / peak if peak else None,
         "peak_memory_bytes": run.peak_memory,
         "data_wait_share": phases["data wait"] / times["mean"] if run.way == "loader" else None,
+        "joules_per_pair": run.energy["joules"] / (run.energy["steps"] * batch) if run.energy else None,
     }
-    used, steps = energy
-    metrics["joules_per_pair"] = used["joules"] / (steps * batch) if used else None
     return {
         "key": f"{stage} {size} base {base} {precision} {run.way} batch {batch}",
         "stage": stage, "size": size, "base": base, "precision": precision, "way": run.way,
-        "batch": batch, "global_batch": pairs, "ranks": ranks.world,
+        "batch": batch, "global_batch": pairs, "ranks": ranks.world, "rounds": len(run.wall),
         "data": "loader" if run.way == "loader" else "on the device",
-        "finite": all(bool(torch.isfinite(value).all()) for value in run.terms.values()),
+        "finite": run.finite,
         "metrics": metrics,
         "phases_ms": {name: 1000 * seconds for name, seconds in phases.items()},
-        "energy": used,
+        "energy": run.energy,
     } | counted  # fmt: skip

@@ -3,13 +3,20 @@
 import itertools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 
 from mscgan import dist
+
+# Student's t of 95 % intervals, by degrees of freedom from 1 to 30 (a table of any textbook).
+T = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
+    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
+    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
 
 
 def synchronize(device: torch.device) -> None:
@@ -50,35 +57,66 @@ class Laps:
         return steps
 
 
-def interleave(cases: dict[str, Callable[[], None]], rounds: int) -> None:
-    """Calls every case once a round, in the opposite order in every other round, so that drift hits all alike."""
-    for number in range(rounds):
-        names = list(cases) if number % 2 == 0 else list(cases)[::-1]
-        for name in names:
+def interleave(
+    cases: dict[str, Callable[[], None]], rounds: int, after: Callable[[], None] = lambda: None, first: int = 0
+) -> None:
+    """Calls every case once a round, in the opposite order in every other round, so that drift hits all alike.
+
+    after: called after each case. first: the number of the first round; those before were done elsewhere.
+    """
+    for number in range(first, rounds):
+        for name in list(cases) if number % 2 == 0 else list(cases)[::-1]:
             cases[name]()
+            after()
 
 
-def summary(values: list[float]) -> dict[str, float]:
-    """Median, mean, percentiles, standard deviation and the half width of the mean's 95 % interval (normal)."""
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+def summary(values: list[float]) -> dict[str, float | None]:
+    """Median, mean, percentiles, standard deviation and the half width of the mean's 95 % interval by Student's t.
+
+    "ci95" is None for a single value, which says nothing of its spread.
+    """
+    count = len(values)
+    deviation = statistics.stdev(values) if count > 1 else 0.0
     p5, median, p95, p99 = np.percentile(values, (5, 50, 95, 99)).tolist()  # Python's floats, as JSON takes them
     return {
-        "count": len(values),
+        "count": count,
         "median": median,
         "mean": statistics.fmean(values),
         "p5": p5,
         "p95": p95,
         "p99": p99,
         "std": deviation,
-        "ci95": 1.96 * deviation / len(values) ** 0.5,
+        "ci95": student_t(count - 1) * deviation / count**0.5 if count > 1 else None,
     }
 
 
-def rate(seconds: list[float], count: float) -> dict[str, float]:
+def student_t(degrees: int) -> float:
+    """The quantile of Student's t that leaves 2.5 % above it."""
+    if degrees <= len(T):
+        return T[degrees - 1]
+    z = 1.959964  # the normal distribution's, from which the quantile differs by a series in 1 / degrees
+    return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+
+
+def rate(seconds: list[float], count: float) -> dict[str, float | None]:
     """`summary` of the time and of `count` things a second: the median is count / median time."""
     times = summary(seconds)
+    spread = times["ci95"]
     return {"median": count / times["median"], "p5": count / times["p95"], "p95": count / times["p5"],
-            "ci95": count / times["mean"] * times["ci95"] / times["mean"]}  # fmt: skip
+            "ci95": None if spread is None else count / times["mean"] * spread / times["mean"]}  # fmt: skip
+
+
+def slowest(values: Iterable[float]) -> list[float]:
+    """The largest of each value over the ranks, which all call it with as many."""
+    largest = torch.tensor(list(values), dtype=torch.float64)
+    torch.distributed.all_reduce(largest, op=torch.distributed.ReduceOp.MAX)
+    return largest.tolist()
+
+
+def slowest_steps(steps: list[dict[str, float]]) -> list[dict[str, float]]:
+    """What `Laps.seconds` gave, each phase of each step that of the rank on which it took longest."""
+    over_ranks = iter(slowest(seconds for step in steps for seconds in step.values()))
+    return [{name: next(over_ranks) for name in step} for step in steps]
 
 
 def halving(batch: int, measure: Callable[[int], dict]) -> tuple[dict, list[dict]]:

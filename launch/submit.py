@@ -85,7 +85,7 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--job", choices=JOBS, default="train", help="what to run (default: train)")
     parser.add_argument("--config", metavar="PRESET", help="a preset (market1501, deepfashion, demo) or a YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes; mscgan/config.py lists the keys")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes; mscgan/keys.py lists the keys")
     parser.add_argument(
         "--sweep", action="append", default=[], metavar="key=a,b,c", help="one run a value, as a job array"
     )

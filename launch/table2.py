@@ -20,9 +20,9 @@ from pathlib import Path
 from launch import runs, states
 from mscgan import config as configuration
 from mscgan import evaluation_file, files, schedule
-from mscgan.config import STAGES, Config
 from mscgan.data.manifest import fingerprint, read_manifest
 from mscgan.errors import UserError
+from mscgan.keys import STAGES, Config
 from mscgan.table2 import PAIRS, ROWS, SHARED, Row, run_name, shared_name
 
 ASKED = "asked.json"  # in the table's folder: what it was last asked for

@@ -29,7 +29,6 @@ import re
 import shutil
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -40,6 +39,7 @@ from torch import Tensor
 
 from mscgan import files
 from mscgan.errors import PASSING, UserError
+from mscgan.pieces import Piece, not_finite
 from mscgan.schedule import SCHEMA
 
 NAME = re.compile(r"pairs-(\d{9,})")
@@ -50,18 +50,6 @@ GENERATOR, DOCUMENT = "generator.safetensors", "state.json"
 
 class Damaged(Exception):
     """A checkpoint is not what was written, or not wholly. The message says what is wrong with it."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A tensor on the CPU, or with `start` the part of it, flat, that begins at this element."""
-
-    tensor: Tensor
-    shape: list[int]  # of the whole
-    start: int | None = None
-
-    def key(self, name: str) -> str:
-        return name if self.start is None else f"{name}@{self.start}"
 
 
 def folder(run: Path | str, pairs: int) -> Path:
@@ -260,17 +248,6 @@ def join(shares: Iterable[dict[str, Tensor]], shapes: dict[str, list[int]]) -> d
             raise Damaged(f"{name} has {tensors[name].numel()} elements of {torch.Size(shape).numel()}")
         tensors[name] = tensors[name].view(shape)
     return tensors
-
-
-def not_finite(tensors: dict[str, Tensor]) -> str:
-    """The name of a tensor with a NaN or an infinite number in it, or an empty string. One wait for the device."""
-    floats = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.numel()}
-    if not floats:
-        return ""
-    # The extremes of a tensor with a NaN are NaN; unlike isfinite(), looking for them needs no memory.
-    extremes = torch.stack([torch.stack(torch.aminmax(tensor)).float() for tensor in floats.values()])
-    bad = (~extremes.isfinite()).any(1).tolist()
-    return next((name for name, is_bad in zip(floats, bad, strict=True) if is_bad), "")
 
 
 def set_aside(path: Path) -> Path:

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mscgan import config as configuration
-from mscgan.config import STAGES, Config
+from mscgan.keys import STAGES, Config
 from mscgan.layers.convolution import Layer
 from mscgan.models import FAMILIES
 
@@ -132,11 +131,13 @@ def _parameters(module: nn.Module) -> int:
 
 
 def main() -> None:
+    from mscgan.config import load  # with packages that counting does without
+
     parser = argparse.ArgumentParser(prog="python -m mscgan.costs", description="Print the networks' tables.")
     parser.add_argument("--config", default="market1501", help="preset, or path of a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     given = parser.parse_args()
-    config = configuration.load(given.config, given.overrides)
+    config = load(given.config, given.overrides)
     size = f"{config.data.height}x{config.data.width}"
     print(f"{config.family} at {size}, base {config.options().base}; GFLOP: forward of one image\n")
     for title, rows in layers(config).items():

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from mscgan import pose
-from mscgan.config import Data
 from mscgan.data.batch import Batch
+from mscgan.keys import Data
 from mscgan.ops.body_mask import body_mask
 from mscgan.ops.condition import condition, normalise
 

@@ -5,8 +5,8 @@ Rates are counted in pairs, never in steps.
 
 import math
 
-from mscgan.config import Config, Train
 from mscgan.errors import UserError
+from mscgan.keys import Config, Train
 
 RAMP = 0.05  # the average's half-life is at most this share of the pairs seen, as in StyleGAN2's and EDM2's ramp-up
 

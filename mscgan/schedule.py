@@ -7,8 +7,8 @@ import math
 import shlex
 from dataclasses import dataclass
 
-from mscgan.config import STAGES, Config
 from mscgan.errors import UserError
+from mscgan.keys import STAGES, Config
 
 # Of a checkpoint. 1 had the weights of convolutions in another order; 2 was called images-000012345; 3 did not say
 # where its stage began; 4 had no digests.

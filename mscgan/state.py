@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mscgan.checkpoint import Piece, not_finite
-from mscgan.config import Config
 from mscgan.engine import MOMENTS, Engine, make_engine
 from mscgan.errors import UserError
+from mscgan.keys import Config
 from mscgan.layers.batch_norm import sync_batch_norm
 from mscgan.losses import Terms
 from mscgan.models import FAMILIES
+from mscgan.pieces import Piece, not_finite
 from mscgan.prepare import Inputs
 from mscgan.rates import kept, learning_rate
 

@@ -30,7 +30,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from mscgan import board, curve, dist, files
-from mscgan.config import Config
+from mscgan.keys import Config
 from mscgan.pictures import save_png
 from mscgan.tolerance import Tolerance
 from mscgan.trackers import Tracker

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from mscgan import config as configuration
 from mscgan import curve, files
-from mscgan.config import Config
 from mscgan.errors import UserError
+from mscgan.keys import Config
 from mscgan.tolerance import Tolerance
 
 CLOSE_SECONDS = 30.0  # that the end of training waits for a tracker

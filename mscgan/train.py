@@ -31,12 +31,13 @@ from safetensors.torch import load_file
 
 from mscgan import checkpoint, dist, heartbeat, trackers
 from mscgan.checks import check_weights
-from mscgan.config import Config, Data, load, micro_batch, save
+from mscgan.config import load, micro_batch, save
 from mscgan.data.loader import Loader
 from mscgan.data.shards import ShardSet
 from mscgan.data.tar_check import TarCheck
 from mscgan.engine import best_precision
 from mscgan.errors import AGAIN, DONE, FAILED, UserError, run, say
+from mscgan.keys import Config, Data
 from mscgan.lease import Lease, take
 from mscgan.losses import Terms
 from mscgan.prepare import prepare
@@ -362,7 +363,7 @@ def _restore(config: Config, state: State, start: Start) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m mscgan.train", description=__doc__.split("\n")[0])
     parser.add_argument("--config", required=True, help="a preset (market1501, deepfashion, demo) or a YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes; mscgan/config.py lists the keys")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes; mscgan/keys.py lists the keys")
     arguments = parser.parse_args()
     take_ranks()  # before the first mistake: it is said once
     config = load(arguments.config, arguments.overrides)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from mscgan import config as configuration
 from mscgan.checks import check_trained
-from mscgan.config import STAGES, Config
 from mscgan.data.read import choose_pairs, read_images
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError
+from mscgan.keys import STAGES, Config
 from mscgan.models import FAMILIES
 from mscgan.pictures import grid, pose_column, to_uint8
 from mscgan.prepare import Inputs

@@ -53,8 +53,11 @@ class Checkout:
         self.root = root
         shutil.copytree(ROOT / "launch", root / "launch", ignore=shutil.ignore_patterns("__pycache__"))
         (root / "mscgan/data").mkdir(parents=True)
-        names = "__init__ checks config errors files heartbeat lease owner process rates schedule step table2 tolerance"
-        for name in [*names.split(), "data/manifest"]:
+        names = (
+            "__init__ checks config errors evaluation_file files heartbeat keys lease owner process rates schedule "
+            "step table2 tolerance data/manifest"
+        )
+        for name in names.split():
             shutil.copy(ROOT / f"mscgan/{name}.py", root / f"mscgan/{name}.py")
         shutil.copytree(ROOT / "mscgan/configs", root / "mscgan/configs")
         (root / "mscgan/train.py").write_text(TRAIN)

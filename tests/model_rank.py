@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from mscgan import dist
-from mscgan.config import STAGES, Config, load
+from mscgan.config import load
+from mscgan.keys import STAGES, Config
 from mscgan.prepare import Inputs
 from mscgan.state import State
 from tests.whole_state import whole

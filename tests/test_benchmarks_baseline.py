@@ -1,5 +1,7 @@
 """The other side of the benchmarks computes what this project computes, so that their ratio is one of speed alone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -105,6 +107,59 @@ def test_a_way_that_fails_leaves_the_others_measured(ranks, tmp_path, monkeypatc
     assert found["failures"] == [{"way": "zero1", "error": "RuntimeError: no such library"}]
 
 
+def test_a_way_whose_packages_are_missing_is_skipped_aloud(ranks, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(step, "missing", lambda imports: "deepspeed" if "deepspeed" in imports else "")
+    found = step.measure(ranks, tmp_path, CONFIG, "I", ["zero1", "ddp"], 2, 1, 1, warm_up=1)
+    assert [row["way"] for row in found["rows"]] == ["ddp"]
+    assert found["failures"] == [{"way": "zero1", "error": "deepspeed: not installed"}]
+    assert "SKIPPED: the way 'zero1' of a step needs deepspeed" in capsys.readouterr().err
+
+
+def test_what_is_measured_is_kept_after_each_window_of_each_way(ranks, tmp_path):
+    kept = []
+    keep = lambda found: kept.append([(row["way"], row["rounds"]) for row in found["rows"]])  # noqa: E731
+    step.measure(ranks, tmp_path, CONFIG, "I", ["ddp", "plain-1"], 2, 2, 1, warm_up=1, keep=keep)
+    assert kept == [
+        [("ddp", 1)],
+        [("ddp", 1), ("plain-1", 1)],
+        [("ddp", 1), ("plain-1", 2)],
+        [("ddp", 2), ("plain-1", 2)],
+    ]
+
+
+def test_a_loss_that_is_not_finite_is_in_the_row_whichever_window_it_came_in(ranks, tmp_path, monkeypatch):
+    losses = iter([1.0, 1.0, float("nan"), 1.0])
+    make = lambda *_: lambda: {"total": torch.tensor(next(losses))}  # noqa: E731
+    run = step.Run("ddp", ranks, lambda laps: make(), 1)
+    monkeypatch.setattr(run.laps, "seconds", lambda: [{"step": 1.0}])
+    finite = []
+    for _ in range(3):
+        run.window(1)
+        finite.append(run.finite)
+    assert finite == [True, False, False]
+
+
+@pytest.mark.parametrize("way", ["ddp", "plain-1"])
+def test_first_weights_are_drawn_on_the_device(ranks, tmp_path, monkeypatch, way):
+    drawn = set()
+
+    def draw(weight, *given, **named):
+        drawn.add(weight.device.type)
+        return weight
+
+    monkeypatch.setattr(torch.nn.init, "xavier_uniform_", draw)
+    monkeypatch.setattr(torch.nn.init, "normal_", draw)
+    meta = torch.device("meta")  # no GPU, but no CPU either
+    if way == "ddp":
+        monkeypatch.setattr(step.State, "enter", lambda state, stage: drawn.add("entered"))
+        step.our_step(CONFIG, "I", 2, replace(ranks, device=meta), Laps(ranks.device), lambda: None)
+        drawn.remove("entered")
+    else:
+        plain = baseline.PlainStep(CONFIG, "I", meta)
+        assert {parameter.device.type for parameter in plain.G1.parameters()} == {"meta"}
+    assert drawn == {"meta"}
+
+
 @pytest.mark.parametrize(
     ("config", "way"), [(PG2, "plain"), (load("demo", ["mscgan.scales=[2]"]), "compiled")], ids=["pg2", "scales"]
 )
@@ -116,6 +171,29 @@ def test_what_the_plain_step_does_not_compute_is_refused(ranks, tmp_path, config
 def test_a_network_whose_convolutions_pad_lopsidedly_has_no_plain_copy():
     with pytest.raises(AssertionError, match="pad all sides alike"):
         baseline.plain(FAMILIES["pg2"].build(PG2.pg2, 32, 16))
+
+
+@pytest.mark.parametrize("way", step.PLAIN)
+def test_beside_several_ranks_the_plain_ways_exchange_gradients_too(ranks, tmp_path, monkeypatch, way):
+    wrapped = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda network: None)
+    monkeypatch.setattr(baseline.torch_dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(baseline, "DistributedDataParallel", lambda network, **_: wrapped.append(network) or network)
+    step.build(way, CONFIG, "joint", 2, ranks, Laps(ranks.device), tmp_path, 1)
+    assert len(wrapped) == 3
+
+
+@pytest.mark.parametrize("way", step.PLAIN)
+@pytest.mark.parametrize("stage", ["I", "II", "joint"])
+def test_the_plain_ways_have_phases_too_and_they_add_up(ranks, tmp_path, monkeypatch, way, stage):
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda network: None)  # whose minutes have no part in it
+    laps = Laps(ranks.device)
+    run_step = step.build(way, CONFIG, stage, 2, ranks, laps, tmp_path, 1)
+    run_step()
+    (phases,) = laps.seconds()
+    own = {"prepare", "G forward", "G backward", "optimizer"} | ({"D"} if stage != "I" else set())
+    assert set(phases) == {"step", *own} and own < set(step.PHASES)
+    assert sum(seconds for name, seconds in phases.items() if name != "step") == pytest.approx(phases["step"])
 
 
 @pytest.mark.parametrize(("config", "stage"), [(CONFIG, "joint"), (PG2, "II")], ids=["mscgan", "pg2"])

@@ -3,10 +3,19 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import ops, projection, scaling, timing
-from mscgan import costs
+from benchmarks import baseline, ops, projection, scaling, settings, step, timing
+from mscgan import costs, dist
 from mscgan.config import load
+from mscgan.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def alone():
+    yield dist.init("cpu")
+    dist.shutdown()
 
 
 def test_percentiles_and_spread_are_numpys():
@@ -15,8 +24,22 @@ def test_percentiles_and_spread_are_numpys():
     for key, percent in (("p5", 5), ("median", 50), ("p95", 95), ("p99", 99)):
         assert found[key] == pytest.approx(np.percentile(values, percent))
     assert found["std"] == pytest.approx(np.std(values, ddof=1))
-    assert found["ci95"] == pytest.approx(1.96 * np.std(values, ddof=1) / 37**0.5)
-    assert timing.summary([2.0])["ci95"] == 0.0
+    low, high = stats.t.interval(0.95, 36, loc=np.mean(values), scale=stats.sem(values))
+    assert found["ci95"] == pytest.approx((high - low) / 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("degrees", [*range(1, 41), 100, 1000])
+def test_the_quantile_of_students_t_is_scipys(degrees):
+    assert timing.student_t(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=1e-3)
+
+
+def test_three_rounds_have_an_interval_more_than_twice_the_normal_ones():
+    assert timing.summary([1.0, 2.0, 3.0])["ci95"] == pytest.approx(4.303 / 3**0.5)
+
+
+def test_one_value_says_nothing_of_its_spread():
+    assert timing.summary([2.0])["ci95"] is None
+    assert timing.rate([2.0], 8)["ci95"] is None
 
 
 def test_a_rate_is_the_count_over_the_median_time():
@@ -27,8 +50,16 @@ def test_a_rate_is_the_count_over_the_median_time():
 
 def test_rounds_change_their_order():
     order = []
-    timing.interleave({name: lambda name=name: order.append(name) for name in "ABC"}, 3)
+    cases = {name: lambda name=name: order.append(name) for name in "ABC"}
+    timing.interleave(cases, 3)
     assert "".join(order) == "ABCCBAABC"
+
+
+def test_what_was_measured_is_kept_after_each_case_also_where_the_first_round_is_over():
+    order = []
+    cases = {name: lambda name=name: order.append(name) for name in "AB"}
+    timing.interleave(cases, 3, after=lambda: order.append("."), first=1)
+    assert "".join(order) == "B.A.A.B."
 
 
 def test_the_batch_is_halved_until_it_fits():
@@ -101,6 +132,23 @@ def test_flops_a_pair_and_parameters_of_the_papers_sizes(preset, joint, one, two
     assert set(costs.trained_parameters(config, "I")) == {"G"}
 
 
+@pytest.mark.parametrize("stage", ["I", "II", "joint"])
+def test_the_baseline_of_one_forward_makes_the_flops_that_a_step_is_credited_with(alone, stage):
+    config = load("demo", ["mscgan.base=8"])
+    batch = step.random_batch(config, 2, alone.device, 0)
+    made = {}
+    for forwards in (1, 2):
+        plain = baseline.PlainStep(config, stage, alone.device, forwards=forwards)
+        with FlopCounterMode(display=False) as counter:
+            plain(batch)
+        made[forwards] = counter.get_total_flops() / 2e9
+    mask = 2e-9 * 64 * 32 * 5 * 5  # drawn as a convolution of a disc of radius 2
+    assert made[1] - mask == pytest.approx(costs.step_gflop(config, stage), rel=1e-9)
+    layers = {name: sum(layer.gflop for layer in rows) for name, rows in costs.layers(config).items()}
+    again = {"I": 0.0, "II": layers["G1"] + layers["G2"], "joint": layers["G1"] + layers["G2"]}[stage]
+    assert made[2] - made[1] == pytest.approx(again, rel=1e-6)
+
+
 def test_bytes_of_the_pyramid_are_the_floor_of_the_cost_model():
     # 9 channels read, 12 * (1 + 1/4 + 1/16) written with three scales: 24.75 units of H * W elements.
     op = ops.table(torch.float32)["pyramid"]
@@ -148,3 +196,33 @@ def test_projection_matches_a_calculation_by_hand():
 
 def test_one_rank_exchanges_nothing():
     assert projection.all_reduce_seconds(1e9, 1, 1e9) == 0.0
+
+
+def test_times_over_ranks_are_the_slowest_ranks(monkeypatch):
+    def of_another_rank(values, op):
+        assert op == torch.distributed.ReduceOp.MAX
+        values.copy_(torch.maximum(values, torch.tensor([2.0, 9.0, 1.0, 0.0], dtype=torch.float64)))
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", of_another_rank)
+    steps = [{"step": 3.0, "D": 1.0}, {"step": 4.0, "D": 2.0}]
+    assert timing.slowest_steps(steps) == [{"step": 3.0, "D": 9.0}, {"step": 4.0, "D": 2.0}]
+
+
+@pytest.mark.parametrize("preset", settings.PRESETS)
+def test_without_the_packages_that_read_them_the_presets_are_the_same(monkeypatch, preset):
+    read = settings.load(preset, [], "fp32")
+    monkeypatch.setattr(settings, "missing", lambda imports: "omegaconf")
+    bare = settings.load(preset, [], "fp32")
+    read.data.root = bare.data.root
+    assert (bare.data, bare.mscgan) == (read.data, read.mscgan)
+    of_a_step = "accumulate betas ema_halflife seed backend zero precision compile cuda_graphs".split()
+    assert [getattr(bare.train, key) for key in of_a_step] == [getattr(read.train, key) for key in of_a_step]
+    with pytest.raises(UserError, match="omegaconf, which is not installed"):
+        settings.load(preset, ["train.seed=1"], "fp32")
+
+
+def test_a_changed_configuration_leaves_the_first_as_it_was():
+    config = load("demo")
+    other = settings.changed(config, {"train.backend": "ddp", "data.height": 32})
+    assert (other.train.backend, other.data.height) == ("ddp", 32)
+    assert (config.train.backend, config.data.height) == ("deepspeed", 64)

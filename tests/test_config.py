@@ -208,7 +208,7 @@ def test_loading_a_configuration_costs_no_torch():
         ("", ["I=64"], "command line: there is no key 'I'; did you mean train.pairs.I=64?"),
         ("", ["rnu=a"], "command line: there is no key 'rnu'; did you mean run=a?"),
         ("", ["family=pg2", "editoin=x"], "command line: there is no key 'editoin'; did you mean pg2.edition=x?"),
-        ("", ["edition=x"], "command line: there is no key 'edition'; mscgan/config.py lists every key"),  # of pg2
+        ("", ["edition=x"], "command line: there is no key 'edition'; mscgan/keys.py lists every key"),  # of pg2
         ("", ["train.batch=many"], "command line: train.batch: Value 'many'"),
         ("", ["train=5"], "command line: Merge error"),
         ("", ["train.pairs.I.x=1"], "command line: train.pairs.I"),

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mscgan.config import Data
 from mscgan.data.read import choose_pairs, open_shards, read_images
 from mscgan.errors import UserError
+from mscgan.keys import Data
 from tests.shard_factory import write_shards
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from mscgan import dist
-from mscgan.config import STAGES
+from mscgan.keys import STAGES
 from mscgan.models import FAMILIES
 from mscgan.recovery import choose
 from mscgan.saving import Saver

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mscgan.config import MsCGAN
+from mscgan.keys import MsCGAN
 from mscgan.models.mscgan import G1, G2, Discriminators, Generators, build, loss_D, loss_I, loss_II, pairs
 
 SIZES = [(32, 32, 8), (64, 32, 8), (128, 64, 128), (256, 256, 128), (512, 256, 16)]  # height, width, base

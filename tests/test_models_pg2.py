@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from mscgan import config as configuration
+from mscgan import keys
 from mscgan.models import pg2
 from tests import pg2_reference as reference
 from tests.test_models import NotingEngine
@@ -48,7 +49,7 @@ def test_D_is_the_reference_and_takes_its_statistics_from_all_images_of_a_call(h
 
 @pytest.mark.parametrize("edition", EDITIONS)
 def test_the_losses_of_stage_II_are_the_references(edition):
-    options = configuration.PG2(base=8, edition=edition, lambda_L1_2=3, lambda_bg_2=3)
+    options = keys.PG2(base=8, edition=edition, lambda_L1_2=3, lambda_bg_2=3)
     networks = pg2.build(options, 32, 32)
     G2, D = (NotingEngine(networks[name]) for name in ("G2", "D"))
     x, y = torch.rand(2, 2, 3, 32, 32) * 2 - 1

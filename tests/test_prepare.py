@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from mscgan import pose
-from mscgan.config import Data
 from mscgan.data.batch import Batch
+from mscgan.keys import Data
 from mscgan.prepare import Inputs, prepare
 
 DATA = Data(height=64, width=32, sigma=3.0, radius=2.0)

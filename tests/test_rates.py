@@ -2,8 +2,9 @@
 
 import pytest
 
-from mscgan.config import Train, load
+from mscgan.config import load
 from mscgan.errors import UserError
+from mscgan.keys import Train
 from mscgan.rates import check_steps, kept, learning_rate
 
 

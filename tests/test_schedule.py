@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from mscgan import schedule
-from mscgan.config import Config
 from mscgan.errors import UserError
+from mscgan.keys import Config
 from mscgan.schedule import Stage
 from tests.ranks import ROOT
 

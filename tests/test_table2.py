@@ -11,9 +11,10 @@ import yaml
 from launch import runs, table2
 from mscgan import config as configuration
 from mscgan import schedule
-from mscgan.config import PRESETS, STAGES
+from mscgan.config import PRESETS
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError
+from mscgan.keys import STAGES
 from mscgan.table2 import PAPER, ROWS, SAME_AS, SHARED
 from tests.launch_checkout import Checkout
 from tests.shard_factory import write_shards

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mscgan.config import Data
 from mscgan.data import jpeg
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError
+from mscgan.keys import Data
 
 
 def open_shards(data: Data, split: str, root: str = "") -> ShardSet:

@@ -14,7 +14,7 @@ A family is a module with six names. It holds no state: mscgan/state.py builds t
     hand_over(before, networks, average)
                                     at a change of stage: sets what the next one takes from the one `before`
 
-`options` is the family's dataclass in mscgan/config.py, which also has the stages' names; `inputs` are of
+`options` is the family's dataclass in mscgan/keys.py, which also has the stages' names; `inputs` are of
 mscgan/prepare.py, `engines` by name of mscgan/engine.py. A family imports neither data nor ranks nor a YAML file, and
 nobody but this file and the tests imports a family by its name.
 """

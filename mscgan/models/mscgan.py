@@ -15,7 +15,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mscgan import config
+from mscgan import keys
 from mscgan.layers.convolution import Layer, draw_weights, flatten
 from mscgan.layers.unet import Code, Row, UNet, applies
 from mscgan.losses import Terms, as_fake, as_real, mean
@@ -129,7 +129,7 @@ class Discriminators(nn.Module):
         super().__init__()
         for scale in scales:
             network = D(height // scale, width // scale, base, _M(height) - 1)
-            self.add_module(f"D{config.SCALES.index(scale) + 1}", network)
+            self.add_module(f"D{keys.SCALES.index(scale) + 1}", network)
 
     def forward(self, *groups: list[Tensor]) -> list[list[Tensor]]:
         """Groups of pair tensors, one a discriminator, the full size first -> for each group as many logits, (N,) each.
@@ -144,7 +144,7 @@ def _M(height: int) -> int:
     return height.bit_length() - 3
 
 
-def build(options: config.MsCGAN, height: int, width: int) -> nn.ModuleDict:
+def build(options: keys.MsCGAN, height: int, width: int) -> nn.ModuleDict:
     """{"G": the generators, "D": the discriminators}."""
     G = Generators(height, width, options.base)
     return nn.ModuleDict({"G": G, "D": Discriminators(height, width, options.base, tuple(options.scales))})
@@ -176,13 +176,13 @@ def images(stage: str, networks: nn.ModuleDict, inputs: Inputs) -> dict[str, Ten
     return {"stage I": y1} | ({} if stage == "I" else {"stage II": G.G2(inputs.x, y1)})
 
 
-def step(stage: str, engines: dict, networks: nn.ModuleDict, inputs: list[Inputs], options: config.MsCGAN) -> Terms:
+def step(stage: str, engines: dict, networks: nn.ModuleDict, inputs: list[Inputs], options: keys.MsCGAN) -> Terms:
     if stage == "I":
         return _step_I(engines["G"], inputs, options)
     return _step_adversarial(stage, engines["G"], engines["D"], networks, inputs, options)
 
 
-def _step_I(G, inputs: list[Inputs], options: config.MsCGAN) -> Terms:
+def _step_I(G, inputs: list[Inputs], options: keys.MsCGAN) -> Terms:
     terms = []
     for batch in inputs:
         total, found = loss_I(G(batch.condition), batch.y, batch.mask, options.lambda_bg_1)
@@ -192,7 +192,7 @@ def _step_I(G, inputs: list[Inputs], options: config.MsCGAN) -> Terms:
     return mean(terms)
 
 
-def _step_adversarial(stage: str, G, D, networks: nn.ModuleDict, inputs: list[Inputs], options: config.MsCGAN) -> Terms:
+def _step_adversarial(stage: str, G, D, networks: nn.ModuleDict, inputs: list[Inputs], options: keys.MsCGAN) -> Terms:
     """The discriminators learn (equation 3), then the generator through the updated ones (equation 4).
 
     The generator runs once: what it makes serves both. Over several micro-batches its graphs do not fit beside each
@@ -238,12 +238,12 @@ def _generate(stage: str, batch: Inputs, networks: nn.ModuleDict, G, through) ->
     return y1, through(batch.x, y1)
 
 
-def pairs(x: Tensor, y: Tensor, y_hat: Tensor, options: config.MsCGAN) -> tuple[list[Tensor], list[Tensor]]:
+def pairs(x: Tensor, y: Tensor, y_hat: Tensor, options: keys.MsCGAN) -> tuple[list[Tensor], list[Tensor]]:
     """Real pairs (x, y) and fake pairs (x, y_hat) as each discriminator takes them; x, y, y_hat: (N, 3, H, W)."""
     channels = 8 if y.is_cuda else 6  # tensor cores take 16-byte pixels
-    count = config.SCALES.index(options.scales[-1]) + 1
+    count = keys.SCALES.index(options.scales[-1]) + 1
     reals, fakes = pyramid(x, y, y_hat, count, options.pool, channels)
-    chosen = [config.SCALES.index(scale) for scale in options.scales]
+    chosen = [keys.SCALES.index(scale) for scale in options.scales]
     return [reals[i] for i in chosen], [fakes[i] for i in chosen]
 
 
@@ -256,7 +256,7 @@ def loss_I(y1: Tensor, y: Tensor, mask: Tensor, lambda_bg_1: float) -> tuple[Ten
     return L1 + lambda_bg_1 * bg, {"L1_1": L1.detach(), "bg_1": bg.detach()}
 
 
-def loss_D(real_logits: list[Tensor], fake_logits: list[Tensor], options: config.MsCGAN) -> tuple[Tensor, Terms]:
+def loss_D(real_logits: list[Tensor], fake_logits: list[Tensor], options: keys.MsCGAN) -> tuple[Tensor, Terms]:
     """What the discriminators minimise: the negative of Equations 2 and 3. Logits: (N,) each, one a discriminator."""
     parts: list[Tensor] = []
     terms: Terms = {}
@@ -269,7 +269,7 @@ def loss_D(real_logits: list[Tensor], fake_logits: list[Tensor], options: config
 
 
 def loss_II(
-    y_hat: Tensor, y: Tensor, mask: Tensor, fake_logits: list[Tensor], options: config.MsCGAN
+    y_hat: Tensor, y: Tensor, mask: Tensor, fake_logits: list[Tensor], options: keys.MsCGAN
 ) -> tuple[Tensor, Terms]:
     """G2's loss (Equation 4), maximising log D(x, y_hat) as section 4.2 says. Shapes as in `loss_I` and `loss_D`."""
     L1, bg = masked_l1(y_hat, y, mask)
@@ -282,7 +282,7 @@ def loss_II(
     return total, terms
 
 
-def _discriminators(options: config.MsCGAN) -> list[tuple[str, float]]:
+def _discriminators(options: keys.MsCGAN) -> list[tuple[str, float]]:
     """Name and lambda_D of each; where the configuration gives no weights, 1 each, as pix2pixHD sums its scales."""
-    names = [f"D{config.SCALES.index(scale) + 1}" for scale in options.scales]
+    names = [f"D{keys.SCALES.index(scale) + 1}" for scale in options.scales]
     return list(zip(names, options.lambda_D or [1.0] * len(names), strict=True))

@@ -17,7 +17,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from mscgan import config
+from mscgan import keys
 from mscgan.layers.convolution import Layer, draw_weights, flatten
 from mscgan.layers.unet import Code, Row, UNet
 from mscgan.losses import Terms, as_fake, as_real, mean
@@ -103,7 +103,7 @@ class D(nn.Module):
         return self.FC(flatten(self.convs(images))).squeeze(1)
 
 
-def build(options: config.PG2, height: int, width: int) -> nn.ModuleDict:
+def build(options: keys.PG2, height: int, width: int) -> nn.ModuleDict:
     """{"G1", "G2", "D"}."""
     first, second = G1(height, width, options.base), G2(height, width, options.base, options.edition)
     return nn.ModuleDict({"G1": first, "G2": second, "D": D(height, width, options.base)})
@@ -124,13 +124,13 @@ def images(stage: str, networks: nn.ModuleDict, inputs: Inputs) -> dict[str, Ten
     return {"stage I": y1} | ({} if stage == "I" else {"stage II": networks["G2"](y1, inputs.x)})
 
 
-def step(stage: str, engines: dict, networks: nn.ModuleDict, inputs: list[Inputs], options: config.PG2) -> Terms:
+def step(stage: str, engines: dict, networks: nn.ModuleDict, inputs: list[Inputs], options: keys.PG2) -> Terms:
     if stage == "I":
         return _step_I(engines["G1"], inputs, options)
     return _step_II(engines["G2"], engines["D"], networks["G1"], inputs, options)
 
 
-def _step_I(engine, inputs: list[Inputs], options: config.PG2) -> Terms:
+def _step_I(engine, inputs: list[Inputs], options: keys.PG2) -> Terms:
     terms = []
     for batch in inputs:
         L1, bg = masked_l1(engine(batch.condition), batch.y, batch.mask)
@@ -140,7 +140,7 @@ def _step_I(engine, inputs: list[Inputs], options: config.PG2) -> Terms:
     return mean(terms)
 
 
-def _step_II(G, D, frozen: nn.Module, inputs: list[Inputs], options: config.PG2) -> Terms:
+def _step_II(G, D, frozen: nn.Module, inputs: list[Inputs], options: keys.PG2) -> Terms:
     """G2 learns through D as it is, then D on what G2 made before."""
     terms, made = [], []
     D.module.requires_grad_(False)

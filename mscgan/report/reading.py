@@ -13,8 +13,8 @@ from pathlib import Path
 
 from mscgan import checkpoint, config, curve, files
 from mscgan.checks import beside
-from mscgan.config import Config
 from mscgan.errors import UserError
+from mscgan.keys import Config
 from mscgan.report.scores import Evaluation, command, read_evaluation
 from mscgan.schedule import schedule
 
