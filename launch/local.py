@@ -55,8 +55,6 @@ def processes(plan: runs.Plan, batches: list[int]) -> int:
             f"{here} GPUs; give --nodes 1, or leave --nodes out, to run here, or --dry-run to see the cluster's script"
         )
     gpus = here // nodes if wanted == "auto" else int(wanted)
-    if not gpus and plan.kind == "evaluate" and not settings.get("tasks_per_node"):
-        return 1  # it shares its scores out over the cores itself
     if not gpus:
         return nodes * int(settings.get("tasks_per_node") or (1 if here else _without_gpu(batches)))
     if here and nodes * gpus > here:

@@ -346,9 +346,10 @@ def test_without_a_gpu_there_are_as_many_processes_as_cores_and_batch_allow(core
     assert local.processes(plan, batches) == 5
 
 
-def test_an_evaluation_takes_all_gpus_and_without_one_is_a_process_that_takes_all_cores(monkeypatch):
+def test_an_evaluation_takes_all_gpus_and_without_one_a_process_a_core(monkeypatch):
     plan = runs.Plan("n", "evaluate", "", "", "", [], settings={"nodes": "1", "gpus_per_node": "auto"})
-    for gpus, expected in ((4, 4), (0, 1)):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2})
+    for gpus, expected in ((4, 4), (0, 3)):
         monkeypatch.setattr(local, "gpus_here", lambda gpus=gpus: gpus)
         assert local.processes(plan, []) == expected
     plan.settings["tasks_per_node"] = "2"
