@@ -65,7 +65,7 @@ def test_a_way_of_loading_that_is_not_installed_has_a_row_that_says_so(measured)
 
 
 def test_both_decoders_give_the_same_image(tmp_path):
-    simplejpeg = pytest.importorskip("simplejpeg")
+    simplejpeg = pytest.importorskip("simplejpeg", reason="simplejpeg is not installed")
     drawn = torch.arange(3 * 32 * 16, dtype=torch.uint8).view(32, 16, 3).numpy()
     jpeg = simplejpeg.encode_jpeg(drawn, quality=95)
     ours, theirs = data.pillow(jpeg), data.simplejpeg(jpeg)
