@@ -65,7 +65,7 @@ def result(table: Table) -> dict:
         "same_as": SAME_AS,
         "rows": [_row([run for run in table.runs if run.row == row], found) for row in ROWS],
         "references": [_reference(method, title, some[0]) for method, title in REFERENCES.items()
-                       if some and some[0]["scores"].get(method)],
+                       if some and COLUMNS.keys() & some[0]["scores"].get(method, {}).keys()],
         "published": [_published(number) for number in range(len(PAPER))],
         "missing": [{"row": run.row.name, "seed": run.seed, "run": run.config.run, "why": why}
                     for run in table.runs if (why := table2.missing(run))],

@@ -133,3 +133,11 @@ def test_latex_has_the_same_lines_escaped(table):
 def test_a_folder_without_a_table_is_refused(tmp_path):
     with pytest.raises(UserError, match="holds no table 2"):
         table2_result.write(str(tmp_path))
+
+
+def test_a_baseline_without_a_score_of_the_table_has_no_row(table, tmp_path):
+    for path in tmp_path.glob("*/evaluation.json"):
+        document = json.loads(path.read_text())
+        document["scores"]["real"] = {"sharpness": score(1.0)}
+        path.write_text(json.dumps(document))
+    assert [row["title"] for row in table2_result.result(table)["references"]] == ["Copy of the source"]
