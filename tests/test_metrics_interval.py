@@ -22,18 +22,23 @@ def test_intervals_hold_the_truth_in_93_to_97_percent_of_1000_data_sets(people, 
     assert 930 <= hits <= 970
 
 
-@pytest.mark.parametrize("counts", [[60, 1], [20, 5], [40, 3, 3, 3, 3]])
-def test_intervals_hold_the_truth_where_one_person_has_nearly_all_pairs(counts):
+# Where one person has most pairs and some others few, the interval is too wide rather than too narrow.
+@pytest.mark.parametrize(
+    ("counts", "least", "most"), [([60, 1], 930, 970), ([20, 5], 930, 970), ([40, 3, 3, 3, 3], 990, 1000)]
+)
+def test_intervals_hold_the_truth_where_one_person_has_nearly_all_pairs(counts, least, most):
     rng, owner, hits, widest = np.random.default_rng(1), np.repeat(np.arange(len(counts)), counts), 0, 0.0
     for _ in range(1000):
         cell = of_mean(rng.normal(0.5, 0.1, len(counts))[owner] + rng.normal(0, 0.05, len(owner)), owner)
         hits, widest = hits + (cell.low <= 0.5 <= cell.high), max(widest, cell.high - cell.low)
-    assert 930 <= hits <= 1000 and widest < 100  # too wide rather than too narrow where few count
+    assert least <= hits <= most and widest < 100
 
 
-@pytest.mark.parametrize("spread", [0.05, 0.5])
-@pytest.mark.parametrize("people", [5, 40])
-def test_intervals_of_a_ratio_hold_the_truth(people, spread):
+# 5 people whose sharpness differs by half and more are a little too few: 926.
+@pytest.mark.parametrize(
+    ("people", "spread", "least"), [(5, 0.05, 930), (40, 0.05, 930), (5, 0.5, 920), (40, 0.5, 930)]
+)
+def test_intervals_of_a_ratio_hold_the_truth(people, spread, least):
     # Sharpness: what is made over the targets', which differ between people too.
     rng, hits = np.random.default_rng(2), 0
     for _ in range(1000):
@@ -41,7 +46,7 @@ def test_intervals_of_a_ratio_hold_the_truth(people, spread):
         made = 0.5 * rng.lognormal(0, spread, people).repeat(4)
         cell = of_mean(made, np.repeat(np.arange(people), 4), targets)
         hits += cell.low <= 0.5 / np.exp(0.1**2 / 2) <= cell.high
-    assert 920 <= hits <= 970
+    assert least <= hits <= 970
 
 
 def test_equal_people_have_the_interval_of_the_textbook():
