@@ -101,3 +101,14 @@ def test_a_damaged_document_is_a_line(damage, tmp_path):
     (tmp_path / "b/evaluation.json").write_text(damage)
     with pytest.raises(UserError, match="score the run again"):
         compare(tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.parametrize("key", ["real", "left_out_groups", "people"])
+def test_a_document_that_lacks_what_a_comparison_needs_is_a_line(key, tmp_path):
+    for name in "ab":
+        write(tmp_path / name, 0.0)
+    document = json.loads((tmp_path / "b/evaluation.json").read_text())
+    del document[key]
+    (tmp_path / "b/evaluation.json").write_text(json.dumps(document))
+    with pytest.raises(UserError, match=f"{key}.*score the run again"):
+        compare(tmp_path / "a", tmp_path / "b")

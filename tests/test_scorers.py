@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mscgan import trained
+from mscgan import scoring, trained
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError
 from mscgan.evaluate import Chosen, evaluate
@@ -129,3 +129,19 @@ def test_other_weights_of_a_network_start_anew(light, tmp_path, monkeypatch):
         monkeypatch.setattr(Lpips, "__init__", lambda self, device, digest=digest: setattr(self, "sha256", digest))
         evaluate(run, Chosen(scores=("lpips",)))
     assert seen[0] != seen[1] and json.loads((run / "evaluation-lpips.json").read_text())["scores"]
+
+
+def test_on_a_cpu_pixels_are_scored_by_one_thread_and_the_others_come_back(monkeypatch):
+    def one_then_fails(made, targets, masks):
+        assert torch.get_num_threads() == 1
+        raise UserError("seen")
+
+    monkeypatch.setitem(scoring.OF_PIXELS, "l1", one_then_fails)
+    image, threads = np.zeros((1, 16, 16, 3), np.uint8), torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with pytest.raises(UserError, match="seen"):
+            scoring.score_pixels(scoring.Batch(image, {}, {"made": image}), ["l1"], torch.device("cpu"))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
