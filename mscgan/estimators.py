@@ -1,0 +1,50 @@
+"""Pose estimators behind one function: an image of any size -> the people in it, each with 18 keypoints.
+
+An estimator is named "movenet" (mscgan/movenet), "paf" (mscgan/paf, with the published weights), or by the folder of a
+run of the family paf or a file of its weights.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+ESTIMATORS = ("movenet", "paf")
+
+
+class Person(NamedTuple):
+    """A person found in an image."""
+
+    keypoints: np.ndarray  # (18, 2) float32, (x, y) in pixels of the image, a missing joint (-1, -1)
+    scores: np.ndarray  # (18,) float32, of each joint, 0 where missing; what they mean is the estimator's
+    score: float  # of the person
+
+
+# (H, W, 3) uint8 RGB of any size -> people, the one with the highest score first; none: [].
+Estimator = Callable[[np.ndarray], list[Person]]
+
+
+def open_estimator(name: str) -> Estimator:
+    """The estimator of that name, with its weights read, on the CUDA device or else the CPU.
+
+    Raises:
+        UserError: no such estimator, or its weights are missing or damaged; says how to bring them.
+    """
+    if name == "movenet":
+        from mscgan.movenet.estimate import load_movenet
+
+        return load_movenet()
+    from mscgan.paf.estimate import load_paf
+
+    return load_paf(None if name == "paf" else Path(name))
+
+
+def largest_first(people: list[Person]) -> list[Person]:
+    """The people by the size of the box around their joints, the largest first."""
+    return sorted(people, key=_size, reverse=True)
+
+
+def _size(person: Person) -> float:
+    there = person.keypoints[(person.keypoints != -1).all(1)]
+    return float(np.ptp(there, axis=0).prod()) if len(there) else 0.0
