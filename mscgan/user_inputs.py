@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mscgan.data.rgb import rgb
-from mscgan.data.shards import JOINTS
+from mscgan.data.tables import JOINTS
 from mscgan.errors import UserError
 
 _MAX_POSE = 1 << 20  # bytes of a pose file
