@@ -254,9 +254,9 @@ def measure(
                 "warm_up_steps": 2, "rounds": rounds, "seconds_a_round": seconds, "order": "ways in turn, alternating",
                 "matrix_rate": "the best of all rounds",
             },
-            "definition": "share: FLOPs of a step, useful or not, by torch's counter over the real step / its seconds / "
-            "the best rate of a float32 matrix product in the same run by the same clock; x ours: over the share of our "
-            "joint step in the same round; CPU: by the process's CPU time, which has no waiting for others in it",
+            "definition": "share: FLOPs of a step, useful or not, by torch's counter over the real step / its seconds "
+            "/ the best rate of a float32 matrix product in the same run by the same clock; x ours: over the share of "
+            "our joint step in the same round; CPU: by the process's CPU time, which has no waiting for others in it",
             "matrix_teraflops": {name: value / 1e12 for name, value in best.items()},
             "rows": rows(cases, best),
             "failures": failures,
