@@ -229,7 +229,8 @@ def measure(
     """
     if ranks.world > 1:
         raise UserError(f"peers are measured by one process, and there are {ranks.world}; start it without a launcher")
-    torch.set_float32_matmul_precision("high")  # TF32 on a GPU, which convolutions have by themselves
+    if ranks.device.type == "cuda":  # matrix products in TF32, as PyTorch's convolutions are by themselves
+        torch.set_float32_matmul_precision("high")
     found, sources, failures = {}, {}, []
     for name, peer in PEERS.items():
         try:

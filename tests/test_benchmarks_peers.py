@@ -136,6 +136,25 @@ def test_a_round_that_is_not_over_has_ratios_of_those_that_are():
     assert row["metrics"]["times_ours"]["median"] == 0.5
 
 
+def test_a_round_lasts_as_many_steps_as_were_asked_for_in_seconds(monkeypatch):
+    clocks = {"wall": 0.0, "cpu": 0.0}
+    monkeypatch.setattr(peers, "CLOCKS", {name: lambda name=name: clocks[name] for name in clocks})
+    losses = [1.0] * 5 + [float("nan")]
+
+    def one() -> dict:
+        clocks["wall"] += 0.3
+        clocks["cpu"] += 0.2
+        return {"total": torch.tensor(losses.pop(0))}
+
+    measured = case("PATN", "", 0, [], [])
+    measured.start(lambda: one, at_least=0.5)
+    for finite in (True, False):
+        measured.round()
+        assert measured.finite == finite
+    assert not losses  # one whose FLOPs are counted, one to see how long it takes, and two a round
+    assert measured.seconds == {"wall": pytest.approx([0.3, 0.3]), "cpu": pytest.approx([0.2, 0.2])}
+
+
 def test_each_clones_networks_are_its_own_though_both_have_the_same_name(clones):
     path = list(sys.path)
     found = {name: peers.networks_of(peer, clones) for name, peer in peers.PEERS.items()}
