@@ -2,8 +2,8 @@
 
 No line of theirs is here: what is imported are the networks of clones that the user made (peers.md says how), and an
 adapter does around them the step of that repository's training code, in its order, without the losses that need
-pretrained networks. Sizes are those of the configurations. A peer's networks are as wide as published at base 32, and
-at other bases wider or narrower as ours are.
+pretrained networks. Sizes are those of the configurations. Beside our networks at the paper's width, base 128, a peer's
+have theirs, 64 channels first; where ours are narrower, so are they.
 """
 
 import hashlib
@@ -296,7 +296,7 @@ def _ways(
         return lambda: step.build(name, config, stage, batch, ranks, Laps(ranks.device), out, people=0)
 
     def theirs(way: str, module: ModuleType):
-        return lambda: PEERS[way].build(module, 2 * base, inputs(given, config))
+        return lambda: PEERS[way].build(module, base // 2, inputs(given, config))
 
     ways = [(stage, way, ours(stage, name)) for stage in STAGES for way, name in OURS.items()]
     ways += [("", way, theirs(way, module)) for way, module in peers.items()]

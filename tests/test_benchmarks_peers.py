@@ -32,7 +32,7 @@ def get_norm_layer(name):
 class ResnetDiscriminator(nn.Module):
     def __init__(self, channels, width, norm, use_dropout, n_blocks, use_sigmoid):
         super().__init__()
-        assert (width, use_dropout, n_blocks, use_sigmoid) == (16, True, 3, True)
+        assert (width, use_dropout, n_blocks, use_sigmoid) == (4, True, 3, True)
         self.conv = nn.Conv2d(channels, 1, 1)
 
     def forward(self, image):
@@ -46,7 +46,7 @@ from torch import nn
 class PATNetwork(nn.Module):
     def __init__(self, channels, out, width, norm, use_dropout, n_blocks):
         super().__init__()
-        assert (width, use_dropout, n_blocks) == (16, True, 9)
+        assert (width, use_dropout, n_blocks) == (4, True, 9)
         self.conv = nn.Conv2d(sum(channels), out, 1)
 
     def forward(self, given):
@@ -62,14 +62,14 @@ def get_norm_layer(name):
 
 class GlobalGenerator(nn.Sequential):
     def __init__(self, channels, out, width, n_downsampling, n_blocks, norm_layer):
-        assert (width, n_downsampling, n_blocks) == (16, 4, 9)
+        assert (width, n_downsampling, n_blocks) == (4, 4, 9)
         super().__init__(nn.Conv2d(channels, out, 1), nn.Tanh())
 
 
 class MultiscaleDiscriminator(nn.Module):
     def __init__(self, channels, width, n_layers, norm_layer, use_sigmoid, num_D, getIntermFeat):
         super().__init__()
-        assert (width, n_layers, use_sigmoid, num_D, getIntermFeat) == (16, 3, False, 2, True)
+        assert (width, n_layers, use_sigmoid, num_D, getIntermFeat) == (4, 3, False, 2, True)
         self.first, self.last = nn.Conv2d(channels, 1, 1), nn.Conv2d(1, 1, 1)
 
     def forward(self, image):
@@ -171,7 +171,7 @@ def test_an_adapter_trains_all_networks_and_makes_the_flops_counted_by_hand(rank
     module, _ = peers.networks_of(peers.PEERS[name], clones)
     given = peers.inputs(step.random_batch(CONFIG, 2, ranks.device, 0), CONFIG)
     measured = peers.Case(name, "", "32x16", 8, 2, ranks.device)
-    measured.start(lambda: peers.PEERS[name].build(module, 16, given), 0.0)
+    measured.start(lambda: peers.PEERS[name].build(module, 4, given), 0.0)
     assert measured.flop == FLOP[name]
     assert len(made) == {"PATN": 3, "pix2pixHD": 2}[name]
     before = [[value.clone() for value in network.parameters()] for network in made]
