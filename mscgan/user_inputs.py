@@ -151,18 +151,6 @@ def read_poses(
     return targets
 
 
-def read_pose(given: str, height: int, width: int) -> np.ndarray:
-    """The one pose of a file or a text, (18, 2) float32 in the model's frame.
-
-    Raises:
-        UserError: as read_poses, or it has many.
-    """
-    targets = read_poses(given, height, width)
-    if len(targets) > 1:
-        raise UserError(f"{_content(given)[1]} has {len(targets)} poses; give one")
-    return targets[0].keypoints
-
-
 def to_frame(keypoints: np.ndarray, frame: tuple[int, int] | None, height: int, width: int) -> tuple[np.ndarray, str]:
     """A file's keypoints in the model's frame, (18, 2) float32, and what was done ("" where nothing was).
 

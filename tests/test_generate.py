@@ -95,7 +95,7 @@ def test_the_picture_beside_shows_source_pose_and_result(made, here, monkeypatch
     cells = [beside[48 : 48 + 256, 4 + 132 * i : 4 + 132 * i + 128] for i in range(3)]
     for cell, path in ((cells[0], "me.png"), (cells[2], "a.png")):
         small = np.array(Image.fromarray(cell).resize((32, 64), Image.Resampling.BOX), int)
-        assert abs(small - opened(path)).mean() < 6
+        assert abs(small - opened(path)).mean() < 30  # of another image: 72
     x, y = (POSE[10] * 4 + 1.5).astype(int)  # the right ankle
     assert cells[1][y, x].max() > 150 and cells[1][:8].max() == 0
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from mscgan.errors import UserError
 from mscgan.estimators import Person
-from mscgan.user_inputs import photo_pose, plain, read_image, read_pose, read_poses
+from mscgan.user_inputs import photo_pose, plain, read_image, read_poses
 from tests.pose_factory import BODY_25, COCO_18, expected, flat, standing, triples
 
 HEIGHT, WIDTH = 64, 32
@@ -84,8 +84,8 @@ def test_a_pose_that_lies_in_the_frame_is_taken_as_it_is(tmp_path, text):
     file = tmp_path / "pose.txt"
     file.write_text(text)
     for given in (text, str(file)):
-        pose = read_pose(given, HEIGHT, WIDTH)
-        assert pose.dtype == np.float32
+        [(_, pose, photo, _)] = read_poses(given, HEIGHT, WIDTH)
+        assert photo is None and pose.dtype == np.float32
         assert pose.tolist() == POINTS
 
 
@@ -132,8 +132,6 @@ def test_of_a_file_of_many_images_it_is_every_one_that_shows_somebody_or_the_one
         assert [target.name for target in read_poses(text, HEIGHT, WIDTH, image=name)] == ["d"]
     with pytest.raises(UserError, match="the pose has no image 'e.png'; it has b.jpg, a.jpg"):
         read_poses(text, HEIGHT, WIDTH, image="e.png")
-    with pytest.raises(UserError, match="the pose has 2 poses; give one"):
-        read_pose(text, HEIGHT, WIDTH)
 
 
 def test_an_odd_pose_is_refused_unless_it_is_asked_for():
@@ -165,7 +163,7 @@ def test_one_odd_row_of_many_is_said_and_refuses_no_file():
 )
 def test_what_is_no_pose_is_refused_in_one_line(text, reason):
     with pytest.raises(UserError, match=reason) as caught:
-        read_pose(text, HEIGHT, WIDTH)
+        read_poses(text, HEIGHT, WIDTH)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
@@ -173,12 +171,12 @@ def test_a_file_that_is_no_text_or_too_large_or_a_folder_is_refused(tmp_path, mo
     path = tmp_path / "pose.bin"
     path.write_bytes(b"\xff\xfe\x00[1]")
     with pytest.raises(UserError, match="is not text; give a pose file, or a photograph with --pose-of"):
-        read_pose(str(path), HEIGHT, WIDTH)
+        read_poses(str(path), HEIGHT, WIDTH)
     monkeypatch.setattr("mscgan.user_inputs.MOST_BYTES", 3)
     with pytest.raises(UserError, match="6 bytes, where 3 are the most"):
-        read_pose(str(path), HEIGHT, WIDTH)
+        read_poses(str(path), HEIGHT, WIDTH)
     with pytest.raises(UserError, match="not a plain file"):
-        read_pose(str(tmp_path), HEIGHT, WIDTH)
+        read_poses(str(tmp_path), HEIGHT, WIDTH)
 
 
 def finds(*people: np.ndarray):
