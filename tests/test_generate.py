@@ -126,6 +126,9 @@ def test_a_second_pose_never_takes_the_place_of_the_first(made, here, monkeypatc
     assert printed[1::2] == [f"new/shown/{name}" for name in names]
     first, second = opened("new/me-as-wave.png"), opened("new/me-as-wave-2.png")
     assert (opened("new/me-as-pose-1.png") == first).all() and (first != second).any()
+    words = ["--image", "me.png", "--keypoints", "a/wave.json", "b/wave.json", "--out", "both"]
+    assert exit_code(monkeypatch, "--run", made, *words) == 0
+    assert (opened("both/me-as-wave.png") == first).all() and (opened("both/me-as-wave-2.png") == second).all()
 
 
 def test_many_poses_are_a_picture_each_or_one_side_by_side(made, here, monkeypatch, capsys, finds):
@@ -161,7 +164,7 @@ def test_one_image_of_a_csv_is_taken_by_its_name(made, here, monkeypatch, capsys
 
 
 def test_the_image_is_cut_to_the_person_or_to_a_box(made, here, monkeypatch, capsys, finds):
-    finds(expected() + [100, 0])
+    finds(expected() / 4, expected() + [100, 0])
     pixels = np.zeros((220, 300, 3), np.uint8)
     pixels[:, 100:200] = (0, 0, 255)  # where the person is
     Image.fromarray(pixels).save("wide.png")
@@ -169,7 +172,8 @@ def test_the_image_is_cut_to_the_person_or_to_a_box(made, here, monkeypatch, cap
     words = ["--run", made, "--image", "wide.png", "--keypoints", TEXT]
     assert exit_code(monkeypatch, *words, "--crop", "auto", "--out", "auto.png") == 0
     said = capsys.readouterr().err
-    assert f"taken from the box {left:.0f},{top:.0f},{right:.0f},{bottom:.0f} around the person" in said
+    box = f"{left:.0f},{top:.0f},{right:.0f},{bottom:.0f}"
+    assert f"taken from the box {box} around the person, the largest of 2; another by --box" in said
     assert (opened("shown/auto.png")[60:300, 10:120] == (0, 0, 255)).all()
     assert exit_code(monkeypatch, *words, "--box", f"{left},{top},{right},{bottom}", "--out", "box.png") == 0
     assert (opened("auto.png") == opened("box.png")).all()
