@@ -132,20 +132,27 @@ def read_poses(
     there = [one for one in images if one.people]
     if not there:
         raise UserError(f"{name} is {form} and has nobody with a joint; was a person found in that image?")
-    targets, strange = [], []
+    targets, strange, small = [], [], []
     for one in there:
         who = f"{name}, {one.name}" if len(images) > 1 else name
         keypoints, chosen = _choose(one.people, who, person)
+        try:
+            placed, moved = to_frame(keypoints, one.frame, height, width)
+        except UserError as error:
+            small.append(f"{who}: {error}")
+            continue
         if reason := odd(keypoints):
             strange.append(f"{who} is {form}, but {reason}")
-        placed, moved = to_frame(keypoints, one.frame, height, width)
         note = f"{chosen}: {form}" + (f"; {moved}" if moved else "")
         title = Path(one.name).stem or ("" if name == _TEXT else Path(name).stem)
         targets.append(Target(title, placed, None, note))
+    if not targets:
+        raise UserError(small[0])
     # A joint is misplaced here and there in every long file; a convention would show in most of its rows.
-    if len(strange) > len(there) / 10 and not any_pose:
+    if len(strange) > len(targets) / 10 and not any_pose:
         raise UserError(f"{strange[0]}; or take it as it is with --any-pose")
     notes = [f"{len(images) - len(there):,} of its images show nobody"] if len(there) < len(images) else []
+    notes += [f"{len(small):,} of its poses are left out: {small[0]}"] if small else []
     notes += [f"{len(strange):,} of its poses look wrong: {strange[0]}"] if strange else []
     targets[-1] = targets[-1]._replace(note="; ".join([targets[-1].note, *notes]))
     return targets

@@ -151,6 +151,15 @@ def test_one_odd_row_of_many_is_said_and_refuses_no_file():
         read_poses("\n".join([*rows[:5], odd]), HEIGHT, WIDTH)
 
 
+def test_a_pose_of_too_few_joints_to_be_placed_is_left_out_of_many_and_refused_alone():
+    nose = [[500, 500], *[[-1, -1]] * 17]
+    row = "n.jpg: {}: {}".format(*([point[axis] for point in nose] for axis in (1, 0)))
+    targets = read_poses(f"{ROW}\n{row}", HEIGHT, WIDTH)
+    assert len(targets) == 1 and "1 of its poses are left out: the pose, n.jpg: 1 of 18 joints" in targets[0].note
+    with pytest.raises(UserError, match="the pose: 1 of 18 joints were found: too few"):
+        read_poses(json.dumps(nose), HEIGHT, WIDTH)
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
