@@ -1,0 +1,234 @@
+"""What the page works with, without HTTP: each function takes what came from the browser and returns what goes to it.
+
+A picture goes to the browser as a data: URI and comes back as base64; keypoints are 18 [x, y] in pixels of the model's
+frame, a missing joint [-1, -1].
+"""
+
+import base64
+import binascii
+import io
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from mscgan import pose, user_inputs
+from mscgan.data.read import open_shards
+from mscgan.data.shards import ShardSet
+from mscgan.errors import UserError
+from mscgan.estimators import ESTIMATORS, Estimator, largest_first, open_estimator
+from mscgan.photos import read_photo
+from mscgan.pictures import COLOURS, SKELETON, to_uint8
+from mscgan.trained import Trained
+
+SHOWN = 640  # pixels: the frame is enlarged by the largest whole factor that stays within it, to put joints on
+MOST_PHOTO = 32 << 20  # bytes of a picture file
+PEOPLE = 24  # of the shards in one answer
+MOST_FOUND = 9  # people in a photograph to choose from
+
+# Somebody who stands before the camera: x from the middle and y from the top, in heights of the frame.
+STANDING = (
+    (0, 0.14), (0, 0.23),
+    (-0.085, 0.235), (-0.12, 0.36), (-0.135, 0.475), (0.085, 0.235), (0.12, 0.36), (0.135, 0.475),
+    (-0.055, 0.5), (-0.06, 0.69), (-0.065, 0.88), (0.055, 0.5), (0.06, 0.69), (0.065, 0.88),
+    (-0.018, 0.122), (0.018, 0.122), (-0.042, 0.132), (0.042, 0.132),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Studio:
+    """A trained run with what may be there beside it; where something is not, the sentence says why."""
+
+    name: str  # of the run
+    trained: Trained
+    estimator: Estimator | None
+    no_estimator: str
+    shards: ShardSet | None
+    no_shards: str
+
+
+def open_studio(run: Path, trained: Trained, estimator: str) -> Studio:
+    """estimator: a name of ESTIMATORS, whose weights may be missing, or a path.
+
+    Raises:
+        UserError: the path is no estimator.
+    """
+    found, no_estimator, shards, no_shards = None, "", None, ""
+    try:
+        found = open_estimator(estimator)
+    except UserError as error:
+        if estimator not in ESTIMATORS:
+            raise
+        no_estimator = str(error)
+    try:
+        shards = open_shards(trained.config.data, "test")
+    except (UserError, OSError) as error:
+        no_shards = str(error)
+    return Studio(run.resolve().name, trained, found, no_estimator, shards, no_shards)
+
+
+def warm_up(studio: Studio) -> None:
+    """One picture that nobody sees: the first is slow, and a network that makes none is found before any page is open.
+
+    Raises:
+        UserError: it makes none.
+    """
+    data = studio.trained.config.data
+    gray = torch.full((1, data.height, data.width, 3), 128, dtype=torch.uint8)
+    for one in studio.trained.images(gray, torch.tensor([_standing(data.height, data.width)])).values():
+        to_uint8(one)
+
+
+def facts(studio: Studio) -> dict:
+    """What the page has to know before anything is chosen."""
+    data = studio.trained.config.data
+    return {
+        "run": studio.name,
+        "family": studio.trained.config.family,
+        "width": data.width,
+        "height": data.height,
+        "joints": pose.JOINTS,
+        "flip": pose.FLIP,
+        "skeleton": SKELETON,
+        "colours": COLOURS,
+        "standing": _standing(data.height, data.width),
+        "no_estimator": studio.no_estimator,
+        "most_bytes": MOST_PHOTO,
+        "people": len(studio.shards) if studio.shards else 0,
+        "people_of": f"the {studio.shards.split} split of {studio.shards.dataset}" if studio.shards else "",
+        "no_people": studio.no_shards,
+    }
+
+
+def people(studio: Studio, start: int) -> dict:
+    """Images of the shards from place `start` on: the first of each person, then the second of each, and so on."""
+    if studio.shards is None:
+        raise UserError(studio.no_shards)
+    shown = _in_turn(studio.shards.persons)[start : start + PEOPLE]
+    found = [
+        {
+            "name": studio.shards.names[i],
+            "image": _uri(studio.shards.read(int(i)), "jpeg"),
+            "keypoints": _listed(studio.shards.keypoints[i]),
+        }
+        for i in shown
+    ]
+    return {"people": found}
+
+
+def images(studio: Studio, text: bytes) -> dict:
+    """{"image": base64 of a picture in the frame, "keypoints": 18 [x, y]} -> what the family makes, the answer last.
+
+    Raises:
+        UserError: it is something else, or the networks make no picture of it.
+    """
+    wanted = _json(text)
+    if not isinstance(wanted, dict) or not isinstance(wanted.get("image"), str) or "keypoints" not in wanted:
+        raise UserError('expected {"image": base64 of a picture, "keypoints": 18 points [x, y]}')
+    try:
+        picture = base64.b64decode(wanted["image"], validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise UserError(f"the image is not base64 ({error})") from error
+    x = read_photo(picture, "the image").pixels
+    keypoints = _pose({"keypoints": wanted["keypoints"]}, studio)
+    start = time.perf_counter()
+    made = studio.trained.images(torch.from_numpy(x)[None], torch.from_numpy(keypoints)[None])
+    pictures = {title: to_uint8(one)[0] for title, one in made.items()}
+    milliseconds = 1000 * (time.perf_counter() - start)
+    return {
+        "images": [{"title": title, "image": _uri(_png(pixels), "png")} for title, pixels in pictures.items()],
+        "milliseconds": round(milliseconds, 1),
+    }
+
+
+def photo(studio: Studio, data: bytes, person: int) -> dict:
+    """A picture file -> the frame that the model sees, the same enlarged to put joints on, and the pose found in it.
+
+    person: which of those found, the largest being 0.
+
+    Raises:
+        UserError: it is no picture that can be read.
+    """
+    frame = studio.trained.config.data
+    picture = read_photo(data, "the image")
+    found = largest_first(studio.estimator(picture.pixels))[:MOST_FOUND] if studio.estimator else []
+    chosen = found[min(person, len(found) - 1)].keypoints if found else None
+    larger = max(1, SHOWN // frame.height)
+    seen, note = _fitted(picture.pixels, frame.height, frame.width)
+    shown, _ = _fitted(picture.pixels, frame.height * larger, frame.width * larger)
+    size = (picture.pixels.shape[1], picture.pixels.shape[0])
+    return {
+        "image": _uri(_png(seen), "png"),
+        "shown": _uri(_jpeg(shown), "jpeg"),
+        "keypoints": None if chosen is None else _listed(user_inputs._place(chosen, size, frame.height, frame.width)),
+        "people": len(found),
+        "note": note,
+    }
+
+
+def pose_of_text(studio: Studio, text: bytes) -> dict:
+    """A pose as text -> its place in the model's frame."""
+    return {"keypoints": _listed(_pose(_json(text), studio))}
+
+
+def _fitted(pixels: np.ndarray, height: int, width: int) -> tuple[np.ndarray, str]:
+    image = Image.fromarray(pixels)
+    inner_width, inner_height, left, top = user_inputs._fit(image.width, image.height, width, height)
+    inner = np.array(image.resize((inner_width, inner_height), Image.Resampling.BICUBIC))
+    padding = ((top, height - inner_height - top), (left, width - inner_width - left), (0, 0))
+    return np.pad(inner, padding, mode="edge"), ""
+
+
+def _json(text: bytes) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"what came is not JSON ({error})") from error
+
+
+def _pose(value: object, studio: Studio) -> np.ndarray:
+    data = studio.trained.config.data
+    points, frame = user_inputs._from_json(json.dumps(value), "the pose", (data.width, data.height))
+    return user_inputs._place(user_inputs._checked(points, "the pose", frame), frame, data.height, data.width)
+
+
+def _standing(height: int, width: int) -> list[list[float]]:
+    """The pose to begin with, in a frame of that size."""
+    scale = min(height, 3 * width)
+    points = np.array(STANDING) * scale + [(width - 1) / 2, (height - scale) / 2 - 0.5]
+    return _listed(points)
+
+
+def _in_turn(persons: list[str]) -> np.ndarray:
+    """The numbers of all images: the first of each person, then the second of each, and so on."""
+    before: Counter[str] = Counter()
+    turns = []
+    for person in persons:
+        turns.append(before[person])
+        before[person] += 1
+    return np.argsort(turns, kind="stable")
+
+
+def _listed(keypoints: np.ndarray) -> list[list[float]]:
+    return np.round(keypoints.astype(float), 2).tolist()
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG", compress_level=3)
+    return out.getvalue()
+
+
+def _jpeg(pixels: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG", quality=88)
+    return out.getvalue()
+
+
+def _uri(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
