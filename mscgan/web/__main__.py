@@ -10,11 +10,9 @@ import socket
 from pathlib import Path
 
 import torch
-import uvicorn
 
 from mscgan import trained
 from mscgan.errors import UserError, run
-from mscgan.web.app import app
 from mscgan.web.studio import open_studio, warm_up
 
 PORT = 8008
@@ -28,18 +26,21 @@ def main() -> None:
         "--estimator", default="movenet", help="what finds poses: movenet, paf, or a run or weights of paf"
     )
     options = parser.parse_args()
+    try:
+        from mscgan.web.app import server
+    except ModuleNotFoundError as error:
+        if error.name not in ("starlette", "uvicorn"):
+            raise
+        raise UserError(f"the page is served by {error.name}, which is not here; pip install 'mscgan[web]'") from error
+
     trained.read_config(options.run)
     with _listen(options.port) as listening:
         torch.backends.cudnn.deterministic = True  # the same picture and pose, the same answer
         studio = open_studio(options.run, trained.load(options.run), options.estimator)
         warm_up(studio)
         print(f"http://127.0.0.1:{listening.getsockname()[1]}/ – open it in a browser; Ctrl-C ends it", flush=True)
-        settings = uvicorn.Config(
-            app(studio), http="h11", ws="none", lifespan="off", log_level="warning", access_log=False,
-            server_header=False, limit_concurrency=100, timeout_graceful_shutdown=2,
-        )  # fmt: skip
         try:
-            uvicorn.Server(settings).run(sockets=[listening])
+            server(studio).run(sockets=[listening])
         except KeyboardInterrupt:
             print("ended")
 

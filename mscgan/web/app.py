@@ -1,4 +1,4 @@
-"""What is asked for -> what is answered: the page, and JSON. An error is {"error": a sentence}, which the page shows."""
+"""What is asked for -> what is answered: the page, and JSON. An error is {"error": words}, which the page shows."""
 
 import base64
 import hashlib
@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -14,6 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from mscgan.errors import UserError
+from mscgan.framing import Box
 from mscgan.web import studio
 from mscgan.web.guard import guard, read_body, refusal
 from mscgan.web.studio import Studio
@@ -21,6 +23,7 @@ from mscgan.web.turns import Full, Turns
 
 PLACES = 8  # requests that are being sent, wait or compute; the rest of a picture each is not taken
 MOST_JSON = 4 << 20
+CONNECTIONS = 100
 WORDS = {404: "there is nothing at this address; the page is at /", 405: "this address does not take such a request"}
 
 
@@ -48,8 +51,8 @@ def app(opened: Studio, turns: Turns | None = None) -> ASGIApp:
         return await computed(request, 0, lambda _: studio.people(opened, start))
 
     async def photo(request: Request) -> Response:
-        person = _number(request, "person")
-        return await computed(request, studio.MOST_PHOTO, lambda data: studio.photo(opened, data, person))
+        person, box = _number(request, "person"), _box(request)
+        return await computed(request, studio.MOST_PHOTO, lambda data: studio.photo(opened, data, person, box))
 
     async def pose(request: Request) -> Response:
         return await computed(request, MOST_JSON, lambda text: studio.pose_of_text(opened, text))
@@ -69,11 +72,32 @@ def app(opened: Studio, turns: Turns | None = None) -> ASGIApp:
     return guard(Starlette(routes=routes, exception_handlers=handlers), _policy(page))
 
 
+def server(opened: Studio) -> uvicorn.Server:
+    """Uvicorn with the app. What it answers by itself (a request that is no HTTP, too many connections) is plain text."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app(opened), http="h11", ws="none", lifespan="off", log_level="warning", access_log=False,
+            server_header=False, limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=2,
+        )
+    )  # fmt: skip
+
+
 def _number(request: Request, name: str) -> int:
     value = request.query_params.get(name, "0")
     if not re.fullmatch(r"\d{1,9}", value, re.ASCII):
         raise UserError(f"{name} is not a whole number from 0 on")
     return int(value)
+
+
+def _box(request: Request) -> Box | None:
+    value = request.query_params.get("box")
+    if value is None:
+        return None
+    sides = value.split(",")
+    if len(sides) != 4 or not all(re.fullmatch(r"-?\d{1,7}(\.\d{1,9})?", side, re.ASCII) for side in sides):
+        raise UserError("box is not left,top,right,bottom")
+    left, top, right, bottom = map(float, sides)
+    return left, top, right, bottom
 
 
 def _policy(page: str) -> str:

@@ -22,6 +22,7 @@ from mscgan.data.read import open_shards
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError
 from mscgan.estimators import ESTIMATORS, Estimator, largest_first, open_estimator
+from mscgan.framing import Box, cut, person_box, place, shaped
 from mscgan.photos import read_photo
 from mscgan.pictures import COLOURS, SKELETON, to_uint8
 from mscgan.trained import Trained
@@ -146,42 +147,54 @@ def images(studio: Studio, text: bytes) -> dict:
     }
 
 
-def photo(studio: Studio, data: bytes, person: int) -> dict:
+def photo(studio: Studio, data: bytes, person: int, box: Box | None) -> dict:
     """A picture file -> the frame that the model sees, the same enlarged to put joints on, and the pose found in it.
 
-    person: which of those found, the largest being 0.
+    Args:
+        person: which of those found, the largest being 0.
+        box: the part of the picture to take, in pixels of the "size" that an answer gives; without it the person, with
+            the margins of the data sets, or the whole picture where nobody is found.
 
     Raises:
-        UserError: it is no picture that can be read.
+        UserError: it is no picture that can be read, or the box shows nothing of it.
     """
-    frame = studio.trained.config.data
-    picture = read_photo(data, "the image")
-    found = largest_first(studio.estimator(picture.pixels))[:MOST_FOUND] if studio.estimator else []
-    chosen = found[min(person, len(found) - 1)].keypoints if found else None
+    frame, note = studio.trained.config.data, ""
+    pixels = read_photo(data, "the picture").pixels
+    height, width = pixels.shape[:2]
+    found = largest_first(studio.estimator(pixels))[:MOST_FOUND] if studio.estimator else []
+    keypoints = found[min(person, len(found) - 1)].keypoints if found else None
+    if box is not None:
+        box = _checked(box, height, width)
+    elif keypoints is not None:
+        try:
+            box = person_box(keypoints, frame.height, frame.width)
+        except UserError as error:
+            note = str(error)
+    box = shaped(box or (0, 0, width, height), frame.height, frame.width)
     larger = max(1, SHOWN // frame.height)
-    seen, note = _fitted(picture.pixels, frame.height, frame.width)
-    shown, _ = _fitted(picture.pixels, frame.height * larger, frame.width * larger)
-    size = (picture.pixels.shape[1], picture.pixels.shape[0])
     return {
-        "image": _uri(_png(seen), "png"),
-        "shown": _uri(_jpeg(shown), "jpeg"),
-        "keypoints": None if chosen is None else _listed(user_inputs._place(chosen, size, frame.height, frame.width)),
+        "image": _uri(_png(cut(pixels, box, frame.height, frame.width)), "png"),
+        "shown": _uri(_jpeg(cut(pixels, box, frame.height * larger, frame.width * larger)), "jpeg"),
+        "keypoints": None if keypoints is None else _listed(place(keypoints, box, frame.height, frame.width)),
         "people": len(found),
+        "size": [width, height],
+        "box": box,
         "note": note,
     }
+
+
+def _checked(box: Box, height: int, width: int) -> Box:
+    """A box that came from the browser. Raises UserError: it is none, or far larger than the picture."""
+    left, top, right, bottom = box
+    far = 8 * max(height, width)
+    if not (-far < left < right < far and -far < top < bottom < far and min(right - left, bottom - top) >= 1):
+        raise UserError("the box is to be left,top,right,bottom in pixels of the picture, and at least a pixel wide")
+    return box
 
 
 def pose_of_text(studio: Studio, text: bytes) -> dict:
     """A pose as text -> its place in the model's frame."""
     return {"keypoints": _listed(_pose(_json(text), studio))}
-
-
-def _fitted(pixels: np.ndarray, height: int, width: int) -> tuple[np.ndarray, str]:
-    image = Image.fromarray(pixels)
-    inner_width, inner_height, left, top = user_inputs._fit(image.width, image.height, width, height)
-    inner = np.array(image.resize((inner_width, inner_height), Image.Resampling.BICUBIC))
-    padding = ((top, height - inner_height - top), (left, width - inner_width - left), (0, 0))
-    return np.pad(inner, padding, mode="edge"), ""
 
 
 def _json(text: bytes) -> object:
