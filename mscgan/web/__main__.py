@@ -7,6 +7,7 @@ then the same address there. Ctrl-C ends it.
 import argparse
 import errno
 import socket
+import sys
 from pathlib import Path
 
 import torch
@@ -29,15 +30,18 @@ def main() -> None:
     try:
         from mscgan.web.app import server
     except ModuleNotFoundError as error:
-        if error.name not in ("starlette", "uvicorn"):
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("starlette", "uvicorn"):
             raise
-        raise UserError(f"the page is served by {error.name}, which is not here; pip install 'mscgan[web]'") from error
+        raise UserError(f"the page is served by {missing}, which is not here; pip install 'mscgan[web]'") from error
 
     trained.read_config(options.run)
     with _listen(options.port) as listening:
         torch.backends.cudnn.deterministic = True  # the same picture and pose, the same answer
         studio = open_studio(options.run, trained.load(options.run), options.estimator)
         warm_up(studio)
+        for why in filter(None, (studio.no_estimator, studio.no_shards)):
+            print(why, file=sys.stderr)
         print(f"http://127.0.0.1:{listening.getsockname()[1]}/ – open it in a browser; Ctrl-C ends it", flush=True)
         try:
             server(studio).run(sockets=[listening])
