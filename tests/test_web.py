@@ -81,10 +81,9 @@ def test_the_command_prints_the_address_serves_the_page_and_ctrl_c_ends_it_with_
 
 
 def test_a_file_that_is_no_estimator_is_refused(made, tmp_path, monkeypatch, capsys):
-    from mscgan.trained import load
-
-    monkeypatch.setattr(sys, "argv", ["web", "--run", str(made), "--port", "0", "--estimator", str(tmp_path / "no.pth")])
-    monkeypatch.setattr("mscgan.trained.load", load)
+    monkeypatch.setattr(
+        sys, "argv", ["web", "--run", str(made), "--port", "0", "--estimator", str(tmp_path / "no.pth")]
+    )
     with pytest.raises(SystemExit) as left:
         run(main)
     said = capsys.readouterr()

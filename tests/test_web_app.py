@@ -117,6 +117,18 @@ def test_a_pose_in_a_frame_of_its_own_moves_into_the_models(address):
     assert status == 200 and np.allclose(found["keypoints"], STANDING, atol=0.006)
 
 
+def test_of_a_file_of_another_program_the_largest_person_is_taken_and_what_it_was_taken_for_is_said(address):
+    large = [value for x, y in STANDING for value in (8 * x, 8 * y, 0.9)]
+    small = [value for x, y in STANDING for value in (4 * x, 4 * y, 0.9)]
+    text = {"version": 1.3, "people": [{"pose_keypoints_2d": small}, {"pose_keypoints_2d": large}]}
+    status, found = ask(address, "pose", json.dumps(text).encode())
+    alone = {"version": 1.3, "people": [{"pose_keypoints_2d": large}]}
+    assert status == 200 and "OpenPose" in found["note"]
+    assert found == ask(address, "pose", json.dumps(alone).encode())[1]
+    status, said = ask(address, "pose", b'{"people": []}')
+    assert status == 400 and "nobody" in said["error"]
+
+
 def test_a_missing_estimator_and_missing_shards_are_said_and_photographs_still_come(opened):
     without = replace(opened, estimator=None, no_estimator="bring it", shards=None, no_shards="they are gone")
     with served(without) as address:
@@ -184,11 +196,15 @@ def test_a_picture_that_is_an_archive_too_is_a_picture_and_nothing_else_comes_ba
         (wanted(image=None), "expected"),
         (wanted(image="a*b"), "not base64"),
         (wanted(image="ä"), "not base64"),
-        (wanted(keypoints=None), "the pose has NoneType"),
-        (wanted(keypoints=STANDING[:17]), "the pose has 17 keypoints"),
-        (wanted(keypoints=STANDING[:17] + [[1, float("nan")]]), "keypoint 17 is"),
-        (wanted(keypoints=STANDING[:17] + [[1, 10**400]]), "keypoint 17 is"),
-        (wanted(keypoints=STANDING[:17] + [["1", "2"]]), "keypoint 17 is"),
+        (wanted(keypoints=None), "the keypoints are no list of 18"),
+        (wanted(keypoints=STANDING[:17]), "the keypoints are no list of 18"),
+        (wanted(keypoints=STANDING[:17] + [[1, float("nan")]]), "the left ear is no point"),
+        (wanted(keypoints=STANDING[:17] + [[1, 10**400]]), "the left ear is no point"),
+        (wanted(keypoints=STANDING[:17] + [["1", "2"]]), "the left ear is no point"),
+        (wanted(keypoints=STANDING[:17] + [[32, 5]]), "the left ear is no point"),
+        (wanted(keypoints=STANDING[:17] + [[-1, 5]]), "the left ear is no point"),
+        (wanted(keypoints=STANDING[:17] + [[True, 5]]), "the left ear is no point"),
+        (wanted(keypoints=STANDING[:17] + [[1, 2, 3]]), "the left ear is no point"),
         (wanted(keypoints=[[-1, -1]] * 18), "every joint is missing"),
         (wanted(image=base64.b64encode(photograph(65, 32)).decode()), "images are (65, 32, 3)"),
     ],
@@ -198,7 +214,9 @@ def test_what_is_no_picture_and_pose_gets_a_sentence(address, body, words):
     assert status == 400 and words in said["error"]
 
 
-@pytest.mark.parametrize("text", [b"/etc/passwd", b'"/etc/passwd"', b"../run/config.yaml", b"pose.json", b'{"$ref": 1}'])
+@pytest.mark.parametrize(
+    "text", [b"/etc/passwd", b'"/etc/passwd"', b"../run/config.yaml", b"pose.json", b'{"$ref": 1}']
+)
 def test_a_pose_that_is_a_files_name_is_no_pose_and_the_file_is_not_read(address, text, monkeypatch):
     def opened(*_, **__):
         raise AssertionError("a file was opened")
@@ -218,7 +236,9 @@ def test_no_file_is_served_under_any_name(address, path):
     assert (status, said["error"]) == (404, "there is nothing at this address; the page is at /")
 
 
-@pytest.mark.parametrize("query", ["from=-1", "from=x", "from=1e3", "from=9999999999", "from=../1", "from=%F0%9F%98%80"])
+@pytest.mark.parametrize(
+    "query", ["from=-1", "from=x", "from=1e3", "from=9999999999", "from=../1", "from=%F0%9F%98%80"]
+)
 def test_people_are_asked_for_by_a_number(address, query):
     assert ask(address, f"people?{query}") == (400, {"error": "from is not a whole number from 0 on"})
 
@@ -326,7 +346,10 @@ def test_an_error_of_our_own_is_said_on_the_page_and_the_server_lives_on(address
     with monkeypatch.context() as patch:
         patch.setattr(Trained, "images", lambda *_: 1 / 0)
         status, said = ask(address, "images", wanted())
-    assert (status, said["error"]) == (500, "this went wrong in the server; the terminal that it was started in says how")
+    assert (status, said["error"]) == (
+        500,
+        "this went wrong in the server; the terminal that it was started in says how",
+    )
     end = time.monotonic() + 10  # it is logged after the answer
     while "ZeroDivisionError" not in caplog.text and time.monotonic() < end:
         time.sleep(0.02)
@@ -354,4 +377,6 @@ def test_the_policy_lets_the_pages_own_script_and_style_run_and_nothing_else(add
     assert body == PAGE and "unsafe" not in policy and "*" not in policy and "http" not in policy
     assert rules["default-src"] == rules["frame-ancestors"] == rules["base-uri"] == "'none'"
     assert rules["connect-src"] == "'self'" and rules["script-src"].startswith("'sha256-")
-    assert not re.search(r"""(src|href)=["'](?!#|data:)|url\(|@import|\son\w+=|style=|\bimport\b|eval\(|innerHTML""", body)
+    assert not re.search(
+        r"""(src|href)=["'](?!#|data:)|url\(|@import|\son\w+=|style=|\bimport\b|eval\(|innerHTML""", body
+    )

@@ -102,7 +102,9 @@ def test_two_hosts_are_none(guarded):
     assert answer(guarded, "GET", {"host": HERE}, (("host", "evil.example"),))[0] == 403
 
 
-@pytest.mark.parametrize("kind", ["", "text/plain", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded"])
+@pytest.mark.parametrize(
+    "kind", ["", "text/plain", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded"]
+)
 def test_what_a_form_of_another_page_can_send_is_refused(guarded, kind):
     status, _, said = answer(guarded, "POST", {"host": HERE, "content-type": kind})
     assert status == 415 and "application/octet-stream" in said["error"]

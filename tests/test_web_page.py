@@ -1,5 +1,5 @@
-"""The page in a browser: joints dragged by mouse and finger and moved by keys, pictures chosen and dropped, poses taken,
-undone and saved, at the widths of a phone and of a screen."""
+"""The page in a browser: joints dragged by mouse and finger and moved by keys, pictures chosen and dropped, poses
+taken, undone and saved, at the widths of a phone and of a screen."""
 
 import base64
 import io
@@ -25,7 +25,9 @@ SECOND = "document.querySelector('#results img').src"  # the picture of the last
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
     """A run with people, and an estimator that finds two in whatever picture but a black one."""
-    return write_studio(tmp_path_factory.mktemp("web"), estimator=lambda pixels: two_people(pixels) if pixels.any() else [])
+    return write_studio(
+        tmp_path_factory.mktemp("web"), estimator=lambda pixels: two_people(pixels) if pixels.any() else []
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def browser():
 
 @pytest.fixture
 def open_page(browser):
-    """Opens the page and waits for its first picture; at the end nothing may have been complained of or asked elsewhere."""
+    """Opens the page and waits for its first picture. At the end nothing was complained of, or asked elsewhere."""
     contexts, complaints, requests = [], [], []
 
     def opener(address, picture=True, **options):
@@ -107,14 +109,22 @@ def drag(tab, number, dx, dy):
     tab.mouse.up()
 
 
+def choose(tab, button: str):
+    """A photograph, by the browser's own dialog."""
+    with tab.expect_file_chooser() as chooser:
+        tab.click(button)
+    chooser.value.set_files({"name": "me.png", "mimeType": "image/png", "buffer": photograph()})
+
+
 def drop(tab, data: bytes, name: str, kind: str, at: str = "body"):
     tab.evaluate(
         """([data, name, type, at]) => {
             const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
             const dataTransfer = new DataTransfer();
             dataTransfer.items.add(new File([bytes], name, { type }));
+            const options = { dataTransfer, bubbles: true, cancelable: true };
             for (const step of ["dragover", "drop"])
-                document.querySelector(at).dispatchEvent(new DragEvent(step, { dataTransfer, bubbles: true, cancelable: true }));
+                document.querySelector(at).dispatchEvent(new DragEvent(step, options));
         }""",
         [base64.b64encode(data).decode(), name, kind, at],
     )
@@ -272,9 +282,7 @@ def test_a_picture_that_is_chosen_keeps_the_pose_where_that_was_asked_for(addres
     tab = open_page(address)
     before = pose(tab)
     tab.check("#keep")
-    with tab.expect_file_chooser() as chooser:
-        tab.click("#choose-person")
-    new_picture(tab, lambda: chooser.value.set_files({"name": "me.png", "mimeType": "image/png", "buffer": photograph()}))
+    new_picture(tab, lambda: choose(tab, "#choose-person"))
     assert (pose(tab) == before).all()
     new_picture(tab, lambda: tab.click("#own"))
     assert (pose(tab) != before).any()
@@ -283,14 +291,12 @@ def test_a_picture_that_is_chosen_keeps_the_pose_where_that_was_asked_for(addres
 def test_the_pose_of_a_second_picture_is_taken_and_shown_on_it_and_the_person_stays(address, open_page):
     tab = open_page(address)
     source = tab.evaluate("source.image")
-    with tab.expect_file_chooser() as chooser:
-        tab.click("#choose-pose")
-    new_picture(tab, lambda: chooser.value.set_files({"name": "b.png", "mimeType": "image/png", "buffer": photograph()}))
+    new_picture(tab, lambda: choose(tab, "#choose-pose"))
     assert tab.evaluate("source.image") == source
     assert tab.is_checked("[value=other]")
     shown = tab.get_attribute("#editor image", "href")
     assert shown == tab.evaluate("other.shown") and shown.startswith("data:image/jpeg")
-    for behind, there in (("nothing", 0), ("person", 1), ("model", 1)):
+    for behind, there in (("nothing", 0), ("person", 1), ("other", 1)):
         tab.check(f"[value={behind}]")
         assert tab.locator("#editor image").count() == there
 
@@ -464,8 +470,8 @@ def test_the_page_fits_a_phone_and_a_screen_in_light_and_dark(address, open_page
     out = """() => [...document.querySelectorAll("main *")].filter((e) => e.getClientRects().length)
         .filter((e) => !e.closest("svg") && e.getBoundingClientRect().right > innerWidth).map((e) => e.outerHTML)"""
     assert tab.evaluate(out) == []
-    small = """() => [...document.querySelectorAll("button, a, select, summary, label.check")].filter((e) => e.offsetParent)
-        .filter((e) => e.getBoundingClientRect().height < 24).map((e) => e.outerHTML)"""
+    small = """() => [...document.querySelectorAll("button, a, select, summary, label.check")]
+        .filter((e) => e.offsetParent && e.getBoundingClientRect().height < 24).map((e) => e.outerHTML)"""
     assert tab.evaluate(small) == []
     # The pose and the picture are seen together, so that one is seen to follow the other.
     tab.locator("#editor").scroll_into_view_if_needed()

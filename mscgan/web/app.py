@@ -73,7 +73,7 @@ def app(opened: Studio, turns: Turns | None = None) -> ASGIApp:
 
 
 def server(opened: Studio) -> uvicorn.Server:
-    """Uvicorn with the app. What it answers by itself (a request that is no HTTP, too many connections) is plain text."""
+    """Uvicorn with the app. What it answers by itself (what is no HTTP, too many connections) is plain text."""
     return uvicorn.Server(
         uvicorn.Config(
             app(opened), http="h11", ws="none", lifespan="off", log_level="warning", access_log=False,

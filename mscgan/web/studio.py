@@ -17,15 +17,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mscgan import pose, user_inputs
+from mscgan import pose
 from mscgan.data.read import open_shards
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError
-from mscgan.estimators import ESTIMATORS, Estimator, largest_first, open_estimator
+from mscgan.estimators import ESTIMATORS, Estimator, Person, largest_first, open_estimator
 from mscgan.framing import Box, cut, person_box, place, shaped
 from mscgan.photos import read_photo
 from mscgan.pictures import COLOURS, SKELETON, to_uint8
+from mscgan.pose_checks import odd
+from mscgan.pose_formats import parse
 from mscgan.trained import Trained
+from mscgan.user_inputs import to_frame
 
 SHOWN = 640  # pixels: the frame is enlarged by the largest whole factor that stays within it, to put joints on
 MOST_PHOTO = 32 << 20  # bytes of a picture file
@@ -136,7 +139,7 @@ def images(studio: Studio, text: bytes) -> dict:
     except (binascii.Error, ValueError) as error:
         raise UserError(f"the image is not base64 ({error})") from error
     x = read_photo(picture, "the image").pixels
-    keypoints = _pose({"keypoints": wanted["keypoints"]}, studio)
+    keypoints = _points(wanted["keypoints"], studio)
     start = time.perf_counter()
     made = studio.trained.images(torch.from_numpy(x)[None], torch.from_numpy(keypoints)[None])
     pictures = {title: to_uint8(one)[0] for title, one in made.items()}
@@ -193,8 +196,22 @@ def _checked(box: Box, height: int, width: int) -> Box:
 
 
 def pose_of_text(studio: Studio, text: bytes) -> dict:
-    """A pose as text -> its place in the model's frame."""
-    return {"keypoints": _listed(_pose(_json(text), studio))}
+    """The text of a pose file of any kind -> the pose in the model's frame, of the largest person of its first image.
+
+    Raises:
+        UserError: no kind that is known, or nobody in it.
+    """
+    data = studio.trained.config.data
+    form, images = parse(text.decode("utf-8-sig", "replace"), "the pose")
+    image = next((image for image in images if image.people), None)
+    if image is None:
+        raise UserError(f"this is {form} and has nobody with a joint; was a person found in that image?")
+    people = [Person(keypoints, np.ones(len(keypoints)), 1) for keypoints in image.people]
+    keypoints = largest_first(people)[0].keypoints
+    placed, moved = to_frame(keypoints, image.frame, data.height, data.width)
+    strange = odd(keypoints)
+    notes = [f"taken for {form}", moved, f"but {strange}" if strange else ""]
+    return {"keypoints": _listed(placed), "note": "; ".join(filter(None, notes))}
 
 
 def _json(text: bytes) -> object:
@@ -204,10 +221,18 @@ def _json(text: bytes) -> object:
         raise UserError(f"what came is not JSON ({error})") from error
 
 
-def _pose(value: object, studio: Studio) -> np.ndarray:
+def _points(value: object, studio: Studio) -> np.ndarray:
+    """What the page holds as a pose -> (18, 2) float32 in the model's frame."""
     data = studio.trained.config.data
-    points, frame = user_inputs._from_json(json.dumps(value), "the pose", (data.width, data.height))
-    return user_inputs._place(user_inputs._checked(points, "the pose", frame), frame, data.height, data.width)
+    if not isinstance(value, list) or len(value) != len(pose.JOINTS):
+        raise UserError(f"the keypoints are no list of {len(pose.JOINTS)} points [x, y]")
+    for joint, point in zip(pose.JOINTS, value, strict=True):
+        numbers = isinstance(point, list) and len(point) == 2 and all(type(side) in (int, float) for side in point)
+        if not numbers or (point != [-1, -1] and not (0 <= point[0] < data.width and 0 <= point[1] < data.height)):
+            raise UserError(f"the {joint} is no point [x, y] inside {data.width}x{data.height}, nor [-1, -1]")
+    if all(point == [-1, -1] for point in value):
+        raise UserError("every joint is missing, so there is no pose")
+    return np.array(value, np.float32)
 
 
 def _standing(height: int, width: int) -> list[list[float]]:
