@@ -105,7 +105,6 @@ def facts(studio: Studio) -> dict:
         "most_bytes": MOST_PHOTO,
         "people": len(studio.shards) if studio.shards else 0,
         "people_of": f"the {studio.shards.split} split of {studio.shards.dataset}" if studio.shards else "",
-        "no_people": studio.no_shards,
     }
 
 
