@@ -296,6 +296,12 @@ def test_a_body_too_large_is_refused_in_words(address, monkeypatch):
     )  # fmt: skip
 
 
+def test_what_is_told_to_be_too_large_is_refused_before_it_is_sent(address):
+    head = f"POST /photo HTTP/1.1\r\nHost: {urlsplit(address).netloc}\r\nContent-Type: application/octet-stream\r\n"
+    came = raw(address, f"{head}Content-Length: 1073741824\r\n\r\n".encode())
+    assert came.startswith(b"HTTP/1.1 413 ") and b"larger than 32 MB" in came
+
+
 def test_who_sends_too_slowly_gives_its_place_back(address, monkeypatch):
     monkeypatch.setattr(guard, "SECONDS", 0.3)
     host = urlsplit(address).netloc
