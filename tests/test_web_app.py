@@ -91,6 +91,13 @@ def test_a_photograph_comes_back_as_the_frame_around_the_largest_person_or_the_o
     assert (large >= 0).all() and large[:, 1].min() == pytest.approx(0.08 * 64, abs=1)  # Market's margin
 
 
+def test_a_photograph_of_the_models_size_is_taken_as_it_is(address):
+    status, found = ask(address, "photo", photograph(64, 32))
+    assert (status, found["box"]) == (200, [0, 0, 32, 64])
+    with Image.open(io.BytesIO(photograph(64, 32))) as picture:
+        assert (pixels(found["image"]) == np.array(picture)).all()
+
+
 def test_a_box_says_which_part_of_the_photograph_is_taken(address):
     status, found = ask(address, "photo?box=100,50,200,250", photograph(300, 400))
     assert (status, found["box"]) == (200, [100, 50, 200, 250])

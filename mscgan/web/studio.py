@@ -155,7 +155,7 @@ def photo(studio: Studio, data: bytes, person: int, box: Box | None) -> dict:
     Args:
         person: which of those found, the largest being 0.
         box: the part of the picture to take, in pixels of the "size" that an answer gives; without it the person, with
-            the margins of the data sets, or the whole picture where nobody is found.
+            the margins of the data sets; or the whole picture where nobody is found, or where it has the frame's size.
 
     Raises:
         UserError: it is no picture that can be read, or the box shows nothing of it.
@@ -167,7 +167,7 @@ def photo(studio: Studio, data: bytes, person: int, box: Box | None) -> dict:
     keypoints = found[min(person, len(found) - 1)].keypoints if found else None
     if box is not None:
         box = _checked(box, height, width)
-    elif keypoints is not None:
+    elif keypoints is not None and (height, width) != (frame.height, frame.width):
         try:
             box = person_box(keypoints, frame.height, frame.width)
         except UserError as error:
