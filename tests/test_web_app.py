@@ -118,6 +118,13 @@ def test_the_people_of_the_shards_come_each_person_once_before_any_twice(address
     assert ask(address, "people?from=6") == (200, {"people": []})
 
 
+def test_a_joint_of_a_file_in_the_outer_half_of_the_outermost_pixel_is_kept(address):
+    points = [[31.7, 63.6], *STANDING[1:]]
+    found = ask(address, "pose", json.dumps({"keypoints": points, "width": 32, "height": 64}).encode())[1]
+    assert found["keypoints"][0] == [31, 63]
+    assert ask(address, "images", wanted(keypoints=found["keypoints"]))[0] == 200
+
+
 def test_a_pose_in_a_frame_of_its_own_moves_into_the_models(address):
     text = {"keypoints": [[2 * x + 0.5, 2 * y + 0.5] for x, y in STANDING], "width": 64, "height": 128}
     status, found = ask(address, "pose", json.dumps(text).encode())
@@ -296,13 +303,6 @@ def test_of_a_gigabyte_only_the_beginning_is_read(address, told, monkeypatch):
     lives(address)
 
 
-def test_a_body_too_large_is_refused_in_words(address, monkeypatch):
-    monkeypatch.setattr(studio, "MOST_PHOTO", 1 << 20)
-    assert ask(address, "photo", photograph() + b"\0" * (1 << 20)) == (
-        413, {"error": "this is larger than 1 MB, the most that is read; send it smaller"}
-    )  # fmt: skip
-
-
 def test_what_is_told_to_be_too_large_is_refused_before_it_is_sent(address):
     head = f"POST /photo HTTP/1.1\r\nHost: {urlsplit(address).netloc}\r\nContent-Type: application/octet-stream\r\n"
     came = raw(address, f"{head}Content-Length: 1073741824\r\n\r\n".encode())
@@ -339,6 +339,13 @@ def test_one_request_computes_at_a_time_and_those_beyond_the_queue_are_refused_i
         assert count == {200: app.PLACES, 503: 12 - app.PLACES} and set(most) == {1}
         assert words == {'{"error": "others are being served and the queue is full; try again in a second"}'}
         lives(address)
+
+
+def test_who_is_refused_while_still_sending_a_photograph_reads_why(opened, monkeypatch):
+    monkeypatch.setattr(app, "PLACES", 0)
+    with served(opened) as address:  # a browser, too, sends all before it reads
+        status, said = ask(address, "photo", photograph() + b"\0" * (24 << 20))
+    assert status == 503 and "the queue is full" in said["error"]
 
 
 def test_after_a_thousand_requests_most_of_which_were_refused_the_page_lives_on(address, rated):

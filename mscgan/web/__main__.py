@@ -37,13 +37,13 @@ def main() -> None:
 
     trained.read_config(options.run)
     with _listen(options.port) as listening:
-        torch.backends.cudnn.deterministic = True  # the same picture and pose, the same answer
-        studio = open_studio(options.run, trained.load(options.run), options.estimator)
-        warm_up(studio)
-        for why in filter(None, (studio.no_estimator, studio.no_shards)):
-            print(why, file=sys.stderr)
-        print(f"http://127.0.0.1:{listening.getsockname()[1]}/ – open it in a browser; Ctrl-C ends it", flush=True)
         try:
+            torch.backends.cudnn.deterministic = True  # the same picture and pose, the same answer
+            studio = open_studio(options.run, trained.load(options.run), options.estimator)
+            warm_up(studio)
+            for why in filter(None, (studio.no_estimator, studio.no_shards)):
+                print(why, file=sys.stderr)
+            print(f"http://127.0.0.1:{listening.getsockname()[1]}/ – open it in a browser; Ctrl-C ends it", flush=True)
             server(studio).run(sockets=[listening])
         except KeyboardInterrupt:
             print("ended")

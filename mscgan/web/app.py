@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from mscgan.errors import UserError
 from mscgan.framing import Box
 from mscgan.web import studio
-from mscgan.web.guard import guard, read_body, refusal
+from mscgan.web.guard import AGAIN, guard, read_body, refusal
 from mscgan.web.studio import Studio
 from mscgan.web.turns import Full, Turns
 
@@ -115,19 +115,19 @@ def _sha256(text: str) -> str:
 
 
 def _mistake(request: Request, error: Exception) -> Response:
-    return refusal(400, str(error))
+    return refusal(400, str(error), request.headers)
 
 
 def _full(request: Request, error: Exception) -> Response:
-    return refusal(503, "others are being served and the queue is full; try again in a second", {"Retry-After": "1"})
+    return refusal(503, "others are being served and the queue is full; try again in a second", request.headers, AGAIN)
 
 
 def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    headers = dict(error.headers or {})
-    return refusal(error.status_code, WORDS.get(error.status_code, error.detail), headers)
+    words = WORDS.get(error.status_code, error.detail)
+    return refusal(error.status_code, words, request.headers, dict(error.headers or {}))
 
 
 def _crash(request: Request, error: Exception) -> Response:
     """Starlette raises the error again after this answer, and uvicorn prints it."""
-    return refusal(500, "this went wrong in the server; the terminal that it was started in says how")
+    return refusal(500, "this went wrong in the server; the terminal that it was started in says how", request.headers)

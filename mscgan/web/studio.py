@@ -23,6 +23,7 @@ from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError
 from mscgan.estimators import ESTIMATORS, Estimator, Person, largest_first, open_estimator
 from mscgan.framing import Box, cut, person_box, place, shaped
+from mscgan.keys import Data
 from mscgan.photos import read_photo
 from mscgan.pictures import COLOURS, SKELETON, to_uint8
 from mscgan.pose_checks import odd
@@ -117,7 +118,7 @@ def people(studio: Studio, start: int) -> dict:
         {
             "name": studio.shards.names[i],
             "image": _uri(studio.shards.read(int(i)), "jpeg"),
-            "keypoints": _listed(studio.shards.keypoints[i]),
+            "keypoints": _listed(studio.shards.keypoints[i], studio.shards),
         }
         for i in shown
     ]
@@ -170,14 +171,14 @@ def photo(studio: Studio, data: bytes, person: int, box: Box | None) -> dict:
     elif keypoints is not None and (height, width) != (frame.height, frame.width):
         try:
             box = person_box(keypoints, frame.height, frame.width)
-        except UserError as error:
-            note = str(error)
+        except UserError:
+            note = "too few joints were found to say how large the person is, so the whole picture is taken"
     box = shaped(box or (0, 0, width, height), frame.height, frame.width)
     larger = max(1, SHOWN // frame.height)
     return {
         "image": _uri(_png(cut(pixels, box, frame.height, frame.width)), "png"),
         "shown": _uri(_jpeg(cut(pixels, box, frame.height * larger, frame.width * larger)), "jpeg"),
-        "keypoints": None if keypoints is None else _listed(place(keypoints, box, frame.height, frame.width)),
+        "keypoints": None if keypoints is None else _listed(place(keypoints, box, frame.height, frame.width), frame),
         "people": len(found),
         "size": [width, height],
         "box": box,
@@ -210,7 +211,7 @@ def pose_of_text(studio: Studio, text: bytes) -> dict:
     placed, moved = to_frame(keypoints, image.frame, data.height, data.width)
     strange = odd(keypoints)
     notes = [f"taken for {form}", moved, f"but {strange}" if strange else ""]
-    return {"keypoints": _listed(placed), "note": "; ".join(filter(None, notes))}
+    return {"keypoints": _listed(placed, data), "note": "; ".join(filter(None, notes))}
 
 
 def _json(text: bytes) -> object:
@@ -238,7 +239,7 @@ def _standing(height: int, width: int) -> list[list[float]]:
     """The pose to begin with, in a frame of that size."""
     scale = min(height, 3 * width)
     points = np.array(STANDING) * scale + [(width - 1) / 2, (height - scale) / 2 - 0.5]
-    return _listed(points)
+    return np.round(points, 2).tolist()
 
 
 def _in_turn(persons: list[str]) -> np.ndarray:
@@ -251,8 +252,10 @@ def _in_turn(persons: list[str]) -> np.ndarray:
     return np.argsort(turns, kind="stable")
 
 
-def _listed(keypoints: np.ndarray) -> list[list[float]]:
-    return np.round(keypoints.astype(float), 2).tolist()
+def _listed(keypoints: np.ndarray, frame: Data | ShardSet) -> list[list[float]]:
+    """For the page, whose joints lie between the middles of the frame's outermost pixels."""
+    inside = keypoints.astype(float).clip(0, [frame.width - 1, frame.height - 1])
+    return np.where((keypoints != -1).all(1, keepdims=True), inside, -1).round(2).tolist()
 
 
 def _png(pixels: np.ndarray) -> bytes:
