@@ -27,12 +27,9 @@ CONNECTIONS = 100
 WORDS = {404: "there is nothing at this address; the page is at /", 405: "this address does not take such a request"}
 
 
-def app(opened: Studio, turns: Turns | None = None) -> ASGIApp:
-    """The server of a run.
-
-    turns: the queue around the model; one of PLACES without it.
-    """
-    turns = turns or Turns(PLACES)
+def app(opened: Studio) -> ASGIApp:
+    """The page of a run, and what it asks for."""
+    turns = Turns(PLACES)
     page = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
 
     async def computed(request: Request, most: int, function: Callable[[bytes], dict]) -> Response:
