@@ -5,6 +5,7 @@ then the same address there. Ctrl-C ends it.
 """
 
 import argparse
+import contextlib
 import errno
 import socket
 import sys
@@ -36,17 +37,15 @@ def main() -> None:
         raise UserError(f"the page is served by {missing}, which is not here; pip install 'mscgan[web]'") from error
 
     trained.read_config(options.run)
-    with _listen(options.port) as listening:
-        try:
-            torch.backends.cudnn.deterministic = True  # the same picture and pose, the same answer
-            studio = open_studio(options.run, trained.load(options.run), options.estimator)
-            warm_up(studio)
-            for why in filter(None, (studio.no_estimator, studio.no_shards)):
-                print(why, file=sys.stderr)
-            print(f"http://127.0.0.1:{listening.getsockname()[1]}/ – open it in a browser; Ctrl-C ends it", flush=True)
-            server(studio).run(sockets=[listening])
-        except KeyboardInterrupt:
-            print("ended")
+    with _listen(options.port) as listening, contextlib.suppress(KeyboardInterrupt):
+        torch.backends.cudnn.deterministic = True  # the same picture and pose, the same answer
+        studio = open_studio(options.run, trained.load(options.run), options.estimator)
+        warm_up(studio)
+        for why in filter(None, (studio.no_estimator, studio.no_shards)):
+            print(why, file=sys.stderr)
+        print(f"http://127.0.0.1:{listening.getsockname()[1]}/ – open it in a browser; Ctrl-C ends it", flush=True)
+        server(studio).run(sockets=[listening])
+    print("ended")
 
 
 def _listen(port: int) -> socket.socket:
