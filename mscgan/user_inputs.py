@@ -1,7 +1,7 @@
 """What users bring to `generate`: an image of any size, and a pose as JSON or as a row of the field's CSV.
 
-An image is turned upright (EXIF) and placed in the model's frame as mscgan/frame.py says. A pose is in pixels of the
-model's frame, unless its JSON says of which frame:
+An image is turned upright (EXIF), scaled to fit the model's frame and, where its shape is another, centred with its
+edges repeated. Nothing is cropped. A pose is in pixels of the model's frame, unless its JSON says of which frame:
     [[x, y], ... 18]
     {"keypoints": [[x, y], ... 18], "width": 480, "height": 960}          (it moves as an image of that size would)
     NAME: [y, ... 18]: [x, ... 18]                                          (the row of the field's annotation CSV)
@@ -19,7 +19,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from mscgan.data.rgb import rgb
 from mscgan.data.shards import JOINTS
 from mscgan.errors import UserError
-from mscgan.frame import fit, place_image, place_points
 
 _MAX_POSE = 1 << 20  # bytes of a pose file
 _FORMS = 'expected JSON [[x, y], ...] of 18 points, {"keypoints": [...]}, or a CSV row NAME: [18 y]: [18 x]'
@@ -44,11 +43,13 @@ def read_image(path: Path, height: int, width: int) -> tuple[np.ndarray, str]:
     came = f"{image.width}x{image.height}"
     if image.size == (width, height):
         return np.array(image), ""
-    inner_width, inner_height, *_ = fit(image.size, height, width)
+    inner_width, inner_height, left, top = _fit(image.width, image.height, width, height)
+    inner = np.array(image.resize((inner_width, inner_height), Image.Resampling.BICUBIC))
+    padding = ((top, height - inner_height - top), (left, width - inner_width - left), (0, 0))
     note = f"{path} is {came} (width x height): scaled to {inner_width}x{inner_height}"
     if (inner_width, inner_height) != (width, height):
         note += f" and centred in the model's {width}x{height}, its edges repeated; best crop it to the person first"
-    return place_image(np.array(image), image.size, height, width), note
+    return np.pad(inner, padding, mode="edge"), note
 
 
 def read_pose(given: str, height: int, width: int) -> np.ndarray:
@@ -75,7 +76,7 @@ def read_pose(given: str, height: int, width: int) -> np.ndarray:
         points, frame = _from_json(text, name, frame)
     else:
         points = _from_row(text, name)
-    return place_points(_checked(points, name, frame), frame, height, width)
+    return _place(_checked(points, name, frame), frame, height, width)
 
 
 def _from_json(text: str, name: str, frame: tuple[int, int]) -> tuple[list, tuple[int, int]]:
@@ -129,3 +130,22 @@ def _checked(points: object, name: str, frame: tuple[int, int]) -> np.ndarray:
     if all(point == [-1, -1] for point in points):
         raise UserError(f"{name}: every joint is missing, so there is no pose; was a person found in that image?")
     return np.array(points, np.float32)
+
+
+def _place(points: np.ndarray, frame: tuple[int, int], height: int, width: int) -> np.ndarray:
+    """Moves points from their frame into the model's, as `read_image` moves the pixels."""
+    if frame == (width, height):
+        return points
+    inner_width, inner_height, left, top = _fit(*frame, width, height)
+    scale = np.array([inner_width / frame[0], inner_height / frame[1]], np.float32)
+    moved = (points + 0.5) * scale - 0.5 + np.array([left, top], np.float32)  # pixel centres lie at + 0.5
+    moved = moved.clip(0, [width - 1, height - 1])
+    return np.where(points == -1, np.float32(-1), moved).astype(np.float32)
+
+
+def _fit(width: int, height: int, frame_width: int, frame_height: int) -> tuple[int, int, int, int]:
+    """Width, height, left and top of an image scaled, its shape kept, to fit a frame and centred in it."""
+    scale = min(frame_width / width, frame_height / height)
+    inner_width = min(frame_width, max(1, round(width * scale)))
+    inner_height = min(frame_height, max(1, round(height * scale)))
+    return inner_width, inner_height, (frame_width - inner_width) // 2, (frame_height - inner_height) // 2

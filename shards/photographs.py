@@ -162,14 +162,18 @@ def photograph(recipe: tuple[str, str, list], height: int, width: int) -> Sample
     """
     path, name, keypoints = recipe
     data = _content(Path(path))
+    return Sample(name, keypoints, data if as_it_is(data, height, width) else _saved_again(path, data, height, width))
+
+
+def as_it_is(data: bytes, height: int, width: int) -> bool:
+    """Whether the bytes may lie in a shard: training takes them and no viewer turns them."""
     try:
         jpeg.decode(data, height, width)
         with Picture.open(io.BytesIO(data), formats=("JPEG",)) as picture:
             # other decoders turn a picture as its EXIF says; the keypoints belong to the pixels as they lie
-            as_it_is = picture.format == "JPEG" and picture.mode == "RGB" and picture.getexif().get(ORIENTATION, 1) == 1
+            return picture.format == "JPEG" and picture.mode == "RGB" and picture.getexif().get(ORIENTATION, 1) == 1
     except (OSError, SyntaxError, ValueError, struct.error):  # arithmetic coding, say: Pillow may read it all the same
-        as_it_is = False
-    return Sample(name, keypoints, data if as_it_is else _saved_again(path, data, height, width))
+        return False
 
 
 def _saved_again(path: str, data: bytes, height: int, width: int) -> bytes:
