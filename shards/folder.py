@@ -39,8 +39,8 @@ MOST_PAIRS = 100_000_000  # 0.8 GB of table, and some times as much while it is 
 class Asked:
     """What the command line says.
 
-    person: a rule of persons.persons. annotations, estimator: one of them. crop: one of own_frame.CROPS. test: persons of the
-    test split or, below 1, their share. validation: persons of that split.
+    person: a rule of persons.persons. annotations, estimator: one of them. crop: one of own_frame.CROPS. test: persons
+    of the test split or, below 1, their share. validation: persons of that split.
     """
 
     images: Path

@@ -34,7 +34,7 @@ def told(
         if why := outside(row.keypoints, picture.size[1], picture.size[0]):
             raise UserError(f"{path} line {number}: {row.name}: {why}")
         reach = np.maximum(reach, np.divide(np.max(row.keypoints, axis=0), picture.size))
-    if reach.max() < 0.5 and len(named) > 1:
+    if 0 < reach.max() < 0.5 and len(named) > 1:
         raise UserError(
             f"{path}: in all {len(named):,} pictures all joints are in the upper left quarter; is it of smaller "
             "copies? Its numbers must be pixels of the pictures as they are here"
