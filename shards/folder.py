@@ -64,6 +64,7 @@ def plan(asked: Asked, out: Path, workers: int) -> tuple[Plan | None, list[str]]
     source = _source(asked)
     names, others = list_pictures(asked.images)
     shown = persons(asked.person, names)
+    _test_persons(asked, sum(count > 1 for count in Counter(shown.values()).values()))  # before long work
     rows = numbered(asked.annotations) if asked.annotations else []
     pictures = read_pictures(asked.images, list(shown))
     checksum = {"pictures_sha256": fingerprint(pictures)}
@@ -192,6 +193,22 @@ def _with_partners(taken: list[Posed], left: dict[str, str]) -> list[Posed]:
     return [posed for posed in taken if posed.picture.name not in alone]
 
 
+def _test_persons(asked: Asked, persons: int) -> int:
+    """How many of the persons with two pictures are the test split.
+
+    Raises:
+        UserError: nobody would be left to train on.
+    """
+    test = int(asked.test) if asked.test >= 1 else max(1, round(asked.test * persons)) if asked.test else 0
+    if persons and test + asked.validation >= persons:
+        raise UserError(
+            f"--test {asked.test:g} and --validation {asked.validation} are {test + asked.validation} persons of the "
+            f"{persons} who have two usable pictures or more, and nobody is left to train on; give fewer, --test 0 for "
+            "none"
+        )
+    return test
+
+
 def _splits(taken: list[Posed], asked: Asked) -> dict[str, Split]:
     """Train, validation and test, by persons.
 
@@ -201,13 +218,7 @@ def _splits(taken: list[Posed], asked: Asked) -> dict[str, Split]:
     groups: dict[str, list[Posed]] = {}
     for posed in taken:
         groups.setdefault(posed.person, []).append(posed)
-    test = int(asked.test) if asked.test >= 1 else max(1, round(asked.test * len(groups))) if asked.test else 0
-    if test + asked.validation >= len(groups):
-        raise UserError(
-            f"--test {asked.test:g} and --validation {asked.validation} are {test + asked.validation} persons of the "
-            f"{len(groups)} who have two usable pictures or more, and nobody is left to train on; give fewer, --test 0 "
-            "for none"
-        )
+    test = _test_persons(asked, len(groups))
     pairs = {person: len(group) * (len(group) - 1) for person, group in groups.items()}
     if sum(pairs.values()) > MOST_PAIRS:
         most = max(pairs, key=lambda person: pairs[person])
