@@ -117,7 +117,7 @@ def _source(asked: Asked) -> dict:
             f"more, and a width of the height or half of it; give --height {height} --width {width}: pictures of "
             "another shape lie in it as a whole, their edges repeated"
         )
-    if not (0 <= asked.test < 1 or asked.test.is_integer() and asked.test > 0):
+    if not (0 <= asked.test < 1 or asked.test > 0 and float(asked.test).is_integer()):
         raise UserError(f"--test {asked.test:g}: give a number of persons, or a share of them from 0 to below 1")
     if asked.validation < 0:
         raise UserError(f"--validation {asked.validation}: give a number of persons, 0 or more")
