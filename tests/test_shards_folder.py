@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mscgan import photos
 from mscgan.data.annotations import HEADER, numbered
 from mscgan.data.read import read_images
 from mscgan.data.shards import ShardSet
@@ -98,6 +100,26 @@ def test_pixels_and_keypoints_move_together(own, tmp_path, crop):
         seen = [(light * xs).sum() / light.sum(), (light * ys).sum() / light.sum()]
         assert np.abs(keypoints[WRIST] - seen).max() < 0.6
         assert (keypoints[17] == -1).all() and (keypoints[:17] >= 0).all()
+
+
+def test_a_large_picture_is_reduced_while_it_is_read_and_lands_in_the_same_place(own, tmp_path, monkeypatch):
+    built, _ = plan(own, tmp_path / "out", 1)
+    image = next(image for image in built.splits["train"].images if image.recipe.picture.size == (120, 240))
+    whole = framed(image.recipe, 64, 32)
+    monkeypatch.setattr(photos, "ENOUGH", 100)
+    reduced = framed(image.recipe, 64, 32)
+    first, second = (np.asarray(Image.open(io.BytesIO(sample.jpeg))).astype(int) for sample in (whole, reduced))
+    assert whole.keypoints == reduced.keypoints and 0 < np.abs(first - second).mean() < 3
+
+
+def test_a_person_who_is_cut_out_fills_the_frame(tmp_path):
+    points = {f"a/{view}.png": photograph(tmp_path / f"p/a/{view}.png", 400, 100, view) for view in range(2)}
+    asked = Asked(tmp_path / "p", "folder", 64, 32, annotate(tmp_path / "a.csv", points), test=0, crop="auto")
+    ys = [y for _, y in framed(plan(asked, tmp_path / "o", 1)[0].splits["train"].images[0].recipe, 64, 32).keypoints]
+    assert (
+        max(ys) - min(y for y in ys if y >= 0) > 5
+    )  # 400 pixels of arms and legs decide: the whole picture gives 12 %
+    assert (max(ys) - min(y for y in ys if y >= 0)) / 64 > 3 * 0.78 * 32 / 400
 
 
 def test_a_picture_lies_in_the_frame_as_a_whole_with_its_edges_repeated(tmp_path):
@@ -376,11 +398,17 @@ def test_poses_are_kept_where_the_build_failed_and_serve_another_size(own, tmp_p
 def test_ctrl_c_ends_with_a_line_and_the_same_command_goes_on(own, tmp_path):
     command = [sys.executable, str(BUILD), "folder", "--images", str(own.images), "--annotations", str(own.annotations)]
     command += ["--person", "^([a-z]+)/", "--height", "64", "--width", "32", "--out", str(tmp_path / "out")]
-    first = subprocess.Popen([*command, "--workers", "2"], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    first = subprocess.Popen(
+        [*command, "--workers", "2"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     deadline = time.monotonic() + 60
-    while not (tmp_path / "out/.build/plan.json").exists() and first.poll() is None and time.monotonic() < deadline:
+    while not [*tmp_path.glob("out/.train-*.tmp")] and first.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    first.send_signal(signal.SIGINT)
+    os.killpg(first.pid, signal.SIGINT)
     _, errors = first.communicate(timeout=60)
     assert first.returncode == 130 and "stopped; the same command goes on" in errors and "Traceback" not in errors
     second = subprocess.run([*command, "--workers", "1"], capture_output=True, text=True, timeout=120)
