@@ -53,7 +53,7 @@ def person_box(keypoints: np.ndarray, height: int, width: int) -> Box:
     return float(box_left), float(box_top), float(box_left + box_height * width / height), float(box_top + box_height)
 
 
-def whole_box(image_width: int, image_height: int, height: int, width: int) -> Box:
+def whole_box(image_width: float, image_height: float, height: int, width: int) -> Box:
     """The smallest box of the frame's shape around the whole image, which is in its middle."""
     box_height = max(image_height, image_width * height / width)
     box_width = box_height * width / height
