@@ -3,7 +3,7 @@
     python shards/build.py synthetic  --out DIR [--people N --views V --seed S --height H --width W]
     python shards/build.py market1501  --images DIR --annotations CSV [--test-annotations CSV] --out DIR
     python shards/build.py deepfashion --images DIR --annotations CSV [--test-annotations CSV] --out DIR
-    python shards/build.py folder --images DIR --annotations CSV|--estimator NAME --person folder|REGEX|CSV \
+    python shards/build.py folder --images DIR --annotations FILE|--estimator NAME --person folder|REGEX|CSV \
         --height H --width W --out DIR [--crop auto] [--test N]                    your own pictures
 
 The test split is for the final scores alone. `--validation N` holds N persons out of train, with all their pairs, as a
@@ -130,7 +130,12 @@ def _parser() -> argparse.ArgumentParser:
 
     own = commands.add_parser(folder.NAME, parents=[common], help="your own pictures, of any names, formats and sizes")
     own.add_argument("--images", type=Path, required=True, metavar="DIR", help="where they lie, in it or below")
-    own.add_argument("--annotations", type=Path, metavar="CSV", help="their keypoints, in pixels of each picture")
+    own.add_argument(
+        "--annotations",
+        type=Path,
+        metavar="FILE",
+        help="their keypoints in pixels of each: a keypoint file, COCO's, or a folder of OpenPose's",
+    )
     own.add_argument("--estimator", default="", metavar="NAME", help="finds them: movenet, paf, or the path of weights")
     own.add_argument(
         "--person",

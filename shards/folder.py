@@ -20,15 +20,15 @@ from pathlib import Path
 import numpy as np
 
 from mscgan.config import takes
-from mscgan.data.annotations import Annotation, numbered, text
+from mscgan.data.annotations import Annotation, text
 from mscgan.errors import UserError
 from shards.find_poses import NOBODY, identity
 from shards.own_frame import Posed, box_of, framed, sizes
 from shards.own_pictures import OwnPicture, fingerprint, list_pictures, read_pictures
-from shards.own_poses import found, told
+from shards.own_poses import found, provenance, read_poses, told
 from shards.pairs import by_hash, ordered_pairs
 from shards.persons import BY_FOLDER, persons, some
-from shards.write import LONGEST_KEY, Image, Plan, Split, file_sha256, is_built, sha256
+from shards.write import LONGEST_KEY, Image, Plan, Split, is_built, sha256
 
 NAME = "folder"
 POSES, LEFT_OUT, SOURCES = "poses.csv", "left-out.csv", "sources.csv"
@@ -65,7 +65,7 @@ def plan(asked: Asked, out: Path, workers: int) -> tuple[Plan | None, list[str]]
     names, others = list_pictures(asked.images)
     shown = persons(asked.person, names)
     _test_persons(asked, sum(count > 1 for count in Counter(shown.values()).values()))  # before long work
-    rows = numbered(asked.annotations) if asked.annotations else []
+    rows = read_poses(asked.annotations) if asked.annotations else []
     pictures = read_pictures(asked.images, list(shown))
     checksum = {"pictures_sha256": fingerprint(pictures)}
     report = [
@@ -82,7 +82,7 @@ def plan(asked: Asked, out: Path, workers: int) -> tuple[Plan | None, list[str]]
         return None, []
     else:
         poses = found(asked.estimator, pictures, out, workers, report)
-        notes[POSES] = text([Annotation(name, keypoints) for name, keypoints in poses.items()])
+    notes[POSES] = text([Annotation(name, keypoints) for name, keypoints in poses.items() if keypoints])
     taken = _with_partners(_framed(pictures, shown, poses, asked, left), left)
     for reason, count in Counter(left.values()).items():
         report.append(f"{count:,} left out, {reason}: {some(name for name in left if left[name] == reason)}")
@@ -123,8 +123,8 @@ def _source(asked: Asked) -> dict:
         raise UserError(f"--validation {asked.validation}: give a number of persons, 0 or more")
     table = Path(asked.person)
     return {
-        "poses": _provenance(asked.annotations) if asked.annotations else identity(asked.estimator),
-        "person": _provenance(table) if asked.person != BY_FOLDER and table.is_file() else asked.person,
+        "poses": provenance(asked.annotations) if asked.annotations else identity(asked.estimator),
+        "person": provenance(table) if asked.person != BY_FOLDER and table.is_file() else asked.person,
         "height": asked.height,
         "width": asked.width,
         "crop": asked.crop,
@@ -132,13 +132,6 @@ def _source(asked: Asked) -> dict:
         "validation": asked.validation,
         "rule": "the smallest SHA-256 of the person: test first, then validation",
     }
-
-
-def _provenance(path: Path) -> dict[str, str]:
-    try:
-        return {"file": path.name, "sha256": file_sha256(path)}
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _without_copies(
@@ -172,7 +165,7 @@ def _framed(
     for picture in pictures:
         keypoints = poses[picture.name]
         if not keypoints:
-            left[picture.name] = "the keypoint file has no row for it"
+            left[picture.name] = "no pose is given for it"
         elif keypoints == NOBODY:
             left[picture.name] = "nobody was found in it"
         elif not Annotation(picture.name, keypoints).usable:

@@ -42,7 +42,8 @@ def persons(rule: str, paths: list[str]) -> dict[str, str]:
 
 
 def by_name(rows: dict[str, Row], paths: list[str], table: Path | str) -> dict[str, Row]:
-    """path -> the row of a table that names it: as its path, as DeepFashion's flat name of that, or as its last part.
+    """path -> the row of a table that names it: as its path, as DeepFashion's flat name of that, or as its last part;
+    or so without the ending.
 
     Raises:
         UserError: a row stands for two pictures.
@@ -52,7 +53,8 @@ def by_name(rows: dict[str, Row], paths: list[str], table: Path | str) -> dict[s
     found: dict[str, Row] = {}
     first: dict[str, str] = {}  # of each name of the table, the path that took it
     for path in paths:
-        shorter = [_composed(name) for name in (flat(path), path.rpartition("/")[2])]
+        last = path.rpartition("/")[2]
+        shorter = map(_composed, (flat(path), last, path.rpartition(".")[0], last.rpartition(".")[0]))
         names = [_composed(path), *(name for name in shorter if name not in whole)]
         name = next((name for name in names if name in named), None)
         if name is None:

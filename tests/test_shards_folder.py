@@ -246,7 +246,7 @@ def test_what_is_left_out_is_named_with_its_reason(own, tmp_path):
         "anna/hip.png": "a hip or a shoulder was not found in it",
         "anna/nobody.png": "nobody was found in it",
         "anna/point.png": "all its joints are in one place",
-        "anna/unknown.png": "the keypoint file has no row for it",
+        "anna/unknown.png": "no pose is given for it",
         "bert/copy.jpg": "a copy of another picture of the person",
         "cover.png": "nobody is named for it",
         "frida/1.png": "the only usable picture of its person",
@@ -304,7 +304,7 @@ def test_people_who_get_small_are_said_unless_they_are_cut_out(tmp_path):
         ({"x.jpg": [[5, 5]] * 18}, "names none of the 12 pictures: it has x.jpg, the pictures are anna/a b.jpg,"),
         ({"anna/a b.jpg": [[5, 5]] * 18, "anna/ü:1.PNG": [[9, 9]] * 18}, "upper left quarter; is it of smaller copies"),
         ({"a b.jpg": [[5, 5]] * 18}, "a b.jpg may be anna/a b.jpg or bert/a b.jpg; give their paths"),
-        ({"anna/a b.jpg": [[47, 90]] * 18}, "no pair to build, .*11 left out, the keypoint file has no row for it"),
+        ({"anna/a b.jpg": [[47, 90]] * 18}, "no pair to build, .*11 left out, no pose is given for it"),
     ],
 )
 def test_a_keypoint_file_that_does_not_fit_is_refused(own, tmp_path, points, words):

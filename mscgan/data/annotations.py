@@ -107,8 +107,13 @@ def read_list(path: Path) -> list[tuple[int, str, str]]:
 
 def text_lines(path: Path) -> list[str]:
     """A text file's lines; UserError where it cannot be read."""
+    return whole_text(path).splitlines()
+
+
+def whole_text(path: Path) -> str:
+    """A text file; UserError where it cannot be read."""
     try:
-        return files.read(path, LARGEST).decode("utf-8-sig").splitlines()
+        return files.read(path, LARGEST).decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
