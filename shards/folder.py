@@ -68,6 +68,8 @@ def plan(asked: Asked, out: Path, workers: int) -> tuple[Plan | None, list[str]]
     rows = read_poses(asked.annotations) if asked.annotations else []
     pictures = read_pictures(asked.images, list(shown))
     checksum = {"pictures_sha256": fingerprint(pictures)}
+    if is_built(out, source, checksum):
+        return None, []
     report = [
         f"{asked.images}: {len(names):,} pictures, {len(shown):,} of them of {len(set(shown.values())):,} persons"
     ]
@@ -78,8 +80,6 @@ def plan(asked: Asked, out: Path, workers: int) -> tuple[Plan | None, list[str]]
     pictures = _without_copies(pictures, shown, left, report)
     if asked.annotations:
         poses = told(asked.annotations, rows, pictures, report)
-    elif is_built(out, source, checksum):
-        return None, []
     else:
         poses = found(asked.estimator, pictures, out, workers, report)
     notes[POSES] = text([Annotation(name, keypoints) for name, keypoints in poses.items() if keypoints])
@@ -223,7 +223,8 @@ def _splits(taken: list[Posed], asked: Asked) -> dict[str, Split]:
     ends = {"train": order[test + asked.validation :], "validation": order[test : test + asked.validation]}
     splits = {}
     for split, people in (ends | {"test": order[:test]}).items():
-        images = [_image(posed) for person in groups if person in set(people) for posed in groups[person]]
+        chosen = set(people)
+        images = [_image(posed) for person in groups if person in chosen for posed in groups[person]]
         if images:
             splits[split] = Split(images, ordered_pairs([image.person for image in images]))
     return splits

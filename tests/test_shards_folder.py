@@ -23,7 +23,7 @@ from mscgan.data.read import read_images
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError
 from mscgan.estimators import Person
-from shards import find_poses
+from shards import deepfashion, find_poses, photographs
 from shards import folder as module
 from shards.folder import LEFT_OUT, POSES, SOURCES, Asked, plan
 from shards.own_frame import framed
@@ -31,6 +31,7 @@ from shards.verify import verify
 from shards.write import write
 
 BUILD = Path(__file__).parents[1] / "shards/build.py"
+DATA = Path(__file__).parents[2] / "shared/data/deepfashion"
 # Shares of width and height, of somebody who stands; the last joint is not seen.
 BODY = np.array(
     [
@@ -319,7 +320,7 @@ def test_a_damaged_picture_is_named_and_once_mended_the_build_goes_on(own, tmp_p
         made(own, tmp_path / "out")
     (own.images / "carl/a b.jpg").write_bytes(whole)
     made(own, tmp_path / "out")
-    assert plan(own, tmp_path / "out", 1)[0] and not write(plan(own, tmp_path / "out", 1)[0], tmp_path / "out", 1)
+    assert plan(own, tmp_path / "out", 1) == (None, [])
 
 
 def test_a_head_that_is_damaged_is_named_before_the_build(own, tmp_path):
@@ -339,6 +340,26 @@ def test_another_configuration_is_refused_in_the_same_folder(own, tmp_path, chan
     made(own, tmp_path / "out")
     with pytest.raises(UserError, match=f"holds shards of another configuration .*{next(iter(change))}"):
         made(replace(own, **change), tmp_path / "out")
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="no photographs in ../shared/data")
+def test_pictures_of_a_data_set_come_out_as_through_its_own_door(tmp_path):
+    images, keypoints = DATA / "images", DATA / "fasion-annotation-test.csv"
+    theirs, _ = photographs.plan(deepfashion, images, {"test": keypoints}, [], None, 0)
+    ours, _ = plan(Asked(images, r"(.*id\d{10})_", 256, 256, keypoints, test=1), tmp_path / "out", 1)
+    found = {}
+    for door, built in (("theirs", theirs), ("ours", ours)):
+        pairs = set()
+        for made in built.splits.values():
+            keys = [image.key for image in made.images]
+            pairs |= {(keys[source], keys[target]) for source, target in made.pairs}
+        images = {image.key: image for made in built.splits.values() for image in made.images}
+        found[door] = images, pairs
+    assert found["ours"][1] == found["theirs"][1] and len(found["ours"][1]) > 100
+    for key in sorted(found["ours"][0])[::20]:
+        ours_image, their_image = (found[door][0][key] for door in ("ours", "theirs"))
+        assert ours_image.person == their_image.person
+        assert framed(ours_image.recipe, 256, 256) == photographs.photograph(their_image.recipe, 256, 256)
 
 
 @pytest.fixture
