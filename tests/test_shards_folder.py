@@ -4,12 +4,9 @@ import csv
 import hashlib
 import io
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +22,7 @@ from mscgan.errors import UserError
 from mscgan.estimators import Person
 from shards import deepfashion, find_poses, photographs
 from shards import folder as module
+from shards import write as writer
 from shards.folder import LEFT_OUT, POSES, SOURCES, Asked, plan
 from shards.own_frame import framed
 from shards.verify import verify
@@ -416,23 +414,37 @@ def test_poses_are_kept_where_the_build_failed_and_serve_another_size(own, tmp_p
     assert len(estimator) == 12
 
 
-def test_ctrl_c_ends_with_a_line_and_the_same_command_goes_on(own, tmp_path):
+def test_a_build_that_was_stopped_goes_on_from_the_last_finished_tar(own, tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "IMAGES_PER_TAR", 4)
+    built, _ = plan(own, tmp_path / "out", 1)
+    recipes = []
+
+    def stopped(recipe):
+        recipes.append(recipe)
+        if len(recipes) == 7:
+            raise KeyboardInterrupt
+        return built.make(recipe)
+
+    with pytest.raises(KeyboardInterrupt):
+        write(replace(built, make=stopped), tmp_path / "out", 1)
+    first = (tmp_path / "out/train-00000.tar").stat()
+    made(own, tmp_path / "out")
+    assert (tmp_path / "out/train-00000.tar").stat().st_mtime_ns == first.st_mtime_ns
+    made(own, tmp_path / "whole")
+    for tar in (tmp_path / "whole").glob("*.tar"):
+        assert tar.read_bytes() == (tmp_path / "out" / tar.name).read_bytes()
+
+
+def test_the_command_builds_says_what_it_did_and_does_nothing_the_second_time(own, tmp_path):
     command = [sys.executable, str(BUILD), "folder", "--images", str(own.images), "--annotations", str(own.annotations)]
-    command += ["--person", "^([a-z]+)/", "--height", "64", "--width", "32", "--out", str(tmp_path / "out")]
-    first = subprocess.Popen(
-        [*command, "--workers", "2"],
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
-    )
-    deadline = time.monotonic() + 60
-    while not [*tmp_path.glob("out/.train-*.tmp")] and first.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.killpg(first.pid, signal.SIGINT)
-    _, errors = first.communicate(timeout=60)
-    assert first.returncode == 130 and "stopped; the same command goes on" in errors and "Traceback" not in errors
-    second = subprocess.run([*command, "--workers", "1"], capture_output=True, text=True, timeout=120)
-    assert second.returncode == 0, second.stderr
-    assert verify(tmp_path / "out", workers=1)[0] == []
-    assert "train: " in second.stdout and "audit: test in train: 0 persons" in second.stdout
+    command += ["--person", "^([a-z]+)/", "--height", "64", "--width", "32", "--crop", "auto", "--test", "2"]
+    command += ["--validation", "1", "--workers", "2", "--out", str(tmp_path / "out")]
+    first = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert first.returncode == 0, first.stderr
+    assert "12 pictures, 12 of them of 5 persons" in first.stdout and "test in train: 0 persons" in first.stdout
+    rows_of = {split: count for split, _, _, count, *_ in verify(tmp_path / "out", workers=1)[1]}
+    assert rows_of == {"train": 2, "validation": 1, "test": 2}
+    again = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert again.stdout == f"{tmp_path / 'out'} is already built; nothing to do\n"
+    wrong = subprocess.run([*command, "--person", "x"], capture_output=True, text=True, timeout=300)
+    assert wrong.returncode == 2 and wrong.stderr.startswith("error: --person x: an expression without a group")
