@@ -38,7 +38,7 @@ def person_box(keypoints: np.ndarray, height: int, width: int) -> Box:
     """
     there = keypoints[(keypoints != -1).all(1)]
     if len(there) < 2:
-        raise UserError(f"{len(there)} of 18 joints were found: too few to say how large the person is; give --box")
+        raise UserError(f"{len(there)} of 18 joints were found: too few to say how large the person is")
     (left, top), (right, bottom) = there.min(0), there.max(0) + 1  # a joint is somewhere in its pixel
     lowest = next((name for name, joints in LOWEST.items() if _any(keypoints, joints)), "shoulders")
     above, below = (MARKET if height > 1.7 * width else DEEPFASHION)[lowest]
@@ -46,7 +46,7 @@ def person_box(keypoints: np.ndarray, height: int, width: int) -> Box:
         above = HEADLESS
     box_height = max((bottom - top) / (1 - above - below), (right - left) / WIDEST * height / width)
     if max(right - left, bottom - top) < 4:
-        raise UserError("all joints are in one place, so nothing says how large the person is; give --box")
+        raise UserError("all joints are in one place, so nothing says how large the person is")
     # What is over, where the width decides, is shared as the margins are.
     box_top = top - (box_height - (bottom - top)) * above / (above + below)
     box_left = (left + right) / 2 - box_height * width / height / 2

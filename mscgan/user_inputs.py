@@ -7,20 +7,24 @@ give a frame of the same shape, from which it is scaled; any other is moved as t
 """
 
 import difflib
+import itertools
 import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from mscgan import files, framing
 from mscgan.errors import UserError
 from mscgan.estimators import Estimator, largest_first
-from mscgan.photos import Photo, read_photo
+from mscgan.photos import FORMATS, Photo, read_photo
 from mscgan.pose_checks import odd
 from mscgan.pose_formats import People, parse
 
+POSE_ENDINGS = {".json", ".csv", ".txt"}
+HEIC_ENDINGS = {".heic", ".heif"}
 MOST_BYTES = 32 << 20  # of a pose file; COCO's val2017 has 10 MB, DeepFashion's CSV 16
 
 
@@ -43,14 +47,32 @@ def into_frame(pixels: np.ndarray, height: int, width: int, box: framing.Box | N
     return framing.cut(pixels, box or whole, height, width)
 
 
-def read_image(path: Path, height: int, width: int) -> tuple[np.ndarray, str]:
-    """A photograph -> (height, width, 3) uint8 of it as a whole, and a note on what was done ("" where nothing was).
+def read_image(
+    path: Path, height: int, width: int, box: framing.Box | None = None, estimate: Estimator | None = None
+) -> tuple[np.ndarray, str]:
+    """A photograph -> (height, width, 3) uint8, and a note on what was done ("" where nothing was).
+
+    It is taken as a whole, or the box (in pixels of the file, upright; grown to the frame's shape), or the box around
+    the largest person that `estimate` finds.
 
     Raises:
-        UserError: as read_photo.
+        UserError: as read_photo; nobody was found; the box shows nothing.
     """
     photo = read_photo(path)
     came = f"{photo.size[0]}x{photo.size[1]}"
+    factor = photo.size[0] / photo.pixels.shape[1]
+    if estimate:
+        people = find_people(photo, str(path), estimate)
+        around = framing.person_box(people[0], height, width)
+        note = f"{path} is {came} (width x height): {_moved(around, factor)}"
+        if len(people) > 1:
+            note += f", the largest of {len(people)}; another by --box"
+        return into_frame(photo.pixels, height, width, around), note
+    if box:
+        grown = framing.shaped(box, height, width)
+        sides = ",".join(f"{side:.0f}" for side in grown)
+        note = f"{path} is {came} (width x height): the box {sides} of it, of the shape of {width}x{height}, is taken"
+        return into_frame(photo.pixels, height, width, framing.scaled(grown, 1 / factor)), note
     if photo.size == (width, height):
         return photo.pixels, ""
     scale = min(width / photo.size[0], height / photo.size[1])
@@ -110,35 +132,30 @@ def read_poses(
     there = [one for one in images if one.people]
     if not there:
         raise UserError(f"{name} is {form} and has nobody with a joint; was a person found in that image?")
-    targets, strange = [], []
+    targets, strange, small = [], [], []
     for one in there:
         who = f"{name}, {one.name}" if len(images) > 1 else name
         keypoints, chosen = _choose(one.people, who, person)
+        try:
+            placed, moved = to_frame(keypoints, one.frame, height, width)
+        except UserError as error:
+            small.append(f"{who}: {error}")
+            continue
         if reason := odd(keypoints):
             strange.append(f"{who} is {form}, but {reason}")
-        placed, moved = to_frame(keypoints, one.frame, height, width)
         note = f"{chosen}: {form}" + (f"; {moved}" if moved else "")
         title = Path(one.name).stem or ("" if name == _TEXT else Path(name).stem)
         targets.append(Target(title, placed, None, note))
+    if not targets:
+        raise UserError(small[0])
     # A joint is misplaced here and there in every long file; a convention would show in most of its rows.
-    if len(strange) > len(there) / 10 and not any_pose:
+    if len(strange) > len(targets) / 10 and not any_pose:
         raise UserError(f"{strange[0]}; or take it as it is with --any-pose")
     notes = [f"{len(images) - len(there):,} of its images show nobody"] if len(there) < len(images) else []
+    notes += [f"{len(small):,} of its poses are left out: {small[0]}"] if small else []
     notes += [f"{len(strange):,} of its poses look wrong: {strange[0]}"] if strange else []
     targets[-1] = targets[-1]._replace(note="; ".join([targets[-1].note, *notes]))
     return targets
-
-
-def read_pose(given: str, height: int, width: int) -> np.ndarray:
-    """The one pose of a file or a text, (18, 2) float32 in the model's frame.
-
-    Raises:
-        UserError: as read_poses, or it has many.
-    """
-    targets = read_poses(given, height, width)
-    if len(targets) > 1:
-        raise UserError(f"{_content(given)[1]} has {len(targets)} poses; give one")
-    return targets[0].keypoints
 
 
 def to_frame(keypoints: np.ndarray, frame: tuple[int, int] | None, height: int, width: int) -> tuple[np.ndarray, str]:
@@ -219,6 +236,49 @@ def _named(images: list[People], wanted: str, name: str) -> People:
 def _moved(box: framing.Box, factor: float) -> str:
     left, top, right, bottom = framing.scaled(box, factor)
     return f"taken from the box {left:.0f},{top:.0f},{right:.0f},{bottom:.0f} around the person"
+
+
+def named(targets: list[Target]) -> list[Target]:
+    """The same with names that files can have, and no two alike."""
+    taken: set[str] = set()
+    made = []
+    for number, target in enumerate(targets, 1):
+        name = plain(target.name) or f"pose-{number}"
+        name = next(free for i in itertools.count(1) if (free := f"{name}-{i}" if i > 1 else name) not in taken)
+        taken.add(name)
+        made.append(target._replace(name=name))
+    return made
+
+
+def pictures_in(path: Path) -> list[Path]:
+    """The photographs of a folder, by their endings, in the order of their names; or the path itself.
+
+    Raises:
+        UserError: the folder has none.
+    """
+    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS} | HEIC_ENDINGS
+    return _in_folder(path, endings, "photograph") if path.is_dir() else [path]
+
+
+def pose_files_in(given: str) -> list[str]:
+    """The pose files of a folder (OpenPose writes one an image), by their endings; or what was given.
+
+    Raises:
+        UserError: the folder has none.
+    """
+    return (
+        [str(path) for path in _in_folder(Path(given), POSE_ENDINGS, "pose file")] if os.path.isdir(given) else [given]
+    )
+
+
+def _in_folder(folder: Path, endings: set[str], what: str) -> list[Path]:
+    try:
+        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in endings and path.name[0] != ".")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error.strerror}") from error
+    if not found:
+        raise UserError(f"{folder} has no {what}, which would end with {', '.join(sorted(endings)[:8])}, ...")
+    return found
 
 
 def plain(name: str) -> str:

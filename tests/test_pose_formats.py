@@ -85,6 +85,8 @@ UNSURE = [[*point[:2], 0.9] if point[2] else [20.5, 30.5, 0.1] for point in DETE
 READ = {
     "OpenPose, BODY_25": (openpose(flat(triples(BODY_25, ARM))), "OpenPose JSON of BODY_25", ARM, None),
     "OpenPose, COCO": (openpose(flat(triples(COCO_18, ARM))), "OpenPose JSON of OpenPose's 18 joints", ARM, None),
+    "OpenPose, hardly sure": (
+        openpose(flat(triples(BODY_25, ARM, sure=0.06))), "OpenPose JSON of BODY_25", ARM, None),
     "OpenPose before 1.3": (
         {"version": 1.1, "people": [{"pose_keypoints": flat(triples(COCO_18))}]},
         "OpenPose JSON of OpenPose's 18 joints", (), None),

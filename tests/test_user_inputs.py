@@ -8,7 +8,7 @@ from PIL import Image
 
 from mscgan.errors import UserError
 from mscgan.estimators import Person
-from mscgan.user_inputs import photo_pose, plain, read_image, read_pose, read_poses
+from mscgan.user_inputs import photo_pose, plain, read_image, read_poses
 from tests.pose_factory import BODY_25, COCO_18, expected, flat, standing, triples
 
 HEIGHT, WIDTH = 64, 32
@@ -84,8 +84,8 @@ def test_a_pose_that_lies_in_the_frame_is_taken_as_it_is(tmp_path, text):
     file = tmp_path / "pose.txt"
     file.write_text(text)
     for given in (text, str(file)):
-        pose = read_pose(given, HEIGHT, WIDTH)
-        assert pose.dtype == np.float32
+        [(_, pose, photo, _)] = read_poses(given, HEIGHT, WIDTH)
+        assert photo is None and pose.dtype == np.float32
         assert pose.tolist() == POINTS
 
 
@@ -130,10 +130,8 @@ def test_of_a_file_of_many_images_it_is_every_one_that_shows_somebody_or_the_one
     assert "1 of its images show nobody" in read_poses(text, HEIGHT, WIDTH)[-1].note
     for name in ("c/d.jpg", "d.jpg", "d"):
         assert [target.name for target in read_poses(text, HEIGHT, WIDTH, image=name)] == ["d"]
-    with pytest.raises(UserError, match="the pose has no image 'e.png'; it has a.jpg, b.jpg, c/d.jpg"):
+    with pytest.raises(UserError, match="the pose has no image 'e.png'; it has b.jpg, a.jpg"):
         read_poses(text, HEIGHT, WIDTH, image="e.png")
-    with pytest.raises(UserError, match="the pose has 2 poses; give one"):
-        read_pose(text, HEIGHT, WIDTH)
 
 
 def test_an_odd_pose_is_refused_unless_it_is_asked_for():
@@ -153,6 +151,15 @@ def test_one_odd_row_of_many_is_said_and_refuses_no_file():
         read_poses("\n".join([*rows[:5], odd]), HEIGHT, WIDTH)
 
 
+def test_a_pose_of_too_few_joints_to_be_placed_is_left_out_of_many_and_refused_alone():
+    nose = [[500, 500], *[[-1, -1]] * 17]
+    row = "n.jpg: {}: {}".format(*([point[axis] for point in nose] for axis in (1, 0)))
+    targets = read_poses(f"{ROW}\n{row}", HEIGHT, WIDTH)
+    assert len(targets) == 1 and "1 of its poses are left out: the pose, n.jpg: 1 of 18 joints" in targets[0].note
+    with pytest.raises(UserError, match="the pose: 1 of 18 joints were found: too few"):
+        read_poses(json.dumps(nose), HEIGHT, WIDTH)
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -165,7 +172,7 @@ def test_one_odd_row_of_many_is_said_and_refuses_no_file():
 )
 def test_what_is_no_pose_is_refused_in_one_line(text, reason):
     with pytest.raises(UserError, match=reason) as caught:
-        read_pose(text, HEIGHT, WIDTH)
+        read_poses(text, HEIGHT, WIDTH)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
@@ -173,12 +180,12 @@ def test_a_file_that_is_no_text_or_too_large_or_a_folder_is_refused(tmp_path, mo
     path = tmp_path / "pose.bin"
     path.write_bytes(b"\xff\xfe\x00[1]")
     with pytest.raises(UserError, match="is not text; give a pose file, or a photograph with --pose-of"):
-        read_pose(str(path), HEIGHT, WIDTH)
+        read_poses(str(path), HEIGHT, WIDTH)
     monkeypatch.setattr("mscgan.user_inputs.MOST_BYTES", 3)
     with pytest.raises(UserError, match="6 bytes, where 3 are the most"):
-        read_pose(str(path), HEIGHT, WIDTH)
+        read_poses(str(path), HEIGHT, WIDTH)
     with pytest.raises(UserError, match="not a plain file"):
-        read_pose(str(tmp_path), HEIGHT, WIDTH)
+        read_poses(str(tmp_path), HEIGHT, WIDTH)
 
 
 def finds(*people: np.ndarray):
