@@ -226,6 +226,12 @@ def micro_batch(batch: int, world: int, accumulate: int) -> int:
     return batch // share
 
 
+def takes(height: int, width: int) -> bool:
+    """Whether the networks take images of this size. Their lowest maps are 16 high (MsCGAN) and 8 high (PG2), and fully
+    connected layers of a power of two units make them: at 256x176 they would be 11 and 5.5 wide."""
+    return height >= 32 and not height & (height - 1) and width in (height, height // 2)
+
+
 def check_compile(train: Train, world: int) -> None:
     """Refuses compiled networks in DeepSpeed over several ranks.
 
@@ -266,7 +272,7 @@ def _check(config: Config) -> None:
     if len(config.train.betas) != 2 or not all(0 <= beta < 1 for beta in config.train.betas):
         raise UserError(f"train.betas is {config.train.betas}; give two numbers, each 0 or more and below 1")
     height, width = config.data.height, config.data.width
-    if height & (height - 1) or height < 32 or width not in (height, height // 2):
+    if not takes(height, width):
         raise UserError(
             f"images of {height}x{width} (height x width): the networks take a height that is a power of two, 32 or "
             "more, and a width of the height or half of it; set data.height and data.width"

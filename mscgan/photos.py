@@ -8,6 +8,8 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +24,7 @@ from mscgan.errors import UserError
 FORMATS = (
     "JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "DIB", "JPEG2000", "PPM", "TGA", "PCX", "PSD", "QOI", "SGI",
 )  # fmt: skip
+ORIENTATION = 0x0112  # EXIF tag
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 MOST_BYTES = 256 << 20
 MOST_PIXELS = 120_000_000  # the largest pictures that phones take have 108 million; 0.5 GB while it is decoded
@@ -52,25 +55,56 @@ def read_photo(source: Path | bytes, name: str = "") -> Photo:
     Raises:
         UserError: no such file, no picture, damaged, or more bytes or pixels than the limit; says what to do.
     """
+    data, name = _bytes(source, name)
+    with _opened(data, name) as file:
+        size = file.size
+        if max(size) // ENOUGH > 1:
+            file.draft(None, (size[0] * ENOUGH // max(size), size[1] * ENOUGH // max(size)))
+        turned = _turned(file)
+        picture = rgb(ImageOps.exif_transpose(file))
+    if (factor := max(picture.size) // ENOUGH) > 1:  # no JPEG, or one that is still larger than need be
+        picture = picture.reduce(factor)
+    return Photo(np.array(picture), size[::-1] if turned else size)
+
+
+def photo_size(source: Path | bytes, name: str = "") -> tuple[int, int]:
+    """(width, height) that `read_photo` would give, from the head of the file; that the rest is whole is not looked at.
+
+    Raises:
+        UserError: as `read_photo`, as far as the head tells.
+    """
+    data, name = _bytes(source, name)
+    with _opened(data, name) as file:
+        return file.size[::-1] if _turned(file) else file.size
+
+
+def _turned(file: Image.Image) -> bool:
+    """Whether EXIF will turn it by a quarter, which swaps width and height; Pillow gives those of a TIFF as turned."""
+    return file.format != "TIFF" and file.getexif().get(ORIENTATION) in (5, 6, 7, 8)
+
+
+def _bytes(source: Path | bytes, name: str) -> tuple[bytes, str]:
+    """What is in the file, and what messages call it."""
     name = name or ("the picture" if isinstance(source, bytes) else str(source))
     data = source if isinstance(source, bytes) else _content(source, name)
     if len(data) > MOST_BYTES:
         raise UserError(f"{name} has {len(data):,} bytes, where {MOST_BYTES:,} are the most; save it smaller")
     if not data:
         raise UserError(f"{name} is empty; copy it again")
+    return data, name
+
+
+@contextmanager
+def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
+    """The picture, its pixels not yet decoded; what fails inside of the block is said in words."""
     formats = _formats(data, name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of many pixels, and of damage that costs none
             with Image.open(io.BytesIO(data), formats=formats) as file:
-                size = file.size
-                if size[0] * size[1] > MOST_PIXELS:
-                    raise UserError(_too_large(name, f"{size[0]:,}x{size[1]:,} pixels"))
-                if max(size) // ENOUGH > 1:
-                    file.draft(None, (size[0] * ENOUGH // max(size), size[1] * ENOUGH // max(size)))
-                upright = ImageOps.exif_transpose(file)
-                turned = upright.size != file.size
-            picture = rgb(upright)
+                if file.width * file.height > MOST_PIXELS:
+                    raise UserError(_too_large(name, f"{file.width:,}x{file.height:,} pixels"))
+                yield file
     except UserError:  # which is a ValueError
         raise
     except UnidentifiedImageError as error:
@@ -81,9 +115,6 @@ def read_photo(source: Path | bytes, name: str = "") -> Photo:
     except _BROKEN as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{name} cannot be decoded ({reason}); give a whole picture, best a JPEG or PNG") from error
-    if (factor := max(picture.size) // ENOUGH) > 1:  # no JPEG, or one that is still larger than need be
-        picture = picture.reduce(factor)
-    return Photo(np.array(picture), size[::-1] if turned else size)
 
 
 def _content(path: Path, name: str) -> bytes:

@@ -3,7 +3,8 @@
 Some scores and losses need networks that others trained. Their files lie in one folder: MSCGAN_WEIGHTS, else
 mscgan/weights in the user's cache folder. `fetch` brings them there; a file that was copied there by hand under the
 name of the table is as good, so a cluster without internet needs nothing more. A file is used only if its SHA-256 is
-the one in the table, and no code that may lie in it is run (weights_only).
+the one in the table, and no code that may lie in it is run (weights_only). MoveNet's file is made of two that lie in an
+npm package (mscgan/npm.py): `fetch` takes them from the package, or from the folder where they were copied there.
 
 A safetensors file of the same stem is taken where the table's own file is not there. It holds no code, but no digest
 is published for it: whether its numbers are the right ones is for whoever converted it, and a line says so.
@@ -14,39 +15,38 @@ import hashlib
 import io
 import os
 import pickle
-import sys
-import urllib.request
-from http.client import HTTPException
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from tqdm import tqdm
 
 from mscgan import files
+from mscgan.download import Unreachable, download
 from mscgan.errors import DONE, MISTAKE, UserError, run, say
 from mscgan.metrics import Unavailable
-
-SILENCE = 30  # seconds after which a server that sends nothing is given up
-PIECE = 1 << 20  # bytes
+from mscgan.movenet.published import to_safetensors
+from mscgan.npm import read_package
 
 
 class Weights(NamedTuple):
     """A file of weights that is not ours."""
 
     file: str
-    url: str
+    url: str  # or npm:PACKAGE@VERSION
     sha256: str
     size: int  # bytes
     use: str
     terms: str
+    parts: Mapping[str, str] = MappingProxyType({})  # in the npm package: the files that it is made of, their SHA-256
 
 
-# The digests are those that public projects that pin these files agree on. For all but `paf` the first 8 digits are
-# also in the file's name, which is where its publisher states them.
+# The digests are those that public projects that pin these files agree on, those of `movenet` that of what the package
+# holds. For all but these and `paf` the first 8 digits are also in the file's name, where its publisher states them.
 TABLE = {
     "inception-fid": Weights(
         file="weights-inception-2015-12-05-6726825d.pth",
@@ -87,6 +87,18 @@ TABLE = {
         size=209_267_595,
         use="poses of images: OpenPose's COCO network of 18 joints, converted from Caffe",
         terms="OpenPose licence: academic and non-commercial research only",
+    ),
+    "movenet": Weights(
+        file="movenet-lightning.safetensors",
+        url="npm:@vladmandic/human@3.3.6",
+        sha256="4978cad64e46268b03bb0b7b9e4fc3f8d731d4a4d6005610792738199ffe4c3f",
+        size=4_841_349,
+        use="poses of images, pckh, pck_torso: Google's MoveNet Lightning 4",
+        terms="Apache-2.0 by Google's model card; the package is MIT",
+        parts={
+            "models/movenet-lightning.json": "df8cbde44d00f533ccc4916a7c6ebc17316532fb3fadad114ec667fef22872e9",
+            "models/movenet-lightning.bin": "bf97bc10d9c8a11200b0190ed64ce039b6252f1aff7cb552aca99b3d191c2f34",
+        },
     ),
 }
 
@@ -133,11 +145,13 @@ def load(name: str) -> tuple[dict[str, Tensor], str]:
     content = _read(file)  # once: what was verified is what is loaded
     digest = hashlib.sha256(content).hexdigest()
     try:
-        if file.suffix == ".safetensors":
+        if file.name == _row(name).file:
+            _verify(name, file, len(content), digest)
+        else:
             say(f"{file} has no published digest: its numbers are taken as they are (sha256 {digest})")
+        if file.suffix == ".safetensors":
             state = safetensors.torch.load(content)
         else:
-            _verify(name, file, len(content), digest)
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
@@ -171,7 +185,7 @@ def _verify(name: str, file: Path, size: int, digest: str) -> None:
 
 
 def fetch(name: str) -> Path:
-    """Downloads the weights `name` into the folder unless the verified file is there; a damaged one is replaced.
+    """Brings the weights `name` into the folder unless the verified file is there; a damaged one is replaced.
 
     Raises:
         UserError: the table has no such name, the download fails, or what came is another file.
@@ -188,7 +202,11 @@ def fetch(name: str) -> Path:
     except OSError as error:
         raise UserError(f"no folder {file.parent} ({error.strerror}); give another in MSCGAN_WEIGHTS") from error
     with files.whole(file) as partial:
-        size, digest = _download(name, partial)
+        try:
+            size, digest = _from_parts(row, partial) if row.parts else download(row.url, partial, row.size)
+        except Unreachable as error:
+            parts = f", or {' and '.join(row.parts)} of the package, and fetch {name} again" if row.parts else ""
+            raise UserError(f"{error}. Without internet copy {row.file} to {file.parent} by hand{parts}") from error
         if (size, digest) != (row.size, row.sha256):
             raise UserError(
                 f"what came from {row.url} is not {file.name}: {size:,} bytes with sha256 {digest}, expected "
@@ -197,35 +215,20 @@ def fetch(name: str) -> Path:
     return file
 
 
-def _download(name: str, to: Path) -> tuple[int, str]:
-    """Writes what the row's URL gives, at most a piece more than the row's size; (bytes, sha256) of it."""
-    row, size, digest = _row(name), 0, hashlib.sha256()
-    quiet = not sys.stderr.isatty()
-    with to.open("wb") as file, tqdm(desc=row.file, total=row.size, unit="B", unit_scale=True, disable=quiet) as bar:
-        try:
-            response = urllib.request.urlopen(row.url, timeout=SILENCE)
-        except (OSError, HTTPException) as error:
-            raise _no_network(name, error) from error
-        with response:
-            while size <= row.size:
-                try:
-                    piece = response.read(PIECE)
-                except (OSError, HTTPException) as error:
-                    raise _no_network(name, error) from error
-                if not piece:
-                    break
-                file.write(piece)
-                digest.update(piece)
-                size += len(piece)
-                bar.update(len(piece))
-    return size, digest.hexdigest()
-
-
-def _no_network(name: str, error: Exception) -> UserError:
-    row = _row(name)
-    return UserError(
-        f"cannot fetch {row.url} ({error}); nothing was kept. Without internet copy {row.file} to {folder()} by hand"
-    )
+def _from_parts(row: Weights, to: Path) -> tuple[int, str]:
+    """Writes what the parts make, which lie in the folder or come out of the npm package; (bytes, sha256) of it."""
+    by_hand = [folder() / Path(part).name for part in row.parts]
+    there = all(part.exists() for part in by_hand)
+    parts = [_read(part) for part in by_hand] if there else read_package(row.url.removeprefix("npm:"), row.parts)
+    for (part, expected), content in zip(row.parts.items(), parts, strict=True):
+        if (digest := hashlib.sha256(content).hexdigest()) != expected:
+            whose = folder() if there else row.url
+            raise UserError(
+                f"{Path(part).name} of {whose} is another file: its sha256 is {digest}, expected {expected}"
+            )
+    content = to_safetensors(*parts)
+    to.write_bytes(content)
+    return len(content), hashlib.sha256(content).hexdigest()
 
 
 def check() -> bool:
@@ -236,11 +239,11 @@ def check() -> bool:
             file = path(name)
             content = _read(file)
             digest = hashlib.sha256(content).hexdigest()
-            if file.suffix == ".safetensors":
-                state = f"there as {file.name}, for which no digest is published"
-            else:
+            if file.name == TABLE[name].file:
                 _verify(name, file, len(content), digest)
                 state = "verified"
+            else:
+                state = f"there as {file.name}, for which no digest is published"
         except Missing:
             state = "not there"
         except UserError as error:
@@ -259,6 +262,8 @@ def show() -> None:
             there = "not there"
         print(f"\n{name} ({there})\n  {row.use}\n  {row.file}, {row.size / 1e6:.0f} MB, sha256 {row.sha256}")
         print(f"  {row.url}\n  {row.terms}")
+        for part, digest in row.parts.items():
+            print(f"  made of {part}, sha256 {digest}")
 
 
 def main() -> int:

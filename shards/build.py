@@ -3,11 +3,14 @@
     python shards/build.py synthetic  --out DIR [--people N --views V --seed S --height H --width W]
     python shards/build.py market1501  --images DIR --annotations CSV [--test-annotations CSV] --out DIR
     python shards/build.py deepfashion --images DIR --annotations CSV [--test-annotations CSV] --out DIR
+    python shards/build.py folder --images DIR --annotations FILE|--estimator NAME --person folder|REGEX|CSV \
+        --height H --width W --out DIR [--crop auto] [--test N]                    your own pictures
 
 The test split is for the final scores alone. `--validation N` holds N persons out of train, with all their pairs, as a
 third split for what is looked at and chosen while training; it depends on the persons alone. Photographs: those whose
 identity has the smallest SHA-256 (the identity without the colour for DeepFashion, so that a garment is never in both;
-its other colours come along and N may be exceeded by those). Drawn people: the last ones that are not in test.
+its other colours come along and N may be exceeded by those). Drawn people: the last ones that are not in test. Your own
+pictures: as photographs, behind those of `--test`, which are the first in the same order.
 Without it train stays whole, as published.
 
 The same command again goes on after a kill, Ctrl-C (exit code 130) or a mistake that was mended, be it a picture that
@@ -29,8 +32,9 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mscgan.errors import UserError, run
-from shards import photographs, synthetic
+from shards import folder, photographs, synthetic
 from shards.audit import lines
+from shards.own_frame import CROPS
 from shards.pairs import DATASETS, check_draw
 from shards.parallel import stoppable
 from shards.synthetic_body import POSES
@@ -44,10 +48,12 @@ def main() -> None:
     if a.command == "synthetic":
         check_draw(None, a.seed)
         plan = synthetic.plan(a.people, a.views, a.seed, a.height, a.width, a.test_pairs, a.validation, a.poses, a.turn)
+    elif a.command == folder.NAME:
+        plan = _folder(a)
     else:
         plan = _photographs(a)
     started = time.monotonic()
-    if not write(plan, a.out, a.workers):
+    if plan is None or not write(plan, a.out, a.workers):
         print(f"{a.out} is already built; nothing to do")
         return
     print("\n".join(lines(json.loads((a.out / "manifest.json").read_text())["audit"])))
@@ -64,6 +70,15 @@ def _photographs(a: argparse.Namespace) -> Plan:
     check_draw(a.sample, a.seed)
     plan, report = photographs.plan(DATASETS[a.command], a.images, annotations, a.pairs, a.sample, a.seed, a.validation)
     print("\n".join(report), flush=True)
+    return plan
+
+
+def _folder(a: argparse.Namespace) -> Plan | None:
+    asked = folder.Asked(
+        a.images, a.person, a.height, a.width, a.annotations, a.estimator, a.crop, a.test, a.validation
+    )
+    plan, report = folder.plan(asked, a.out, a.workers)
+    print("\n".join(report), end="\n" if report else "", flush=True)
     return plan
 
 
@@ -112,6 +127,29 @@ def _parser() -> argparse.ArgumentParser:
             "--sample", type=int, metavar="N", help="draw N of the test pairs (of the train pairs, if it is alone)"
         )
         taken.add_argument("--seed", type=int, default=0, help="of the draw (0: as the public lists)")
+
+    own = commands.add_parser(folder.NAME, parents=[common], help="your own pictures, of any names, formats and sizes")
+    own.add_argument("--images", type=Path, required=True, metavar="DIR", help="where they lie, in it or below")
+    own.add_argument(
+        "--annotations",
+        type=Path,
+        metavar="FILE",
+        help="their keypoints in pixels of each: a keypoint file, COCO's, or a folder of OpenPose's",
+    )
+    own.add_argument("--estimator", default="", metavar="NAME", help="finds them: movenet, paf, or the path of weights")
+    own.add_argument(
+        "--person",
+        required=True,
+        metavar="RULE",
+        help="whom a picture shows: 'folder', that it lies in; a regular expression, whose first group in the path it "
+        "is; or a CSV file name,person",
+    )
+    own.add_argument("--height", type=int, required=True, help="pixels of the frame")
+    own.add_argument("--width", type=int, required=True, help="pixels of the frame")
+    own.add_argument(
+        "--crop", choices=CROPS, default="whole", help="auto: the person, with the data sets' margins (whole)"
+    )
+    own.add_argument("--test", type=float, default=0.2, metavar="N", help="persons of the test split, or a share (0.2)")
     return parser
 
 

@@ -7,7 +7,9 @@ annotation, images in its order (pose-gan, create_pairs_dataset.py).
 """
 
 import argparse
+import hashlib
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +41,12 @@ def sample(pairs: np.ndarray, count: int, seed: int) -> np.ndarray:
     public lists were drawn; all rows, shuffled, if there are fewer."""
     rows = np.random.RandomState(seed).choice(len(pairs), size=min(count, len(pairs)), replace=False)
     return pairs[rows]
+
+
+def by_hash(persons: Iterable[str], item: Callable[[str], str] = str) -> list[str]:
+    """The persons by the SHA-256 of their item: an order that looks like chance and depends on nobody else. Those whom
+    a split holds out are its first."""
+    return sorted(persons, key=lambda person: (hashlib.sha256(item(person).encode()).hexdigest(), person))
 
 
 def usable(rows: list[Annotation], dataset) -> tuple[list[Annotation], list[str]]:

@@ -1,6 +1,5 @@
 """Plans shards of annotated photographs (Market-1501, DeepFashion): which images, which pairs, and what is left out."""
 
-import hashlib
 import io
 import json
 import struct
@@ -19,7 +18,7 @@ from mscgan.data import jpeg
 from mscgan.data.annotations import Annotation, read, read_list
 from mscgan.data.rgb import rgb
 from mscgan.errors import UserError
-from shards.pairs import ordered_pairs, sample, usable
+from shards.pairs import by_hash, ordered_pairs, sample, usable
 from shards.write import Image, Plan, Sample, Split, file_sha256, sha256
 
 MISSING = "missing-images.txt"
@@ -163,14 +162,18 @@ def photograph(recipe: tuple[str, str, list], height: int, width: int) -> Sample
     """
     path, name, keypoints = recipe
     data = _content(Path(path))
+    return Sample(name, keypoints, data if as_it_is(data, height, width) else _saved_again(path, data, height, width))
+
+
+def as_it_is(data: bytes, height: int, width: int) -> bool:
+    """Whether the bytes may lie in a shard: training takes them and no viewer turns them."""
     try:
         jpeg.decode(data, height, width)
         with Picture.open(io.BytesIO(data), formats=("JPEG",)) as picture:
             # other decoders turn a picture as its EXIF says; the keypoints belong to the pixels as they lie
-            as_it_is = picture.format == "JPEG" and picture.mode == "RGB" and picture.getexif().get(ORIENTATION, 1) == 1
+            return picture.format == "JPEG" and picture.mode == "RGB" and picture.getexif().get(ORIENTATION, 1) == 1
     except (OSError, SyntaxError, ValueError, struct.error):  # arithmetic coding, say: Pillow may read it all the same
-        as_it_is = False
-    return Sample(name, keypoints, data if as_it_is else _saved_again(path, data, height, width))
+        return False
 
 
 def _saved_again(path: str, data: bytes, height: int, width: int) -> bytes:
@@ -313,8 +316,7 @@ def _held_out(rows: _Rows, pairs: np.ndarray, count: int, item: Callable[[str], 
         UserError: nobody would be left to train on.
     """
     paired = {rows.persons[i] for i, j in pairs if rows.paths[i] and rows.paths[j]}
-    order = sorted(paired, key=lambda person: (hashlib.sha256(item(person).encode()).hexdigest(), person))
-    items = {item(person) for person in order[:count]}
+    items = {item(person) for person in by_hash(paired, item)[:count]}
     held_out = {person for person in rows.persons if item(person) in items}
     if not paired - held_out:
         raise UserError(

@@ -295,6 +295,20 @@ def _claimed(out: Path, plan: Plan) -> Iterator[bool]:
         shutil.rmtree(state, ignore_errors=True)  # of a build killed on its last step
         yield False
         return
+    with locked(out):
+        for left_over in out.glob(".*.tmp"):  # of a build that was killed
+            left_over.unlink()
+        if (state / "plan.json").exists():
+            _refuse_other(state / "plan.json", plan, out, finished=False)
+        else:
+            put(state / "plan.json", json.dumps({"source": _source(plan)}).encode())
+        yield True
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Makes the folder for a build, if it holds nothing else, and keeps a second one out of it."""
+    state = out / ".build"
     try:
         if out.exists() and not (state / "plan.json").exists() and any(path != state for path in out.iterdir()):
             raise UserError(f"{out} holds other files and no shards; give --out a new or empty folder")
@@ -306,25 +320,47 @@ def _claimed(out: Path, plan: Plan) -> Iterator[bool]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"another build is writing to {out}; wait for it, or give another --out") from error
-        for left_over in out.glob(".*.tmp"):  # of a build that was killed
-            left_over.unlink()
-        if (state / "plan.json").exists():
-            _refuse_other(state / "plan.json", plan, out, finished=False)
-        else:
-            put(state / "plan.json", json.dumps({"source": _source(plan)}).encode())
-        yield True
+        yield
+
+
+def is_built(out: Path, source: dict, found: dict) -> bool:
+    """Whether `out` has the finished build of such a plan. To be asked before long work that a plan needs.
+
+    source, found: the plan's source and files, or a part of them.
+
+    Raises:
+        UserError: it has another build.
+    """
+    for path, finished in ((out / "manifest.json", True), (out / ".build" / "plan.json", False)):
+        if path.exists():
+            theirs = _built_from(path)
+            _refuse(
+                out, [name for name in source | found if theirs.get(name) != (source | found)[name]], found, finished
+            )
+            return finished
+    return False
 
 
 def _refuse_other(path: Path, plan: Plan, out: Path, finished: bool) -> None:
     """UserError unless the JSON file names this plan as its source, down to the files if the build is finished."""
+    found, ours = _built_from(path), _source(plan)
+    other = [name for name in found.keys() | ours.keys() if found.get(name) != ours.get(name)]
+    _refuse(out, other, (*plan.files, "plan_sha256"), finished)
+
+
+def _built_from(path: Path) -> dict:
+    """The source that a manifest.json or plan.json names; {} where it names none."""
     try:
         found = json.loads(files.read(path, LARGEST_MANIFEST))["source"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        found = {}
-    found = found if isinstance(found, dict) else {}
-    ours = _source(plan)
-    other = sorted(name for name in found.keys() | ours.keys() if found.get(name) != ours.get(name))
-    asked = [name for name in other if name not in (*plan.files, "plan_sha256")]
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _refuse(out: Path, other: list[str], of_files: Iterable[str], finished: bool) -> None:
+    """UserError where a build has another source, or is finished and made of other files. other: names of what differs,
+    of_files: which of them are of the files."""
+    asked = sorted(set(other) - set(of_files))
     advice = "give --out a new folder, or remove that one first"
     if asked:
         raise UserError(f"{out} holds shards of another configuration ({', '.join(asked)}); {advice}")

@@ -14,7 +14,7 @@ from PIL import Image, features
 
 from mscgan import photos
 from mscgan.errors import UserError
-from mscgan.photos import FORMATS, read_photo
+from mscgan.photos import FORMATS, photo_size, read_photo
 from shards.photographs import photograph
 
 HEIGHT, WIDTH = 48, 32
@@ -77,9 +77,11 @@ def test_of_an_animation_it_is_the_first_frame():
 def test_exif_turns_it(kind, orientation, turn):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    photo = read_photo(saved(Image.fromarray(CORNERS), kind, exif=exif))
+    data = saved(Image.fromarray(CORNERS), kind, exif=exif)
+    photo = read_photo(data)
     upright = turn(CORNERS)
     assert photo.pixels.shape == upright.shape and photo.size == (upright.shape[1], upright.shape[0])
+    assert photo_size(data) == photo.size
     assert np.abs(corners(photo.pixels) - corners(upright)).max() < 12
 
 
@@ -242,7 +244,7 @@ def test_a_thousand_damaged_pictures_are_a_thousand_lines():
         import io, random
         from PIL import Image
         from mscgan.errors import UserError
-        from mscgan.photos import FORMATS, read_photo
+        from mscgan.photos import FORMATS, photo_size, read_photo
         whole = []
         for kind in FORMATS:
             if kind not in ("PSD", "AVIF"):  # AVIF is slow to write

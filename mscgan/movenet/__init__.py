@@ -1,0 +1,1 @@
+"""MoveNet Lightning: poses of people in photographs, by trained weights that an npm package ships, run by torch."""
