@@ -64,6 +64,7 @@ def plan(
         pairs = ordered_pairs([image.person for image in images])
         splits[split] = Split(images, sample(pairs, test_pairs, seed) if split == "test" else pairs)
     source = {"people": people, "views": views, "seed": seed, "test_pairs": test_pairs, "drawing": DRAWING}
+    source |= {"height": height, "width": width}
     if validation:
         source["validation"] = {"persons": validation, "rule": "the last of the people that are not in test"}
     source |= {"poses": poses} if poses != "all" else {}

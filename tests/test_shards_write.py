@@ -164,10 +164,12 @@ def test_the_same_build_again_does_nothing_and_another_is_refused(shards, monkey
     assert {path.name: path.stat().st_mtime_ns for path in shards.iterdir()} == before
 
 
-def test_a_half_made_build_of_another_configuration_is_refused(tmp_path):
+@pytest.mark.parametrize("other", [{"people": 3}, {"height": 128}, {"width": 64}])
+def test_a_half_made_build_of_another_configuration_is_refused(other, tmp_path):
+    source = plan(**TEN_PEOPLE).source
     (tmp_path / ".build").mkdir()
-    (tmp_path / ".build/plan.json").write_text(json.dumps({"source": {"people": 3}}))
-    with pytest.raises(UserError, match="another configuration"):
+    (tmp_path / ".build/plan.json").write_text(json.dumps({"source": source | other}))
+    with pytest.raises(UserError, match=f"another configuration .*{next(iter(other))}"):
         write(plan(**TEN_PEOPLE), tmp_path, workers=1)
 
 
