@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mscgan.metrics import masks, ssim
+from mscgan.metrics import masks, pckh, ssim
 from mscgan.metrics.l1 import l1
 from mscgan.metrics.lpips import SMALLEST
 from mscgan.metrics.sharpness import sharpness
@@ -51,6 +51,8 @@ SCORES = {
     "l1": Protocol("lower", "pairs", "mean absolute difference on [-1, 1]"),
     "sharpness": Protocol("1", "pairs", "variance of the grey image's Laplacian, over the mean of the targets'"),
     "lpips": Protocol("lower", "pairs", "Zhang et al. 2018: AlexNet, version 0.1, images in [-1, 1]"),
+    "pckh": Protocol("higher", "pairs", pckh.DESCRIPTIONS["pckh"]),
+    "pck_torso": Protocol("higher", "pairs", pckh.DESCRIPTIONS["pck_torso"]),
     "is": Protocol("higher", "sets", f"PG2 score.py: {_IS}; mean of 10 splits in table order"),
     "is_any_order": Protocol("higher", "sets", "as is, mean over random orders (seed 0)"),
     "mask_is": Protocol("higher", "sets", "as is, images black outside mask_ssim_A's mask, as PG2 score_mask.py"),
@@ -71,9 +73,17 @@ OF_PIXELS: dict[str, Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor]] = {
     "l1": lambda made, target, masks: l1(made, target),
     "sharpness": lambda made, target, masks: sharpness(made),
 }
+# Each gets the poses found in the made images and those of the targets, (N, 18, 2), and gives the share of right joints
+# and of how many, (N,) both.
+OF_POSES: dict[str, Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]] = {
+    "pckh": pckh.pckh,
+    "pck_torso": pckh.pck_torso,
+}
+JOINTS = "_joints"  # "pckh_joints" is of how many joints a pair's pckh is
 MASK_OF = {"mask_ssim_A": "A", "mask_ssim_A_target": "A_target", "mask_ssim_B": "B", "mask_is": "A"}
 LEAST = {"is": 10, "is_any_order": 10, "mask_is": 10, "fid": 2, "fid_gfla": 2}  # images that a set must have
-# Baselines: a constant image is no set, and what real images score as pairs is known.
+# Baselines: a constant image is no set, and what real images score as pairs is known (but for OF_POSES, where it says
+# how well the estimator does).
 NOT_AS_SET, NOT_AS_PAIRS = "mean_image", "real"
 
 
@@ -87,6 +97,8 @@ def inapplicable(score: str, count: int, real: int, height: int, width: int, dra
         return f"its network takes {SMALLEST}x{SMALLEST} or more, and these images are {height}x{width}"
     if score in MASK_OF and MASK_OF[score] not in drawn:
         return "it needs keypoints of the " + ("source" if MASK_OF[score] == "A" else "target")
+    if score in OF_POSES and "A_target" not in drawn:
+        return "it needs keypoints of the target"
     if score == "ssim_B_padded" and (height, width) not in ((256, 256), (256, 176)):
         return f"it is defined for 256x256 and 256x176 (height x width), and these images are {height}x{width}"
     window = ssim.WINDOW.get(score.removeprefix("mask_").removeprefix("ssim_").removesuffix("_target"), 0)

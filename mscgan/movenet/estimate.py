@@ -116,6 +116,6 @@ def _cut(image: np.ndarray, square: Square) -> tuple[np.ndarray, np.ndarray, np.
     # Bicubic and black: so, of DeepFashion's joints that it finds, the most are there.
     inner = Image.fromarray(image).resize(tuple(size), Image.Resampling.BICUBIC, box=(*low, *high))
     result = np.zeros((SIDE, SIDE, 3), np.uint8)
-    result[inner_low[1] : inner_high[1], inner_low[0] : inner_high[0]] = inner
+    result[inner_low[1] : inner_high[1], inner_low[0] : inner_high[0]] = np.array(inner)
     scale = (high - low) / size
     return result, low - inner_low * scale, scale
