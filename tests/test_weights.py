@@ -314,7 +314,7 @@ def test_a_part_that_is_another_file_is_refused(parts, folder, monkeypatch, whic
     for part, content in parts.items() if by_hand else ():
         (folder / Path(part).name).write_bytes(content)
     before = sorted(folder.iterdir())
-    with pytest.raises(UserError, match=f"{Path(wrong).name} of .* is another file: sha256 .*, expected "):
+    with pytest.raises(UserError, match=f"{Path(wrong).name} of .* is another file: its sha256 is .*, expected "):
         weights.fetch("movenet")
     assert sorted(folder.iterdir()) == before
 
