@@ -5,8 +5,7 @@ FID) is one number of all images, from the features of each. Protocols fix every
 that of its protocol (metrics/masks.py), never that of the run's configuration. Never compare two names.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ from mscgan.metrics import masks, pckh, ssim
 from mscgan.metrics.l1 import l1
 from mscgan.metrics.lpips import SMALLEST
 from mscgan.metrics.sharpness import sharpness
+from mscgan.threads import one_thread
 
 Arrays = dict[str, np.ndarray]
 
@@ -107,18 +107,6 @@ def inapplicable(score: str, count: int, real: int, height: int, width: int, dra
     return ""
 
 
-@contextmanager
-def _one_thread(device: torch.device) -> Iterator[None]:
-    """On a CPU: operations are so small here that two threads took 31.8 s where one took 15.1, for 1,600 pairs of
-    128x64 beside other work. Several cores are for several processes (launch/submit.py --job evaluate)."""
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1 if device.type == "cpu" else threads)
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def score_pixels(batch: Batch, scores: list[str], device: torch.device) -> Arrays:
     """{"METHOD/SCORE": (N,) float64} of those `scores` that are in OF_PIXELS, and "target/sharpness"."""
     wanted = [score for score in scores if score in OF_PIXELS]
@@ -126,7 +114,7 @@ def score_pixels(batch: Batch, scores: list[str], device: torch.device) -> Array
     height, width = targets.shape[1:3]
     names = {MASK_OF[score] for score in wanted if score in MASK_OF}
     drawn = {name: masks.mask(name, batch.poses, height, width, device) for name in names}
-    with _one_thread(device):
+    with one_thread(device):
         found = {"target/sharpness": sharpness(targets)}
         for method, images in batch.made.items():
             if method != NOT_AS_PAIRS and wanted:

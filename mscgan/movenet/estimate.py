@@ -1,4 +1,4 @@
-"""The pose of the person in an image of any size, by MoveNet Lightning; on the CPU, where an image takes some 30 ms.
+"""The pose of the person in an image of any size, by MoveNet Lightning: on one core of the CPU, in some 30 ms a look.
 
 The network looks at a square of 192x192 and answers with one person's 17 joints in COCO's order, whoever is there, and
 a score for each. So where too few scores are high, nobody is there. Where the person is small in the image the network
@@ -19,10 +19,13 @@ from mscgan.errors import UserError
 from mscgan.estimators import Estimator, Person
 from mscgan.movenet.graph import read_graph, run_graph
 from mscgan.movenet.published import TOPOLOGY
+from mscgan.threads import one_thread
 
+CPU = torch.device("cpu")
 SIDE = 192  # pixels of what the network looks at
 PRESENT = 0.3  # a joint with a lower score is missing
-FEWEST = 5  # joints of a person. 376 photographs of people have 6 or more; noise, fabric, animals 3 at most
+# 376 photographs of people have 6 joints or more; noise, and 23 of 24 pictures of things and animals, 3 at most.
+FEWEST = 5  # joints of a person
 AROUND = 1.5  # the square of the second look, in extents of the pose
 SMALL = 0.7  # there is a second look where its square is smaller than so much of the first
 
@@ -30,7 +33,6 @@ SMALL = 0.7  # there is a second look where its square is smaller than so much o
 FROM_COCO = {0: 0, 2: 6, 3: 8, 4: 10, 5: 5, 6: 7, 7: 9, 8: 12, 9: 14, 10: 16, 11: 11, 12: 13, 13: 15, 14: 2, 15: 1,
              16: 4, 17: 3}  # fmt: skip
 NECK, SHOULDERS = 1, [2, 5]
-
 
 Square = tuple[int, int, int]  # left, top and side in pixels of an image; it may reach beyond
 
@@ -76,7 +78,7 @@ def load_network() -> Callable[[np.ndarray, Square], tuple[np.ndarray, np.ndarra
 
     def look(image: np.ndarray, square: Square) -> tuple[np.ndarray, np.ndarray]:
         seen, origin, scale = _cut(image, square)
-        with torch.inference_mode():
+        with one_thread(CPU), torch.inference_mode():
             found = run_graph(nodes, constants, torch.from_numpy(seen[None].astype(np.int32)), output)
         y, x, of_coco = found.double().numpy().reshape(17, 3).T  # y and x in [0, 1] of the square
         points, scores = np.zeros((18, 2)), np.zeros(18)
