@@ -4,8 +4,8 @@
     python -m mscgan.evaluate compare RUN RUN                          two evaluations of the same pairs (compare.py)
 
 For each image that the family shows (stage I, stage II), and beside it a copy of the source, the mean image of the
-train split and, for scores of sets, the target images themselves: the scores of mscgan/scoring.py, over all pairs of
-the split or N spread evenly over them, of the 8-bit images that `generate` writes. Prints a table, writes
+train split and, for scores of sets and of poses, the target images themselves: the scores of mscgan/scoring.py, over
+all pairs of the split or N spread evenly over them, of the 8-bit images that `generate` writes. Prints a table, writes
 RUN/evaluation.json, and the scores of every pair to RUN/evaluation-pairs.csv. What is less or other than all scores of
 all test pairs of the run's own shards gets a name that says so, as evaluation-train-3-pairs.json, and so never replaces
 it.
@@ -157,7 +157,10 @@ def main() -> None:
     parser.add_argument("--data", default="", help="shards to use instead of the run's data.root")
     parser.add_argument("--scores", default="", metavar="A,B", help="which (mscgan/scoring.py); all by default")
     parser.add_argument(
-        "--estimator", default=Chosen.estimator, metavar="NAME", help="finds the poses of pckh, pck_torso"
+        "--estimator",
+        default=Chosen.estimator,
+        metavar="NAME",
+        help="finds the poses of pckh and pck_torso: movenet, paf, or a run of paf's",
     )
     parser.add_argument("--keep", action="store_true", help="write what is made to generated/ beside the file")
     parser.add_argument("--out", type=Path, help="the JSON file to write; one in the run's folder by default")

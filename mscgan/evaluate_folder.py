@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--annotations", type=Path, metavar="CSV", help="the keypoint file of targets and sources")
     parser.add_argument("--pairs", type=Path, metavar="CSV", help="a from,to list of the pairs to score")
     parser.add_argument("--scores", default="", metavar="A,B", help="which (mscgan/scoring.py); all by default")
-    parser.add_argument("--estimator", default="movenet", metavar="NAME", help="finds the poses of pckh, pck_torso")
+    parser.add_argument("--estimator", default="movenet", metavar="NAME", help="as for a run")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the JSON file to write")
     options = parser.parse_args(arguments)
     evaluate_folder(

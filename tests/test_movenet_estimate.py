@@ -98,6 +98,16 @@ def test_a_small_person_is_looked_at_again_from_near(monkeypatch, tmp_path):
     assert np.ptp(far.keypoints, axis=0) == pytest.approx([500, 500], abs=2)
 
 
+def test_joints_outside_the_image_are_moved_to_its_edge(monkeypatch, tmp_path):
+    rows = answer()
+    for place, edge in ((-0.4, (0, 0)), (0.0, (0, 0)), (1.4, (99, 199))):
+        rows[:, :2] = place
+        (one,) = found_by(monkeypatch, tmp_path, rows)
+        assert one.keypoints == pytest.approx(np.tile(edge, (18, 1)), abs=1)
+        assert (one.keypoints >= 0).all() and (one.keypoints <= [99, 199]).all()
+    assert len(found_by(monkeypatch, tmp_path, answer(), 1, 4000)) == 1
+
+
 def brightest(monkeypatch, folder) -> None:
     """A network whose 17 joints are all the brightest pixel's centre."""
     constants = {

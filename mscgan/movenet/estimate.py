@@ -54,14 +54,14 @@ def load_movenet() -> Estimator:
         square = whole(image)
         points, scores = look(image, square)
         there = scores > PRESENT
-        around = _around(points[there]) if there.sum() >= FEWEST else square
+        last = [image.shape[1] - 1, image.shape[0] - 1]
+        around = _around(points[there].clip(0, last)) if there.sum() >= FEWEST else square
         if around[2] < SMALL * square[2]:
             points, scores = look(image, around)
             there = scores > PRESENT
         if there.sum() < FEWEST:
             return []
-        inside = points.clip(0, [image.shape[1] - 1, image.shape[0] - 1])
-        keypoints = np.where(there[:, None], inside, -1).astype(np.float32)
+        keypoints = np.where(there[:, None], points.clip(0, last), -1).astype(np.float32)
         return [Person(keypoints, np.where(there, scores, 0).astype(np.float32), float(np.delete(scores, NECK).mean()))]
 
     return estimate
@@ -100,7 +100,7 @@ def whole(image: np.ndarray) -> Square:
 def _around(points: np.ndarray) -> Square:
     """The square around (n, 2) points."""
     low, high = points.min(0), points.max(0)
-    side = max(1, math.ceil(AROUND * (high - low).max()))
+    side = max(2, math.ceil(AROUND * (high - low).max()))
     left, top = np.floor((low + high - side) / 2).astype(int)
     return int(left), int(top), side
 
@@ -112,7 +112,7 @@ def _cut(image: np.ndarray, square: Square) -> tuple[np.ndarray, np.ndarray, np.
     height, width = image.shape[:2]
     corner = np.array([left, top])
     low, high = corner.clip(0), (corner + side).clip(max=[width, height])
-    inner_low = np.rint((low - corner) / side * SIDE).astype(int)
+    inner_low = np.rint((low - corner) / side * SIDE).astype(int).clip(max=SIDE - 1)
     inner_high = np.maximum(np.rint((high - corner) / side * SIDE).astype(int), inner_low + 1)
     size = inner_high - inner_low
     # Bicubic and black: so, of DeepFashion's joints that it finds, the most are there.
