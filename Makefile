@@ -23,6 +23,7 @@ demo demo-fast: install
 	$(RUN) -m mscgan.report runs/$@
 	@echo "pictures: runs/$@/pairs-test.png, runs/$@/losses.png; scores: runs/$@/evaluation.json"
 	@echo "all of it on one page, for a browser: runs/$@/report.html"
+	@echo "to play with it, with your own pictures and poses: $(RUN) -m mscgan.web --run runs/$@"
 
 # The rows of the paper's table 2 on the same people, with shorter schedules, one after another; it can be stopped, and
 # the same command goes on.
@@ -61,7 +62,7 @@ install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) $(TORCH) torchvision
-	$(PIP) --constraint constraints.txt --editable .[$(CUDA),metrics,test]
+	$(PIP) --constraint constraints.txt --editable .[$(CUDA),metrics,web,test]
 	touch $@
 
 .venv/linters: .venv/installed
@@ -73,7 +74,8 @@ slurm:
 	@if ! command -v slurmctld >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends slurm-wlm munge >/dev/null; fi
 
-# A browser for tests/test_report.py, where this user may install it: 113 MB and 20 seconds. Ubuntu has none in apt.
+# A browser for tests/test_report.py and test_web_page.py, where this user may install it: 113 MB and 20 seconds. Ubuntu
+# has none in apt.
 chromium:
 	@if ! command -v chromium >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium >/dev/null \

@@ -2,8 +2,8 @@
 
     OUT/20260102T030405-1a2b3c/record.json, report.md, scaling.png, phases.png, roofline.png
 
-    {"schema_version": "2.0", "run_id", "status", "identity", "system", "started", "ended", "arguments", "seed",
-     "sections": {"data" | "ops" | "step" | "profile" | "scaling" | "checkpoint":
+    {"schema_version": "2.1", "run_id", "status", "identity", "system", "started", "ended", "arguments", "seed",
+     "sections": {"data" | "ops" | "step" | "profile" | "scaling" | "checkpoint" | "peers":
         {"status": "ok" | "running" | "incomplete" | "failed" | "skipped", "seconds", "error", "workload": {...},
          "method": {...}, "rows": [...], "failures": [...], ...}},
      "projection": [...]  calculated, never measured}
@@ -27,7 +27,7 @@ from pathlib import Path
 from mscgan import files
 from mscgan.errors import UserError
 
-SCHEMA = "2.0"
+SCHEMA = "2.1"
 
 
 def new(arguments: dict, seed: int) -> dict:

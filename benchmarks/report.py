@@ -150,6 +150,24 @@ def _profile(section: dict) -> list[list[str]]:
     ]  # fmt: skip
 
 
+def _peers(section: dict) -> list[list[str]]:
+    head = ["images", "way", "stage", "batch", "GFLOP a pair", "step ms p50", "share of matrix rate", "x ours",
+            "CPU: share", "x ours", "finite"]  # fmt: skip
+    rows = []
+    for row in section["rows"]:
+        metrics = row["metrics"]
+        shares = []
+        for suffix in ("", "_cpu"):
+            share, times = (metrics.get(f"{name}{suffix}") for name in ("matrix_share", "times_ours"))
+            shares += [_spread(share, 3) if share else "", _spread(times, 2) if times else ""]
+        rows.append([
+            row["size"], row["way"], row["stage"], str(row["batch"]), f"{row['gflop_per_pair']:.2f}",
+            f"{metrics['step_ms']['median']:.0f}", *shares, "yes" if row["finite"] else "NO",
+        ])  # fmt: skip
+    matrix = {clock: f"{teraflops:.3g} TFLOP/s" for clock, teraflops in section["matrix_teraflops"].items()}
+    return [head, *rows, ["matrix product", *[""] * 5, matrix["wall"], "", matrix.get("cpu", ""), "", ""]]
+
+
 TABLES = {
     "data": _data,
     "ops": _ops,
@@ -157,6 +175,7 @@ TABLES = {
     "profile": _profile,
     "scaling": _scaling,
     "checkpoint": _checkpoint,
+    "peers": _peers,
 }
 
 

@@ -1,6 +1,7 @@
 """Measures throughput, and compares two measurements.
 
     python benchmarks/run_throughput.py {data,ops,step,profile,scaling,checkpoint,all} --out DIR [--quick]
+    python benchmarks/run_throughput.py peers --peers CLONES --out DIR      (benchmarks/peers.md)
     python benchmarks/run_throughput.py compare A/record.json B/record.json
 
 Each run writes DIR/RUN/record.json after each thing that it has measured, and report.md and *.png at its end. `ops`,
@@ -18,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from benchmarks import compare, cost, ops, plots, profiled, projection, record, report, scaling, step
+from benchmarks import compare, cost, ops, peers, plots, profiled, projection, record, report, scaling, step
 from benchmarks.needs import SHARDS, missing, skip
 from benchmarks.settings import load
 from mscgan import costs, dist
@@ -145,6 +146,14 @@ def _checkpoint(a, ranks, keep) -> dict:
     return checkpoint.measure(ranks, a.out, config, backends, a.rounds or (2 if a.quick else 5), keep)
 
 
+def _peers(a, ranks, keep) -> dict:
+    on_gpu = ranks.device.type == "cuda"
+    configs = [load(preset, a.set, "fp32") for preset in a.configs]
+    batches = [a.batch or _batch(config, on_gpu) for config in configs]
+    rounds, seconds = a.rounds or (4 if a.quick else 8), a.seconds or 1.0
+    return peers.measure(ranks, a.out, a.peers, configs, batches, rounds, seconds, keep)
+
+
 MEASURE = {
     "data": _data,
     "ops": _ops,
@@ -152,6 +161,7 @@ MEASURE = {
     "profile": _profile,
     "scaling": _scaling,
     "checkpoint": _checkpoint,
+    "peers": _peers,
 }
 
 
@@ -180,7 +190,8 @@ def _batch(config, on_gpu: bool) -> int:
 def _defaults(a: argparse.Namespace, ranks) -> None:
     """What was not given, by the device: the paper's sizes on a GPU, the demo on a CPU."""
     on_gpu = ranks.device.type == "cuda"
-    a.configs = a.configs or (["market1501", "deepfashion"] if on_gpu else ["demo"])
+    every_size = ["demo", "market1501"] if a.command == "peers" else ["demo"]
+    a.configs = a.configs or (["market1501", "deepfashion"] if on_gpu else every_size)
     # float32 first: DeepSpeed keeps its autocast dtype for the whole process.
     a.precisions = sorted(a.precisions or (["bf16"] if on_gpu else ["fp32"]), reverse=True)
     quick = ["ddp", "zero1", "loader", "plain-1", *(["compiled"] if on_gpu else [])]
@@ -205,7 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--out", type=Path, required=True, metavar="DIR", help="where records and shards go")
     common.add_argument("--quick", action="store_true", help="fewer repeats: minutes instead of an hour")
     common.add_argument("--rounds", type=int, default=0, help="repeats of each measurement")
-    common.add_argument("--seconds", type=float, default=0.0, help="of one measurement of data or ops")
+    common.add_argument("--seconds", type=float, default=0.0, help="of one measurement of data, ops, peers")
     common.add_argument(
         "--sizes", nargs="+", default=["128x64", "256x256"], metavar="HxW", help="of data; ops takes the last"
     )
@@ -229,6 +240,8 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--network", type=float, default=50.0, help="GB/s of bus bandwidth, of the projection")
     for name in (*SECTIONS, "all"):
         commands.add_parser(name, parents=[common], help="all sections" if name == "all" else MEASURE_HELP[name])
+    beside = commands.add_parser("peers", parents=[common], help=MEASURE_HELP["peers"])
+    beside.add_argument("--peers", type=Path, required=True, metavar="CLONES", help="the folder that has their clones")
     comparison = commands.add_parser("compare", help="the ratios of two records; exit code 1 on a regression")
     comparison.add_argument("before", type=Path, metavar="A", help="record.json, or its folder")
     comparison.add_argument("after", type=Path, metavar="B")
@@ -243,6 +256,7 @@ MEASURE_HELP = {
     "profile": "which kernels a step of the last stage spends its time in",
     "scaling": "weak and strong scaling over the ranks there are",
     "checkpoint": "how long saving and loading take",
+    "peers": "the step beside that of public implementations",
 }
 
 

@@ -13,6 +13,7 @@ MODULES = {
     "mscgan-generate": "mscgan.generate",
     "mscgan-pictures": "mscgan.pictures",
     "mscgan-report": "mscgan.report",
+    "mscgan-web": "mscgan.web",
     "mscgan-costs": "mscgan.costs",
     "mscgan-weights": "mscgan.weights",
     "mscgan-submit": "launch.submit",

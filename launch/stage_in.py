@@ -87,7 +87,8 @@ def files(manifest: bytes) -> dict[str, str]:
         for tar in split["tars"]:
             found[tar["name"]] = tar["sha256"]
             found[tar["index"]] = tar["index_sha256"]
-        found[split["pair_table"]["name"]] = split["pair_table"]["sha256"]
+        for table in ("pair_table", "image_table"):
+            found[split[table]["name"]] = split[table]["sha256"]
     for name in found:
         if name in ("manifest.json", "lock", VERIFIED):
             raise UserError(f"manifest.json names the file {name!r}; build the shards again")

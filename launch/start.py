@@ -104,6 +104,7 @@ def check_work(plan: runs.Plan, targets: list[Target], ranks: int, on_slurm: boo
         assert target.config, "training has a configuration"
         data, train = target.config.data, target.config.train
         configuration.micro_batch(train.batch, ranks, train.accumulate)
+        configuration.check_compile(train, ranks)
         check_steps(target.config)
         if not (data.root and on_slurm and _maybe_on_nodes(f"{data.root}/manifest.json", target.folder)):
             check_size(data.root, read_manifest(data.root, "train"), data.height, data.width)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from mscgan import dist, files
 from mscgan.errors import say
+from mscgan.evaluation_file import BASELINES
 from mscgan.scored import Scored
 from mscgan.scorers import Networks
 from mscgan.scoring import Arrays, score_pixels
@@ -33,14 +34,24 @@ class Chunks:
         self._meet: Callable[[], None] = dist.barrier if ranks else lambda: None
         self._from_rank_0: Callable[[bool], bool] = dist.from_rank_0 if ranks else lambda own: own
 
-    def pairs(self, scored: Scored, scores: list[str], networks: Networks) -> Arrays | None:
-        """Every pair's scores and features, (N, ...) in table order, on rank 0; None on the others."""
+    def pairs(self, scored: Scored, scores: list[str], networks: Networks, cache: Path | None) -> Arrays | None:
+        """Every pair's scores and features, (N, ...) in table order, on rank 0; None on the others.
+
+        cache: the folder that keeps what the baselines' pixels score for the next evaluation of these pairs.
+        """
 
         def do(rows: np.ndarray) -> Arrays:
-            batches = map(scored.batch, _parts(rows))
-            return _joined(
-                [score_pixels(batch, scores, networks.device) | networks.of_batch(batch) for batch in batches]
-            )
+            path = cache / f"{rows[0] // CHUNK:06d}.npz" if cache else None
+            known = _kept(path, len(rows)) if path else None
+            parts = []
+            for batch in map(scored.batch, _parts(rows)):
+                new = {method: made for method, made in batch.made.items() if not known or method not in BASELINES}
+                found = score_pixels(batch._replace(made=new), scores, networks.device)
+                parts.append((found, networks.of_batch(batch)))
+            pixels = _joined([found for found, _ in parts]) | (known or {})
+            if path and known is None:
+                _keep(path, {name: rows for name, rows in pixels.items() if name.split("/")[0] in BASELINES})
+            return pixels | _joined([found for _, found in parts])
 
         return self._all("pairs", len(scored.targets), do)
 
@@ -49,7 +60,7 @@ class Chunks:
 
         cache: the file that keeps them for the next evaluation with the same real images and networks.
         """
-        kept = _features(cache, scored.real) if self._rank == 0 else None
+        kept = _kept(cache, scored.real) if self._rank == 0 else None
         if self._from_rank_0(kept is not None):
             return kept
 
@@ -59,11 +70,7 @@ class Chunks:
 
         features = self._all("real", scored.real, do)
         if features is not None:
-            try:
-                cache.parent.mkdir(parents=True, exist_ok=True)
-                _write(cache, features)
-            except OSError as error:
-                say(f"warning: the features of the real images are not kept for the next time: {error}")
+            _keep(cache, features)
         return features
 
     def _all(self, kind: str, count: int, do: Callable[[np.ndarray], Arrays]) -> Arrays | None:
@@ -104,18 +111,28 @@ def _read(path: Path) -> Arrays:
         return {name: arrays[name] for name in arrays.files}
 
 
-def _features(cache: Path, count: int) -> Arrays | None:
-    """The features of `count` images that the file holds; None where it is not there, or says that it is none."""
+def _keep(path: Path, arrays: Arrays) -> None:
+    """Writes a file of the cache, if that can be."""
     try:
-        found = _read(cache)
-        if found and all(rows.dtype == np.float32 and len(rows) == count and rows.ndim == 2 for rows in found.values()):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, arrays)
+    except OSError as error:
+        say(f"warning: what an evaluation of the same images could use again is not kept: {error}")
+
+
+def _kept(path: Path, count: int) -> Arrays | None:
+    """The features or scores of `count` images that a file of the cache holds; None where it is not there, or says
+    that it is none."""
+    try:
+        found = _read(path)
+        if found and all(rows.dtype.kind == "f" and len(rows) == count for rows in found.values()):
             return found
-        reason = "it holds other features"
+        reason = "it holds something else"
     except FileNotFoundError:
         return None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = str(error)
-    say(f"{cache} cannot be used ({reason}), so the real images are looked at again")
+    say(f"{path} cannot be used ({reason}), so its numbers are made again")
     return None
 
 

@@ -21,7 +21,7 @@ from mscgan.errors import UserError
 from mscgan.evaluation_file import BASELINES, SCHEMA
 from mscgan.scored import Scored
 from mscgan.scorers import Networks
-from mscgan.scoring import INTERVAL, OF_POSES, SCORES, Arrays, inapplicable
+from mscgan.scoring import INTERVAL, OF_PIXELS, OF_POSES, SCORES, Arrays, inapplicable
 
 Result = TypeVar("Result")
 
@@ -63,9 +63,9 @@ def evaluate(
         key = json.dumps([about, scores, networks.sha256, scored.real_key, version("mscgan"), SCHEMA], sort_keys=True)
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
         chunks = Chunks(out.with_name(f".{out.name}.{digest}"), ranks)
-        arrays = chunks.pairs(scored, scores, networks)
+        arrays = chunks.pairs(scored, scores, networks, _baselines(scored, scores, networks))
         compared = [score for score in scores if score.startswith("fid")]
-        real = chunks.real(scored, networks, _cache(scored, compared, networks)) if compared else {}
+        real = chunks.real(scored, networks, _features(scored, compared, networks)) if compared else {}
         about = about | {"left_out": left_out} | ({"estimator": estimator} if networks.estimator else {})
         return _on_rank_0(ranks, lambda: _finish(scored, scores, arrays, real, about, networks.sha256, out))
     finally:
@@ -77,11 +77,23 @@ def _on_rank_0(ranks: dist.Ranks | None, action: Callable[[], Result]) -> Result
     return dist.on_rank_0(action) if ranks else action()
 
 
-def _cache(scored: Scored, scores: list[str], networks: Networks) -> Path:
-    """Where the features of these real images are kept: in the user's cache folder."""
-    digest = hashlib.sha256(json.dumps([scored.real_key, scores, networks.sha256], sort_keys=True).encode()).hexdigest()
+def _features(scored: Scored, scores: list[str], networks: Networks) -> Path:
+    """The file of the user's cache that keeps the features of these real images."""
+    return _cache("features", scored.real_key, scores, networks.sha256).with_suffix(".npz")
+
+
+def _baselines(scored: Scored, scores: list[str], networks: Networks) -> Path | None:
+    """The folder of the user's cache that keeps what the baselines of these pairs score, by this very code."""
+    code = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("**/*.py"))))
+    of_pixels = [score for score in scores if score in OF_PIXELS]
+    facts = scored.pairs_key, of_pixels, networks.device.type, code.hexdigest()
+    return _cache("baselines", *facts) if scored.pairs_key and of_pixels else None
+
+
+def _cache(kind: str, *facts: object) -> Path:
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home, "mscgan/features", f"{digest[:32]}.npz")
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return Path(home, "mscgan", kind, digest[:32])
 
 
 def _own(out: Path) -> lease.Lease:

@@ -1,68 +1,150 @@
 """Makes pictures with a trained run: `python -m mscgan.generate --run RUN ...`
 
-    --image a.jpg --keypoints b.json [--out FILE.png]    the person of a.jpg in the pose of b.json, as the last stage
-                                                         makes it (mscgan/user_inputs.py: which images and poses)
+    --image me.jpg --pose-of other.jpg ...    me.jpg's person in the pose of other.jpg's, which an estimator finds
+                                              (mscgan/estimators.py); several photographs, or folders of them
+    --image me.jpg --keypoints b.json ...     in the pose of a file, or in every pose of it (mscgan/pose_formats.py)
+        [--out FILE.png | FOLDER]             a picture a pose in the folder; FILE.png has all poses side by side
+        [--crop auto | --box LEFT,TOP,RIGHT,BOTTOM]    of me.jpg the part around the person, or this part
     --pairs 8 [--split test] [--data DIR] [--out ...]    source | target pose | stage by stage | target, for pairs
-                                                         spread evenly over the split's pair table
-Prints the path of the PNG. Runs on the CUDA device where there is one.
+                                              spread evenly over the split's pair table
+
+Prints the paths of the PNGs. Beside each result, in a folder "shown", lies a picture source | pose | result, so that a
+wrong pose is seen. Runs on the CUDA device where there is one.
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from mscgan import trained
 from mscgan.checks import check_place
 from mscgan.data.read import choose_pairs, open_shards
 from mscgan.errors import UserError, run
-from mscgan.pictures import save_png, to_uint8
-from mscgan.user_inputs import read_image, read_pose
+from mscgan.estimators import ESTIMATORS, open_estimator
+from mscgan.framing import Box
+from mscgan.keys import Data
+from mscgan.pictures import save_png
+from mscgan.results import places, write
+from mscgan.user_inputs import (
+    POSE_ENDINGS,
+    Target,
+    named,
+    photo_pose,
+    pictures_in,
+    pose_files_in,
+    read_image,
+    read_poses,
+)
 
 
 def main() -> None:
+    options = _arguments()
+    torch.backends.cudnn.deterministic = True  # the same command, the same picture
+    # What can be refused is refused before the networks are built.
+    data = trained.read_config(options.run).data
+    if options.pairs is not None:
+        _pairs(options, data)
+    else:
+        _poses(options, data)
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m mscgan.generate", description="Makes pictures with a trained run.")
     parser.add_argument("--run", type=Path, required=True, help="the run's folder")
-    parser.add_argument("--image", type=Path, help="a JPEG or PNG of a person")
-    parser.add_argument("--keypoints", help="the pose to take: a file, or the text itself")
+    parser.add_argument("--image", type=Path, help="a photograph of a person")
+    parser.add_argument(
+        "--pose-of",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="PHOTO",
+        help="whose pose to take: photographs or folders",
+    )
+    parser.add_argument(
+        "--keypoints", nargs="+", default=[], metavar="POSE", help="poses to take: files, folders of them, or a text"
+    )
+    parser.add_argument("--person", type=int, help="of several people the N-th largest; the largest by default")
+    parser.add_argument("--name", default="", help="of a file of many images (a CSV, COCO's) the one to take")
+    parser.add_argument("--any-pose", action="store_true", help="take a file's pose even if it looks wrong")
+    parser.add_argument(
+        "--estimator", default=ESTIMATORS[0], help=f"finds poses: {' | '.join(ESTIMATORS)} | the path of PAF weights"
+    )
+    crop = parser.add_mutually_exclusive_group()
+    crop.add_argument("--crop", choices=("auto",), help="cut the image to the person, as the data sets' images are")
+    crop.add_argument("--box", type=_box, metavar="LEFT,TOP,RIGHT,BOTTOM", help="cut the image to this, in its pixels")
     parser.add_argument("--pairs", type=int, help="make a grid of so many pairs of the shards instead")
     parser.add_argument("--split", default="test", help="of which split the pairs are")
     parser.add_argument("--data", default="", help="shards to use instead of the run's data.root")
-    parser.add_argument("--out", type=Path, help="the PNG to write; a file in the run's folder by default")
+    parser.add_argument("--out", type=Path, help="the PNG or the folder to write; in the run's folder by default")
     options = parser.parse_args()
-    if (options.pairs is None) == (options.image is None) or (options.image is None) != (options.keypoints is None):
-        raise UserError("give --image with --keypoints, or --pairs alone")
-    if options.out and options.out.suffix.lower() != ".png":
-        raise UserError(f"--out {options.out}: pictures are written as PNG; give a name that ends with .png")
-    torch.backends.cudnn.deterministic = True  # the same command, the same picture
+    poses = [*options.pose_of, *options.keypoints]
+    if (options.pairs is None) == (options.image is None) or (options.image is None) != (not poses):
+        raise UserError("give --image with --pose-of or --keypoints, or --pairs alone")
+    return options
 
-    # What can be refused is refused before the networks are built.
-    data = trained.read_config(options.run).data
-    name = f"pairs-{options.split}.png" if options.image is None else f"{options.image.stem}-in-new-pose.png"
-    out = options.out or options.run / name
+
+def _box(text: str) -> Box:
+    sides = text.split(",")
+    try:
+        left, top, right, bottom = (float(side) for side in sides)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected LEFT,TOP,RIGHT,BOTTOM, as 100,50,400,650") from error
+    if not (left < right and top < bottom and all(math.isfinite(side) for side in (left, top, right, bottom))):
+        raise argparse.ArgumentTypeError(f"{text!r}; LEFT must be below RIGHT, and TOP below BOTTOM")
+    return left, top, right, bottom
+
+
+def _pairs(options: argparse.Namespace, data: Data) -> None:
+    out = options.out or options.run / f"pairs-{options.split}.png"
+    if out.suffix.lower() != ".png":
+        raise UserError(f"--out {out}: pictures are written as PNG; give a name that ends with .png")
     check_place(out, "--out")
-    if options.image is None:
-        shards = open_shards(data, options.split, options.data)
-        choose_pairs(shards, options.pairs)
-    else:
-        x, note = read_image(options.image, data.height, data.width)
-        keypoints = read_pose(options.keypoints, data.height, data.width)
-        if note:
-            print(note, file=sys.stderr)
-
-    model = trained.load(options.run)
-    if options.image is None:
-        picture = trained.sample_grid(model, shards, options.pairs)
-    else:
-        *_, answer = model.images(torch.from_numpy(x)[None], torch.from_numpy(keypoints)[None]).values()
-        picture = Image.fromarray(to_uint8(answer)[0])
+    shards = open_shards(data, options.split, options.data)
+    choose_pairs(shards, options.pairs)
+    picture = trained.sample_grid(trained.load(options.run), shards, options.pairs)
     try:
         save_png(picture, out)
     except OSError as error:
         raise UserError(f"cannot write {out} ({error.strerror}); give another file with --out") from error
     print(out)
+
+
+def _poses(options: argparse.Namespace, data: Data) -> None:
+    photos = [photo for path in options.pose_of if not _is_pose(path) for photo in pictures_in(path)]
+    poses = [*(str(path) for path in options.pose_of if _is_pose(path)), *options.keypoints]
+    given = [file for pose in poses for file in pose_files_in(pose)]
+    estimate = open_estimator(options.estimator) if photos or options.crop else None
+    x, note = read_image(
+        options.image, data.height, data.width, options.box, estimate if options.crop == "auto" else None
+    )
+    targets: list[Target] = []
+    for path in photos:
+        assert estimate is not None, "photographs have their estimator"
+        targets.append(photo_pose(path, estimate, data.height, data.width, options.person))
+    for pose in given:
+        targets += read_poses(pose, data.height, data.width, options.person, options.name, options.any_pose)
+    targets = named(targets)
+    out = places(options.run, options.image.stem, options.out, targets)
+    _say([note, *(target.note for target in targets)])
+    model = trained.load(options.run)
+    for path in write(model, x, targets, out):
+        print(path)
+
+
+def _is_pose(path: Path) -> bool:
+    return path.suffix.lower() in POSE_ENDINGS
+
+
+def _say(notes: list[str]) -> None:
+    """The first few and the last, which is of its whole file."""
+    notes = [note for note in notes if note]
+    if len(notes) > 8:
+        notes = [*notes[:6], f"... and {len(notes) - 7:,} more", notes[-1]]
+    for note in notes:
+        print(note, file=sys.stderr)
 
 
 if __name__ == "__main__":

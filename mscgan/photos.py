@@ -1,13 +1,37 @@
-"""Photographs that users bring, of any kind that Pillow reads, as 8-bit RGB pixels the right way up."""
+"""Photographs that users bring, of any kind that Pillow reads, as 8-bit RGB pixels the right way up.
+
+What comes may be hostile: only the kinds in FORMATS are tried, none of which starts another program (EPS would), and
+the size is looked at before a pixel is decoded.
+"""
 
 import io
+import struct
+import warnings
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from mscgan import files
 from mscgan.data.rgb import rgb
+from mscgan.errors import UserError
+
+# Pillow's names of the kinds that photographs are kept in; "JPEG" has the MPO of phones in it.
+FORMATS = (
+    "JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "DIB", "JPEG2000", "PPM", "TGA", "PCX", "PSD", "QOI", "SGI",
+)  # fmt: skip
+HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
+MOST_BYTES = 256 << 20
+MOST_PIXELS = 120_000_000  # the largest pictures that phones take have 108 million; 0.5 GB while it is decoded
+ENOUGH = 2048  # pixels of the longer side: what has twice as many or more is reduced by a whole factor
+
+# All that Pillow raises for files that are broken.
+_BROKEN = (
+    OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, RuntimeError, struct.error,
+    zlib.error,
+)  # fmt: skip
 
 
 class Photo(NamedTuple):
@@ -23,9 +47,68 @@ class Photo(NamedTuple):
 def read_photo(source: Path | bytes, name: str = "") -> Photo:
     """A file, or its bytes (an upload, which `name` is called in messages) -> its pixels.
 
+    EXIF turns it, what is transparent lies on white, of several frames it is the first.
+
     Raises:
-        UserError: no such file, no picture, damaged, or more pixels than the limit; says what to do.
+        UserError: no such file, no picture, damaged, or more bytes or pixels than the limit; says what to do.
     """
-    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-        picture = rgb(ImageOps.exif_transpose(file))
-    return Photo(np.array(picture), picture.size)
+    name = name or ("the picture" if isinstance(source, bytes) else str(source))
+    data = source if isinstance(source, bytes) else _content(source, name)
+    if len(data) > MOST_BYTES:
+        raise UserError(f"{name} has {len(data):,} bytes, where {MOST_BYTES:,} are the most; save it smaller")
+    if not data:
+        raise UserError(f"{name} is empty; copy it again")
+    formats = _formats(data, name)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of many pixels, and of damage that costs none
+            with Image.open(io.BytesIO(data), formats=formats) as file:
+                size = file.size
+                if size[0] * size[1] > MOST_PIXELS:
+                    raise UserError(_too_large(name, f"{size[0]:,}x{size[1]:,} pixels"))
+                if max(size) // ENOUGH > 1:
+                    file.draft(None, (size[0] * ENOUGH // max(size), size[1] * ENOUGH // max(size)))
+                upright = ImageOps.exif_transpose(file)
+                turned = upright.size != file.size
+            picture = rgb(upright)
+    except UserError:  # which is a ValueError
+        raise
+    except UnidentifiedImageError as error:
+        kinds = ", ".join(FORMATS)
+        raise UserError(f"{name} is no picture of a known kind ({kinds}, HEIC), or its head is damaged") from error
+    except Image.DecompressionBombError as error:
+        raise UserError(_too_large(name, "far more pixels")) from error
+    except _BROKEN as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{name} cannot be decoded ({reason}); give a whole picture, best a JPEG or PNG") from error
+    if (factor := max(picture.size) // ENOUGH) > 1:  # no JPEG, or one that is still larger than need be
+        picture = picture.reduce(factor)
+    return Photo(np.array(picture), size[::-1] if turned else size)
+
+
+def _content(path: Path, name: str) -> bytes:
+    try:
+        return files.read(path, MOST_BYTES)
+    except FileNotFoundError as error:
+        raise UserError(f"no image {name!r}; give the file of a picture") from error
+    except OSError as error:
+        raise UserError(f"{name} cannot be read: {error.strerror}; give the file of a picture") from error
+
+
+def _formats(data: bytes, name: str) -> tuple[str, ...]:
+    """What to try, with the plug-in for HEIC registered where that is what came."""
+    brands = data[8:64] if data[4:8] == b"ftyp" else b""
+    if not any(brand in brands for brand in HEIC):
+        return FORMATS
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise UserError(
+            f"{name} is HEIC, which Pillow reads with a plug-in: pip install pillow-heif, or save it as JPEG"
+        ) from error
+    pillow_heif.register_heif_opener()
+    return ("HEIF",)
+
+
+def _too_large(name: str, came: str) -> str:
+    return f"{name} has {came}, where {MOST_PIXELS:,} are the most; make it smaller first"

@@ -45,10 +45,16 @@ def to_uint8(images: torch.Tensor) -> np.ndarray:
     return values.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
-def draw_pose(keypoints: np.ndarray, height: int, width: int, scale: int = 1) -> np.ndarray:
+def draw_pose(
+    keypoints: np.ndarray, height: int, width: int, scale: int = 1, on: np.ndarray | None = None
+) -> np.ndarray:
     """The skeleton of (18, 2) keypoints (x, y), missing (-1, -1), in an image of height x width pixels:
-    (height * scale, width * scale, 3) uint8, a colour a limb and a joint, on black."""
+    (height * scale, width * scale, 3) uint8, a colour a limb and a joint, on black or `on` a darkened image
+    (height, width, 3) uint8."""
     picture = Image.new("RGB", (width * scale, height * scale))
+    if on is not None:
+        enlarged = Image.fromarray(on).resize(picture.size, Image.Resampling.BICUBIC)
+        picture = Image.blend(picture, enlarged, 0.6)
     draw = ImageDraw.Draw(picture)
     # A pixel's centre lies half a pixel inside it: keeps the drawing in place over an enlarged image.
     points = [(((x + 0.5) * scale - 0.5), ((y + 0.5) * scale - 0.5)) for x, y in np.asarray(keypoints).tolist()]
@@ -66,7 +72,7 @@ def draw_pose(keypoints: np.ndarray, height: int, width: int, scale: int = 1) ->
 
 def pose_column(keypoints: np.ndarray, height: int, width: int) -> np.ndarray:
     """(N, 18, 2) keypoints -> (N, h, w, 3) uint8 skeletons, drawn at the size that `grid` shows images at."""
-    scale = _enlargement(height)
+    scale = enlargement(height)
     return np.stack([draw_pose(one, height, width, scale) for one in keypoints])
 
 
@@ -81,7 +87,7 @@ def grid(columns: dict[str, np.ndarray], title: str = "") -> Image.Image:
     height = min(images.shape[1] for images in columns.values())
     width = min(images.shape[2] for images in columns.values())
     rows = len(next(iter(columns.values())))
-    scale, gap, line = _enlargement(height), 4, 24
+    scale, gap, line = enlargement(height), 4, 24
     head = 2 * line if title else line
     cell_height, cell_width = height * scale, width * scale
     picture = Image.new(
@@ -153,7 +159,8 @@ def _label(name: str) -> str:
     return f"{name}: {said}" if (said := meaning(name)) else name
 
 
-def _enlargement(height: int) -> int:
+def enlargement(height: int) -> int:
+    """The factor by which `grid` enlarges images of that height."""
     return max(1, CELL_HEIGHT // height)
 
 

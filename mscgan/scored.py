@@ -35,6 +35,7 @@ class Scored(Protocol):
     real: int  # how many real images there are
     real_are: str  # which, in words
     real_key: str  # hex; the same for the same real images
+    pairs_key: str  # hex; the same for the same pairs and baselines, whoever makes the images; "": nobody can say
 
     def batch(self, rows: np.ndarray) -> Batch:
         """The pairs with these numbers."""
@@ -70,6 +71,9 @@ class RunImages:
         self._real = ShardSet(shards.root, "train") if "train" in shards.splits else shards
         self.real, self.real_are = len(self._real), f"all {len(self._real)} of the {self._real.split} split"
         self.real_key = hashlib.sha256(f"{self._real.fingerprint} {self._real.split}".encode()).hexdigest()
+        self.pairs_key = hashlib.sha256(
+            json.dumps([shards.fingerprint, self.real_key, self._rows.tolist()]).encode()
+        ).hexdigest()
         spread = np.linspace(0, self.real - 1, min(OF_MEAN, self.real)).round().astype(int)
         total = sum(read_images(self._real, spread[i : i + 1])[0].astype(np.int64) for i in range(len(spread)))
         self._mean = np.rint(total / len(spread)).astype(np.uint8)
@@ -121,6 +125,7 @@ class FolderImages:
             path for row in rows for path in (row.generated_path, row.target_path, row.source_path) if path
         )
         self.real_key = _fingerprint(row.target_path or row.generated_path for row in rows)
+        self.pairs_key = ""
         # Of what is compared with, whatever its folder is called.
         whole = [(row.target, row.target_path.stat().st_size) for row in rows if row.target_path]
         self.targets_fingerprint = hashlib.sha256(json.dumps(sorted(set(whole))).encode()).hexdigest() if whole else ""

@@ -104,14 +104,22 @@ class State:
 
     @torch.no_grad()
     def follow(self, pairs: int) -> None:
-        """Counts a step over `pairs` pairs and moves the average after it, by the law of rates.kept."""
+        """Counts a step over `pairs` pairs and moves the average after it, by the law of rates.kept.
+
+        What the stage does not train is its own average already.
+        """
         self.seen += pairs
         with contextlib.ExitStack() as stack:
             for prefix, engine in self._prefixes().items():
                 if prefix.startswith(tuple(f"{name}." for name in self.family.MAKES)):
                     stack.enter_context(engine.gathered())
-            averages: list[Tensor] = list(self.average.parameters())
-            weights: list[Tensor] = [w for name in self.family.MAKES for w in self.networks[name].parameters()]
+            averages: list[Tensor] = []
+            weights: list[Tensor] = []
+            for name in self.family.MAKES:
+                for average, weight in zip(self.average[name].parameters(), self.networks[name].parameters()):
+                    if weight.requires_grad:
+                        averages.append(average)
+                        weights.append(weight)
             torch._foreach_lerp_(averages, weights, 1.0 - kept(self.config.train, pairs, self.seen))
 
     def start_from(self, weights: dict[str, Tensor], after: str = "") -> None:

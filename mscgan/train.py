@@ -31,7 +31,7 @@ from safetensors.torch import load_file
 
 from mscgan import checkpoint, dist, heartbeat, trackers
 from mscgan.checks import check_weights
-from mscgan.config import load, micro_batch, save
+from mscgan.config import check_compile, load, micro_batch, save
 from mscgan.data.loader import Loader
 from mscgan.data.shards import ShardSet
 from mscgan.data.tar_check import TarCheck
@@ -68,6 +68,7 @@ def train(config: Config) -> int:
     beginning(config)
     shards = _open_shards(config.data)
     ranks = dist.init()
+    check_compile(config.train, ranks.world)
     lease = dist.on_rank_0(lambda: _own(folder))
     start = choose(folder, ranks)
     allowed = check(config, start.facts, str(start.path), shards.fingerprint) if start.path else []

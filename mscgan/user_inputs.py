@@ -1,151 +1,286 @@
-"""What users bring to `generate`: an image of any size, and a pose as JSON or as a row of the field's CSV.
+"""What users bring to `generate`: a photograph and poses, and how they come into the model's frame.
 
-An image is turned upright (EXIF), scaled to fit the model's frame and, where its shape is another, centred with its
-edges repeated. Nothing is cropped. A pose is in pixels of the model's frame, unless its JSON says of which frame:
-    [[x, y], ... 18]
-    {"keypoints": [[x, y], ... 18], "width": 480, "height": 960}          (it moves as an image of that size would)
-    NAME: [y, ... 18]: [x, ... 18]                                          (the row of the field's annotation CSV)
-A joint that is not seen is (-1, -1).
+A photograph (mscgan/photos.py) is taken whole, scaled to fit the frame with its edges repeated where its shape is
+another, or a box of it is (mscgan/framing.py). A pose comes from a file (mscgan/pose_formats.py: which) or from a
+photograph by an estimator (mscgan/estimators.py). It is taken as it is where it lies in the model's frame; a file may
+give a frame of the same shape, from which it is scaled; any other is moved as the box around its person would be.
 """
 
-import json
+import difflib
+import itertools
 import os
-import struct
+import re
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from mscgan.data.rgb import rgb
-from mscgan.data.shards import JOINTS
+from mscgan import files, framing
 from mscgan.errors import UserError
+from mscgan.estimators import Estimator, largest_first
+from mscgan.photos import FORMATS, Photo, read_photo
+from mscgan.pose_checks import odd
+from mscgan.pose_formats import People, parse
 
-_MAX_POSE = 1 << 20  # bytes of a pose file
-_FORMS = 'expected JSON [[x, y], ...] of 18 points, {"keypoints": [...]}, or a CSV row NAME: [18 y]: [18 x]'
-
-
-def read_image(path: Path, height: int, width: int) -> tuple[np.ndarray, str]:
-    """A JPEG or PNG -> (height, width, 3) uint8, and a note on what was done to it ("" where nothing was).
-
-    Raises:
-        UserError: no such file, not a whole JPEG or PNG, or beyond Pillow's limit of pixels.
-    """
-    if not path.is_file():
-        raise UserError(f"no image {str(path)!r}; give a JPEG or PNG file")
-    try:
-        with Image.open(path, formats=("JPEG", "PNG")) as file:
-            image = rgb(ImageOps.exif_transpose(file))
-    except UnidentifiedImageError as error:
-        raise UserError(f"{path} is neither JPEG nor PNG; convert it first") from error
-    # All that Pillow raises for files that are broken.
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be decoded ({error}); give a whole JPEG or PNG") from error
-    came = f"{image.width}x{image.height}"
-    if image.size == (width, height):
-        return np.array(image), ""
-    inner_width, inner_height, left, top = _fit(image.width, image.height, width, height)
-    inner = np.array(image.resize((inner_width, inner_height), Image.Resampling.BICUBIC))
-    padding = ((top, height - inner_height - top), (left, width - inner_width - left), (0, 0))
-    note = f"{path} is {came} (width x height): scaled to {inner_width}x{inner_height}"
-    if (inner_width, inner_height) != (width, height):
-        note += f" and centred in the model's {width}x{height}, its edges repeated; best crop it to the person first"
-    return np.pad(inner, padding, mode="edge"), note
+POSE_ENDINGS = {".json", ".csv", ".txt"}
+HEIC_ENDINGS = {".heic", ".heif"}
+MOST_BYTES = 32 << 20  # of a pose file; COCO's val2017 has 10 MB, DeepFashion's CSV 16
 
 
-def read_pose(given: str, height: int, width: int) -> np.ndarray:
-    """A file's path, or the text itself -> (18, 2) float32 (x, y) in the model's frame of height x width.
+class Target(NamedTuple):
+    """A pose to generate."""
+
+    name: str  # of its file or image, without folder and ending; "" for a text that names none
+    keypoints: np.ndarray  # (18, 2) float32 (x, y) in the model's frame, a missing joint (-1, -1)
+    photo: np.ndarray | None  # (height, width, 3) uint8, the photograph that it was found in, as the frame shows it
+    note: str  # what it was taken for, and what was done to it
+
+
+def into_frame(pixels: np.ndarray, height: int, width: int, box: framing.Box | None = None) -> np.ndarray:
+    """A photograph (H, W, 3) uint8, or the box of it -> (height, width, 3) uint8.
 
     Raises:
-        UserError: unreadable text, not 18 points, a point outside its frame, or no joint at all.
+        UserError: the box shows nothing of it.
     """
-    text, name = given, "the pose"
-    if os.path.isfile(given):
-        name = given
-        with open(given, "rb") as file:
-            data = file.read(_MAX_POSE + 1)
+    whole = framing.whole_box(pixels.shape[1], pixels.shape[0], height, width)
+    return framing.cut(pixels, box or whole, height, width)
+
+
+def read_image(
+    path: Path, height: int, width: int, box: framing.Box | None = None, estimate: Estimator | None = None
+) -> tuple[np.ndarray, str]:
+    """A photograph -> (height, width, 3) uint8, and a note on what was done ("" where nothing was).
+
+    It is taken as a whole, or the box (in pixels of the file, upright; grown to the frame's shape), or the box around
+    the largest person that `estimate` finds.
+
+    Raises:
+        UserError: as read_photo; nobody was found; the box shows nothing.
+    """
+    photo = read_photo(path)
+    came = f"{photo.size[0]}x{photo.size[1]}"
+    factor = photo.size[0] / photo.pixels.shape[1]
+    if estimate:
+        people = find_people(photo, str(path), estimate)
+        around = framing.person_box(people[0], height, width)
+        note = f"{path} is {came} (width x height): {_moved(around, factor)}"
+        if len(people) > 1:
+            note += f", the largest of {len(people)}; another by --box"
+        return into_frame(photo.pixels, height, width, around), note
+    if box:
+        grown = framing.shaped(box, height, width)
+        sides = ",".join(f"{side:.0f}" for side in grown)
+        note = f"{path} is {came} (width x height): the box {sides} of it, of the shape of {width}x{height}, is taken"
+        return into_frame(photo.pixels, height, width, framing.scaled(grown, 1 / factor)), note
+    if photo.size == (width, height):
+        return photo.pixels, ""
+    scale = min(width / photo.size[0], height / photo.size[1])
+    inner = max(1, round(photo.size[0] * scale)), max(1, round(photo.size[1] * scale))
+    note = f"{path} is {came} (width x height): scaled to {inner[0]}x{inner[1]}"
+    if inner != (width, height):
+        note += (
+            f" and centred in the model's {width}x{height}, its edges repeated; best crop it to the person, "
+            "with --crop auto or --box"
+        )
+    return into_frame(photo.pixels, height, width), note
+
+
+def find_people(photo: Photo, name: str, estimate: Estimator) -> list[np.ndarray]:
+    """The people in a photograph, the largest first: (18, 2) each, in pixels of photo.pixels.
+
+    Raises:
+        UserError: nobody was found.
+    """
+    people = [person.keypoints for person in largest_first(estimate(photo.pixels))]
+    if not people:
+        raise UserError(f"nobody was found in {name}; give a photograph that shows one person, large and whole")
+    return people
+
+
+def photo_pose(path: Path, estimate: Estimator, height: int, width: int, person: int | None = None) -> Target:
+    """The pose of the largest person of a photograph, or of the `person`-th largest.
+
+    Raises:
+        UserError: no photograph, nobody in it, or not so many.
+    """
+    photo = read_photo(path)
+    keypoints, note = _choose(find_people(photo, str(path), estimate), str(path), person)
+    if photo.size == (width, height):
+        return Target(path.stem, keypoints.astype(np.float32), photo.pixels, note)
+    box = framing.person_box(keypoints, height, width)
+    shown = into_frame(photo.pixels, height, width, box)
+    note = f"{note}; {_moved(box, photo.size[0] / photo.pixels.shape[1])}"
+    return Target(path.stem, framing.place(keypoints, box, height, width), shown, note)
+
+
+def read_poses(
+    given: str, height: int, width: int, person: int | None = None, image: str = "", any_pose: bool = False
+) -> list[Target]:
+    """A pose file's path, or its text -> the poses in it, one an image: of the largest person or the `person`-th.
+
+    image: of a file of many images, the name of the one that is wanted. any_pose: take also what can hardly be a person
+    (mscgan/pose_checks.py).
+
+    Raises:
+        UserError: no such file, no form that is known, nobody, not so many people, no such image, an odd pose.
+    """
+    text, name = _content(given)
+    form, images = parse(text, name)
+    if image:
+        images = [_named(images, image, name)]
+    there = [one for one in images if one.people]
+    if not there:
+        raise UserError(f"{name} is {form} and has nobody with a joint; was a person found in that image?")
+    targets, strange, small = [], [], []
+    for one in there:
+        who = f"{name}, {one.name}" if len(images) > 1 else name
+        keypoints, chosen = _choose(one.people, who, person)
         try:
-            text = data.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{name} is not text; {_FORMS}") from error
-        if len(data) > _MAX_POSE:
-            raise UserError(f"{name} is above {_MAX_POSE} bytes, so it is not one pose; {_FORMS}")
-    elif not any(mark in given for mark in "[{"):
-        raise UserError(f"no pose file {given!r}; {_FORMS}, as a file or as the text itself")
-    frame = (width, height)
-    if text.lstrip().startswith(("[", "{")):
-        points, frame = _from_json(text, name, frame)
-    else:
-        points = _from_row(text, name)
-    return _place(_checked(points, name, frame), frame, height, width)
+            placed, moved = to_frame(keypoints, one.frame, height, width)
+        except UserError as error:
+            small.append(f"{who}: {error}")
+            continue
+        if reason := odd(keypoints):
+            strange.append(f"{who} is {form}, but {reason}")
+        note = f"{chosen}: {form}" + (f"; {moved}" if moved else "")
+        title = Path(one.name).stem or ("" if name == _TEXT else Path(name).stem)
+        targets.append(Target(title, placed, None, note))
+    if not targets:
+        raise UserError(small[0])
+    # A joint is misplaced here and there in every long file; a convention would show in most of its rows.
+    if len(strange) > len(targets) / 10 and not any_pose:
+        raise UserError(f"{strange[0]}; or take it as it is with --any-pose")
+    notes = [f"{len(images) - len(there):,} of its images show nobody"] if len(there) < len(images) else []
+    notes += [f"{len(small):,} of its poses are left out: {small[0]}"] if small else []
+    notes += [f"{len(strange):,} of its poses look wrong: {strange[0]}"] if strange else []
+    targets[-1] = targets[-1]._replace(note="; ".join([targets[-1].note, *notes]))
+    return targets
 
 
-def _from_json(text: str, name: str, frame: tuple[int, int]) -> tuple[list, tuple[int, int]]:
+def to_frame(keypoints: np.ndarray, frame: tuple[int, int] | None, height: int, width: int) -> tuple[np.ndarray, str]:
+    """A file's keypoints in the model's frame, (18, 2) float32, and what was done ("" where nothing was).
+
+    frame: width, height of the image that they are of, or None where nobody says.
+
+    Raises:
+        UserError: too few joints to say how large the person is.
+    """
+    inside = bool((keypoints <= [width - 1, height - 1]).all())
+    if frame == (width, height) or (frame is None and inside):
+        return keypoints.astype(np.float32), ""
+    if frame and abs(frame[0] * height - frame[1] * width) <= max(height, width):  # the same but for rounding
+        box = (0.0, 0.0, float(frame[0]), float(frame[1]))
+        return framing.place(keypoints, box, height, width), f"scaled from {frame[0]}x{frame[1]} to {width}x{height}"
+    box = framing.person_box(keypoints, height, width)
+    return framing.place(keypoints, box, height, width), _moved(box, 1)
+
+
+_TEXT = "the pose"
+
+
+def _content(given: str) -> tuple[str, str]:
+    """The text of a pose and what to call it, from a file or as it was given."""
+    if not os.path.exists(given):
+        if not any(mark in given for mark in "[{"):
+            raise UserError(f"no pose file {given!r}; give a file, or the text of a pose, such as [[x, y], ...]")
+        return given, _TEXT
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{name} is not JSON ({error}); {_FORMS}") from error
-    if not isinstance(value, dict):
-        return value, frame
-    if "keypoints" not in value:
-        raise UserError(f'{name} has no "keypoints"; {_FORMS}')
-    if ("width" in value) != ("height" in value):
-        raise UserError(f"{name} has only one of width and height; give both, or none for the model's own frame")
-    if "width" in value:
-        frame = (value["width"], value["height"])
-        if not all(type(side) is int and 0 < side < 1_000_000 for side in frame):
-            raise UserError(f"{name}: width and height are {frame[0]!r} and {frame[1]!r}; expected whole numbers > 0")
-    return value["keypoints"], frame
+        return files.read(given, MOST_BYTES).decode("utf-8-sig"), given
+    except OSError as error:
+        raise UserError(f"{given} cannot be read: {error.strerror}; give a pose file") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{given} is not text; give a pose file, or a photograph with --pose-of") from error
 
 
-def _from_row(text: str, name: str) -> list:
-    """The points of a `NAME: [ys]: [xs]` row; a header line above it is passed over."""
-    rows = [row for row in text.splitlines() if row.strip() and row.strip() != "name:keypoints_y:keypoints_x"]
-    if len(rows) != 1:
-        raise UserError(f"{name} has {len(rows)} rows; give one row, in a file of its own or as the text itself")
-    columns = rows[0].rsplit(":", 2)
-    if len(columns) != 3:
-        raise UserError(f"{name} has {len(columns)} columns between colons; {_FORMS}")
+def _choose(people: list[np.ndarray], name: str, person: int | None) -> tuple[np.ndarray, str]:
+    """The largest person or the `person`-th largest, and what was chosen from."""
+    people = sorted(people, key=_size, reverse=True)
+    if person is not None and not 1 <= person <= len(people):
+        raise UserError(f"{name} shows {_listed(people)}; there is no person {person}")
+    keypoints = people[(person or 1) - 1]
+    there = int((keypoints != -1).all(1).sum())
+    if len(people) == 1:
+        return keypoints, f"{name}, {there} of 18 joints"
+    which = f"person {person}" if person else "the largest; another by --person"
+    return keypoints, f"{name} shows {_listed(people)}: {which}, {there} of 18 joints"
+
+
+def _size(keypoints: np.ndarray) -> float:
+    there = keypoints[(keypoints != -1).all(1)]
+    return float(np.ptp(there, axis=0).prod()) if len(there) else 0.0
+
+
+def _listed(people: list[np.ndarray]) -> str:
+    """How many, and where the first few are."""
+    if len(people) == 1:
+        return "1 person"
+    places = []
+    for number, keypoints in enumerate(people[:4], 1):
+        there = keypoints[(keypoints != -1).all(1)]
+        (left, top), (right, bottom) = there.min(0), there.max(0)
+        places.append(f"{number} at {left:.0f},{top:.0f} to {right:.0f},{bottom:.0f}")
+    more = ", ..." if len(people) > len(places) else ""
+    return f"{len(people)} people ({', '.join(places)}{more})"
+
+
+def _named(images: list[People], wanted: str, name: str) -> People:
+    found = [one for one in images if one.name == wanted]
+    found = found or [one for one in images if Path(one.name).stem == Path(wanted).stem]
+    if not found:
+        near = difflib.get_close_matches(wanted, [one.name for one in images], n=3)
+        raise UserError(f"{name} has no image {wanted!r}; it has {', '.join(near or [one.name for one in images[:3]])}")
+    return found[0]
+
+
+def _moved(box: framing.Box, factor: float) -> str:
+    left, top, right, bottom = framing.scaled(box, factor)
+    return f"taken from the box {left:.0f},{top:.0f},{right:.0f},{bottom:.0f} around the person"
+
+
+def named(targets: list[Target]) -> list[Target]:
+    """The same with names that files can have, and no two alike."""
+    taken: set[str] = set()
+    made = []
+    for number, target in enumerate(targets, 1):
+        name = plain(target.name) or f"pose-{number}"
+        name = next(free for i in itertools.count(1) if (free := f"{name}-{i}" if i > 1 else name) not in taken)
+        taken.add(name)
+        made.append(target._replace(name=name))
+    return made
+
+
+def pictures_in(path: Path) -> list[Path]:
+    """The photographs of a folder, by their endings, in the order of their names; or the path itself.
+
+    Raises:
+        UserError: the folder has none.
+    """
+    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS} | HEIC_ENDINGS
+    return _in_folder(path, endings, "photograph") if path.is_dir() else [path]
+
+
+def pose_files_in(given: str) -> list[str]:
+    """The pose files of a folder (OpenPose writes one an image), by their endings; or what was given.
+
+    Raises:
+        UserError: the folder has none.
+    """
+    return (
+        [str(path) for path in _in_folder(Path(given), POSE_ENDINGS, "pose file")] if os.path.isdir(given) else [given]
+    )
+
+
+def _in_folder(folder: Path, endings: set[str], what: str) -> list[Path]:
     try:
-        ys, xs = json.loads(columns[1]), json.loads(columns[2])
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{name}: a column is not a list ({error}); {_FORMS}") from error
-    if not isinstance(ys, list) or not isinstance(xs, list) or len(ys) != len(xs):
-        raise UserError(f"{name}: its two columns are not lists of the same length; {_FORMS}")
-    return [[x, y] for x, y in zip(xs, ys, strict=True)]
+        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in endings and path.name[0] != ".")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error.strerror}") from error
+    if not found:
+        raise UserError(f"{folder} has no {what}, which would end with {', '.join(sorted(endings)[:8])}, ...")
+    return found
 
 
-def _checked(points: object, name: str, frame: tuple[int, int]) -> np.ndarray:
-    if not isinstance(points, list) or len(points) != JOINTS:
-        came = f"{len(points)} keypoints" if isinstance(points, list) else type(points).__name__
-        raise UserError(f"{name} has {came}; {_FORMS}")
-    for i, point in enumerate(points):
-        if not isinstance(point, list) or len(point) != 2 or not all(type(v) in (int, float) for v in point):
-            raise UserError(f"{name}: keypoint {i} is not two numbers [x, y]; {_FORMS}")
-        inside = 0 <= point[0] < frame[0] and 0 <= point[1] < frame[1]
-        if not inside and point != [-1, -1]:
-            raise UserError(
-                f"{name}: keypoint {i} is {str(point)[:60]}, outside its frame of {frame[0]}x{frame[1]} "
-                '(width x height); a missing joint is [-1, -1], and JSON may give its own frame as "width" and "height"'
-            )
-    if all(point == [-1, -1] for point in points):
-        raise UserError(f"{name}: every joint is missing, so there is no pose; was a person found in that image?")
-    return np.array(points, np.float32)
-
-
-def _place(points: np.ndarray, frame: tuple[int, int], height: int, width: int) -> np.ndarray:
-    """Moves points from their frame into the model's, as `read_image` moves the pixels."""
-    if frame == (width, height):
-        return points
-    inner_width, inner_height, left, top = _fit(*frame, width, height)
-    scale = np.array([inner_width / frame[0], inner_height / frame[1]], np.float32)
-    moved = (points + 0.5) * scale - 0.5 + np.array([left, top], np.float32)  # pixel centres lie at + 0.5
-    moved = moved.clip(0, [width - 1, height - 1])
-    return np.where(points == -1, np.float32(-1), moved).astype(np.float32)
-
-
-def _fit(width: int, height: int, frame_width: int, frame_height: int) -> tuple[int, int, int, int]:
-    """Width, height, left and top of an image scaled, its shape kept, to fit a frame and centred in it."""
-    scale = min(frame_width / width, frame_height / height)
-    inner_width = min(frame_width, max(1, round(width * scale)))
-    inner_height = min(frame_height, max(1, round(height * scale)))
-    return inner_width, inner_height, (frame_width - inner_width) // 2, (frame_height - inner_height) // 2
+def plain(name: str) -> str:
+    """A name that came with a file as one for a new file: no folder, no ending, nothing odd; "" where that is all."""
+    return re.sub(r"[^\w.-]+", "-", Path(name).stem).strip(".-")[:80]

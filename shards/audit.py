@@ -21,7 +21,7 @@ def audit(
     Args:
         keys, persons: of each image of each split.
         pairs: (P, 2) indices into them, a split.
-        facts: of each image of each split: sha256 (of its JPEG bytes), missing (numbers of the joints that are).
+        facts: of each image of each split: sha256 (of its JPEG bytes), keypoints (18 [x, y], [-1, -1] where missing).
         item: person -> what two splits may share though the person differs: the garment in another colour.
     """
     from mscgan.pose import JOINTS  # here, since it loads torch (3 s), which the worker processes need not
@@ -31,7 +31,7 @@ def audit(
     first = {}  # key of the first image with these bytes
     examples = []
     for split, images in facts.items():
-        lacks = Counter(joint for image in images for joint in image["missing"])
+        lacks = Counter(joint for image in images for joint, at in enumerate(image["keypoints"]) if at == [-1, -1])
         missing[split] = {"images": len(images)} | {name: lacks[joint] for joint, name in enumerate(JOINTS)}
         duplicates[split] = len(images) - len(set(digests[split]))
         for key, digest in zip(keys[split], digests[split], strict=True):

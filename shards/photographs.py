@@ -184,7 +184,8 @@ def _saved_again(path: str, data: bytes, height: int, width: int) -> bytes:
                     f"{path} is {picture.height}x{picture.width} (height x width); expected {height}x{width}: the "
                     "keypoints are in pixels of that size"
                 )
-            picture.load()
+            again = io.BytesIO()
+            rgb(picture).save(again, "JPEG", quality=95, exif=b"")
     except UserError:  # which is a ValueError
         raise
     except (OSError, SyntaxError, ValueError, struct.error, Picture.DecompressionBombError, Warning) as error:
@@ -192,8 +193,6 @@ def _saved_again(path: str, data: bytes, height: int, width: int) -> bytes:
         raise UserError(
             f"{path} is not a whole JPEG ({reason}); fetch it again, or remove it and go without"
         ) from error
-    again = io.BytesIO()
-    rgb(picture).save(again, "JPEG", quality=95, exif=b"")
     return again.getvalue()
 
 

@@ -3,7 +3,7 @@
     python shards/verify.py DIR
 
 Checked: manifest, checksums, indices, the tars' members, each image's decoding and size, keypoints inside the image,
-grouping by person, no person in two splits, pairs of two images of one person.
+the table of images against the tars, grouping by person, no person in two splits, pairs of two images of one person.
 """
 
 import argparse
@@ -20,10 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mscgan import files
 from mscgan.data.manifest import read_manifest
-from mscgan.data.pair_table import pair_table
+from mscgan.data.tables import image_record, image_table, pair_table
 from mscgan.errors import UserError, run
 from shards.parallel import mapper, stoppable
-from shards.verify_tar import TarReport, read_tar
+from shards.verify_tar import Record, TarReport, read_tar
 from shards.write import sha256
 
 
@@ -51,21 +51,22 @@ def verify(root: Path, workers: int) -> tuple[list[str], list[tuple]]:
                 if key in first_tar:
                     faults.append(f"{tar['name']}:{key}: the key is also in {first_tar[key]}")
                 first_tar.setdefault(key, tar["name"])
-        persons = [person for _, report in tars for person in report.persons]
+        records = [record for _, report in tars for record in report.records]
+        persons = [record.person for record in records]
         for person in sorted(set(persons) - {""}):
             if first_split.setdefault(person, name) != name:
                 faults.append(f"{name}: person {person!r} is also in {first_split[person]}")
         if all(len(report.keys) == tar["images"] for tar, report in tars):  # else the pairs' indices mean nothing
-            faults += _check_split(root, name, split, tars, persons)
+            faults += _check_split(root, name, split, tars, records)
         megabytes = sum(tar["bytes"] for tar in split["tars"]) / 1e6
         rows.append((name, len(tars), len(persons), len(set(persons)), split["pairs"], megabytes))
     return faults, rows
 
 
 def _check_split(
-    root: Path, name: str, split: dict, tars: list[tuple[dict, TarReport]], persons: list[str]
+    root: Path, name: str, split: dict, tars: list[tuple[dict, TarReport]], records: list[Record]
 ) -> list[str]:
-    faults = []
+    faults, persons = [], [record.person for record in records]
     if (len(persons), len(set(persons))) != (split["images"], split["persons"]):
         faults.append(
             f"manifest.json: {name} has {split['images']} images of {split['persons']} persons; "
@@ -74,18 +75,42 @@ def _check_split(
     blocks = Counter(person for person, _ in groupby(persons))
     faults += [f"person {person}: the images are not together" for person, times in blocks.items() if times > 1]
     places = [f"{tar['name']}:{key}" for tar, report in tars for key in report.keys]
-    return faults + _check_pairs(root, split, persons, places)
+    return faults + _check_images(root, split, records, places) + _check_pairs(root, split, persons, places)
+
+
+def _table(root: Path, table: dict, limit: int) -> bytes:
+    """A table's bytes; ValueError in a few words where they are not those of the manifest."""
+    try:
+        data = files.read(root / table["name"], limit)
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from error
+    if sha256(data) != table["sha256"]:
+        raise ValueError("its bytes do not fit the checksum in manifest.json")
+    return data
+
+
+def _check_images(root: Path, split: dict, records: list[Record], places: list[str]) -> list[str]:
+    name, rows = split["image_table"]["name"], len(records)
+    try:
+        data = _table(root, split["image_table"], image_record().itemsize * rows + 4096)
+        keypoints, names, persons = image_table(data, rows)
+    except ValueError as error:
+        return [f"{name}: {error}"]
+    return [
+        f"{name}: row {row} is not what {place}.json says"
+        for row, (place, record) in enumerate(zip(places, records, strict=True))
+        if record != Record()  # a fault already
+        and (
+            (names[row], persons[row]) != (record.name, record.person)
+            or not np.array_equal(keypoints[row], np.array(record.keypoints, np.float32))
+        )
+    ]
 
 
 def _check_pairs(root: Path, split: dict, persons: list[str], places: list[str]) -> list[str]:
     name = split["pair_table"]["name"]
     try:
-        data = files.read(root / name, 8 * split["pairs"] + 4096)
-        if sha256(data) != split["pair_table"]["sha256"]:
-            return [f"{name}: its bytes do not fit the checksum in manifest.json"]
-        pairs = pair_table(data, split["pairs"])
-    except OSError as error:
-        return [f"{name}: cannot be read: {error.strerror}"]
+        pairs = pair_table(_table(root, split["pair_table"], 8 * split["pairs"] + 4096), split["pairs"])
     except ValueError as error:
         return [f"{name}: {error}"]
     inside = ((pairs >= 0) & (pairs < len(persons))).all(axis=1)

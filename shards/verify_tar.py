@@ -4,9 +4,10 @@ import json
 import math
 import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from mscgan import files
 from mscgan.data import jpeg
@@ -17,12 +18,20 @@ LARGEST = {"jpg": jpeg.LARGEST, "json": 2**16}  # bytes of a member
 LARGEST_INDEX = 64 * 2**20
 
 
+class Record(NamedTuple):
+    """What a KEY.json says; of one that cannot be read nothing."""
+
+    name: str = ""
+    person: str = ""
+    keypoints: Sequence[Sequence[float]] = ()
+
+
 @dataclass
 class TarReport:
     """What a tar holds, in order, and its faults: "train-00000.tar:KEY: what"."""
 
     keys: list[str] = field(default_factory=list)
-    persons: list[str] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
 
@@ -42,10 +51,10 @@ def read_tar(job: tuple[Path, dict, str, int, int]) -> TarReport:
                 fault("its bytes do not fit the checksum in manifest.json")
             for key, parts in _samples(path, fault).items():
                 data = {extension: os.pread(file.fileno(), size, at) for extension, (at, size) in parts.items()}
-                faults, person = check_sample(data, split, height, width)
+                faults, record = check_sample(data, split, height, width)
                 report.faults += [f"{tar['name']}:{key}: {text}" for text in faults]
                 report.keys.append(key)
-                report.persons.append(person)
+                report.records.append(record)
         _check_index(root / tar["index"], tar["index_sha256"], index_text(path).encode())
     except FileNotFoundError:
         fault("missing")
@@ -59,8 +68,8 @@ def read_tar(job: tuple[Path, dict, str, int, int]) -> TarReport:
     return report
 
 
-def check_sample(data: dict[str, bytes], split: str, height: int, width: int) -> tuple[list[str], str]:
-    """(faults, person) of one image; data: its members by extension; person "" where it is not known."""
+def check_sample(data: dict[str, bytes], split: str, height: int, width: int) -> tuple[list[str], Record]:
+    """(faults, record) of one image; data: its members by extension."""
     faults = [f"has no .{extension}" for extension in LARGEST if extension not in data]
     if "jpg" in data:
         try:
@@ -68,7 +77,7 @@ def check_sample(data: dict[str, bytes], split: str, height: int, width: int) ->
         except ValueError as error:
             faults.append(f"bad image: {error}")
     if "json" not in data:
-        return faults, ""
+        return faults, Record()
     try:
         about = json.loads(data["json"])
         name, person, of, keypoints = (about[field] for field in ("name", "person", "split", "keypoints"))
@@ -81,8 +90,8 @@ def check_sample(data: dict[str, bytes], split: str, height: int, width: int) ->
             if not inside and [x, y] != [-1, -1]:
                 faults.append(f"keypoint {joint} at x {x}, y {y} is outside {height}x{width}")
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
-        return [*faults, f"bad .json: {type(error).__name__}: {error}"], ""
-    return faults, person
+        return [*faults, f"bad .json: {type(error).__name__}: {error}"], Record()
+    return faults, Record(name, person, keypoints)
 
 
 def _samples(path: Path, fault: Callable[[str], None]) -> dict[str, dict[str, tuple[int, int]]]:

@@ -1,4 +1,4 @@
-"""Writes a shard folder: WebDataset tars, DALI indices, pair tables and, last of all, manifest.json.
+"""Writes a shard folder: WebDataset tars, DALI indices, tables of pairs and images and, last of all, manifest.json.
 
 A build is described by a `Plan`, whose images are named and grouped by person but not yet made. Processes make the
 images, this one writes the tars in order, so the bytes of a tar do not depend on the number of processes. Each file
@@ -24,6 +24,7 @@ from tqdm import tqdm
 from mscgan import files
 from mscgan.data.manifest import LARGEST as LARGEST_MANIFEST
 from mscgan.data.manifest import SCHEMA
+from mscgan.data.tables import JOINTS, image_record
 from mscgan.errors import UserError
 from mscgan.files import whole
 from shards.audit import audit
@@ -116,7 +117,7 @@ def _build(plan: Plan, out: Path, workers: int) -> bool:
         if not todo:
             return False
         splits: dict[str, dict] = {}
-        facts: dict[str, list[dict]] = {name: [] for name in plan.splits}  # of each image, for the audit
+        facts: dict[str, list[dict]] = {name: [] for name in plan.splits}  # of each image, for its table and the audit
         tars = {name: list(_tars(name, split.images)) for name, split in plan.splits.items()}
         _remove_others(out, {tar for cut in tars.values() for tar, _ in cut})
         everything = sum(len(split.images) for split in plan.splits.values())
@@ -131,15 +132,16 @@ def _build(plan: Plan, out: Path, workers: int) -> bool:
                         bar.update(len(images))
                     records.append(done["record"])
                     facts[name] += done["facts"]
-                table = _npy(split.pairs)
-                put(out / f"{name}-pairs.npy", table)
+                tables = {"pair_table": (f"{name}-pairs.npy", _npy(split.pairs)),
+                          "image_table": (f"{name}-images.npy", _images(split.images, facts[name]))}  # fmt: skip
+                for table, data in tables.values():
+                    put(out / table, data)
                 splits[name] = {
                     "images": len(split.images),
                     "persons": len({image.person for image in split.images}),
                     "pairs": len(split.pairs),
                     "tars": records,
-                    "pair_table": {"name": f"{name}-pairs.npy", "sha256": sha256(table)},
-                }
+                } | {of: {"name": table, "sha256": sha256(data)} for of, (table, data) in tables.items()}
         for name, text in plan.notes.items():
             put(out / name, text.encode())
         manifest = {
@@ -185,6 +187,19 @@ def _npy(pairs: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def _images(images: list[Image], facts: list[dict]) -> bytes:
+    """The table of a split's images (mscgan/data/tables.py)."""
+    names = [fact["name"].encode() for fact in facts]
+    persons = [image.person.encode() for image in images]
+    longest = max(map(len, names), default=1), max(map(len, persons), default=1)
+    table = np.zeros(len(images), image_record(*longest))
+    table["name"], table["person"] = names, persons
+    table["keypoints"] = np.array([fact["keypoints"] for fact in facts]).reshape(-1, JOINTS, 2)
+    buffer = io.BytesIO()
+    np.save(buffer, table)
+    return buffer.getvalue()
+
+
 def _check_keys(plan: Plan) -> None:
     keys = set()
     for split in plan.splits.values():
@@ -211,7 +226,7 @@ def _tars(split: str, images: list[Image]) -> Iterator[tuple[str, list[Image]]]:
 
 
 def _write_tar(out: Path, tar: str, split: str, images: list[Image], samples: Iterable[Sample], bar: tqdm) -> dict:
-    """What .build keeps of a finished tar: made_from, its record in the manifest, facts of its images for the audit."""
+    """What .build keeps of a finished tar: made_from, its record in the manifest, facts of its images."""
     from webdataset import TarWriter  # here, since it loads torch (3 s), which the worker processes need not
 
     facts = []
@@ -219,8 +234,7 @@ def _write_tar(out: Path, tar: str, split: str, images: list[Image], samples: It
         with TarWriter(file, user="mscgan", group="mscgan", mtime=0, encoder=False) as writer:
             for image, sample in zip(images, samples, strict=True):
                 about = {"name": sample.name, "person": image.person, "split": split, "keypoints": sample.keypoints}
-                missing = [joint for joint, point in enumerate(sample.keypoints) if point == [-1, -1]]
-                facts.append({"sha256": sha256(sample.jpeg), "missing": missing})
+                facts.append({"sha256": sha256(sample.jpeg), "name": sample.name, "keypoints": sample.keypoints})
                 writer.write({"__key__": image.key, "jpg": sample.jpeg, "json": json.dumps(about).encode()})
                 bar.update()
         file.flush()

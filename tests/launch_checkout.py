@@ -64,6 +64,7 @@ class Checkout:
         shards = root / "runs/demo/shards"  # the demo's, as far as the launcher looks
         shards.mkdir(parents=True)
         train = {"images": 2, "persons": 1, "pairs": 2, "tars": [], "pair_table": {"name": "a", "sha256": 64 * "0"}}
+        train["image_table"] = {"name": "b", "sha256": 64 * "0"}
         manifest = {"schema": 1, "dataset": "synthetic", "height": 64, "width": 32, "splits": {"train": train}}
         (shards / "manifest.json").write_text(json.dumps(manifest))
         hidden = ("SLURM_", "SBATCH_", "SUBMITIT_", "MSCGAN_", "PYTHONPATH")

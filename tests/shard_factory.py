@@ -41,11 +41,11 @@ def write_shards(
     `images` puts other bytes in the place of some JPEGs (by number, in every split), for example broken ones.
     """
     root.mkdir(parents=True, exist_ok=True)
-    manifest = {"schema": 1, "dataset": "toy", "height": height, "width": width, "source": {}, "splits": {}}
+    manifest = {"schema": 2, "dataset": "toy", "height": height, "width": width, "source": {}, "splits": {}}
     for number, split in enumerate(splits):
         people = np.repeat(np.arange(persons), views)
         count = len(people)
-        listed = []
+        listed, records = [], []
         for t, chunk in enumerate(np.array_split(np.arange(count), tars)):
             name = f"{split}-{t:05d}"
             lines = []
@@ -59,6 +59,7 @@ def write_shards(
                         "split": split,
                         "keypoints": keypoints(seed, height, width).tolist(),
                     }
+                    records.append(record)
                     picture = (images or {}).get(int(i), None)
                     members = {
                         "jpg": jpeg(seed, height, width) if picture is None else picture,
@@ -85,15 +86,24 @@ def write_shards(
         pairs = [(i, j) for i in range(count) for j in range(count) if i != j and people[i] == people[j]]
         table = root / f"{split}-pairs.npy"
         np.save(table, np.array(pairs, np.int32).reshape(-1, 2), allow_pickle=False)
+        images_table = root / f"{split}-images.npy"
+        np.save(images_table, _image_table(records), allow_pickle=False)
         manifest["splits"][split] = {
             "images": count,
             "persons": persons,
             "pairs": len(pairs),
             "tars": listed,
             "pair_table": {"name": table.name, "sha256": _sha256(table)},
+            "image_table": {"name": images_table.name, "sha256": _sha256(images_table)},
         }
     (root / "manifest.json").write_text(json.dumps(manifest))
     return root
+
+
+def _image_table(records: list[dict]) -> np.ndarray:
+    rows = [(record["keypoints"], record["name"].encode(), record["person"].encode()) for record in records]
+    shape = np.shape(records[0]["keypoints"])
+    return np.array(rows, [("keypoints", "<f4", shape), ("name", "S40"), ("person", "S20")])
 
 
 def _sha256(path: Path) -> str:

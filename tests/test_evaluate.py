@@ -26,6 +26,7 @@ from mscgan.errors import UserError, run
 from mscgan.evaluate import Chosen, evaluate
 from mscgan.evaluation import format_table
 from mscgan.pose import body_mask
+from mscgan.scoring import score_pixels
 from mscgan.trained import BATCH
 from tests.ranks import exit_codes, start_ranks
 from tests.run_factory import write_run
@@ -113,6 +114,35 @@ def test_every_value_and_every_line_of_the_csv_is_that_of_a_plain_loop(made, res
             expected = [row[score] for row in rows]
             assert lines[f"{method}/{score}"] == pytest.approx(expected, abs=1e-4, rel=3e-4), (method, score)
             assert found[method][score]["value"] == pytest.approx(np.mean(expected), abs=1e-5, rel=3e-5)
+
+
+def test_baselines_are_scored_once_for_the_same_pairs_and_code(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    scored: list[str] = []
+
+    def noted(batch, scores, device):
+        scored.extend(batch.made)
+        return score_pixels(batch, scores, device)
+
+    monkeypatch.setattr(chunks, "score_pixels", noted)
+    run = write_run(tmp_path, persons=3, views=2)
+    first = evaluate(run, Chosen())
+    assert {"copy_source", "mean_image", "stage_II"} <= set(scored)
+    scored.clear()
+    assert evaluate(run, Chosen(), tmp_path / "again.json") == first
+    assert set(scored) == {"stage_I", "stage_II"}
+    (kept,) = (tmp_path / "cache/mscgan/baselines").iterdir()
+    (file,) = kept.iterdir()
+    file.write_bytes(file.read_bytes()[:100])
+    scored.clear()
+    assert evaluate(run, Chosen(), tmp_path / "damaged.json") == first and "copy_source" in scored
+    for other in ({"scores": ("ssim_A", "l1")}, {"pairs": 3}, {"split": "train"}):
+        scored.clear()
+        evaluate(run, Chosen(**other))
+        assert "copy_source" in scored, other
+    monkeypatch.setattr(evaluation.Path, "read_bytes", lambda path: b"other code")
+    scored.clear()
+    assert evaluate(run, Chosen(), tmp_path / "code.json") == first and "copy_source" in scored
 
 
 def test_the_difference_of_the_stages_is_that_of_their_values(result):

@@ -17,6 +17,10 @@ def garment(number, colour):
     return f"fashionWOMENDressesid{number:08d}{colour:02d}"
 
 
+def fact(digest, *missing):
+    return {"sha256": digest, "keypoints": [[-1, -1] if joint in missing else [3, 4] for joint in range(18)]}
+
+
 def test_what_splits_share_is_counted_in_people_garments_pairs_and_images():
     found = audit(
         {"train": ["a", "b", "c"], "test": ["d", "e", "f", "g"]},
@@ -26,11 +30,8 @@ def test_what_splits_share_is_counted_in_people_garments_pairs_and_images():
         },
         {"train": np.array([[0, 1]]), "test": np.array([[0, 1], [1, 0], [2, 3]])},
         {
-            "train": [{"sha256": digest, "missing": [0, 17]} for digest in "xxy"],
-            "test": [
-                {"sha256": digest, "missing": missing}
-                for digest, missing in (("z", []), ("y", [0]), ("v", []), ("w", []))
-            ],
+            "train": [fact(digest, 0, 17) for digest in "xxy"],
+            "test": [fact("z"), fact("y", 0), fact("v"), fact("w")],
         },
         item,
     )
@@ -58,7 +59,7 @@ def test_what_splits_share_is_counted_in_people_garments_pairs_and_images():
 
 def test_a_person_in_two_splits_is_counted():
     one = {"train": ["a"], "test": ["b"]}
-    facts = {"train": [{"sha256": "x", "missing": []}], "test": [{"sha256": "y", "missing": []}]}
+    facts = {"train": [fact("x")], "test": [fact("y")]}
     none = np.empty((0, 2), np.int64)
     found = audit(one, {"train": ["p"], "test": ["p"]}, {"train": none, "test": none}, facts, str)
     assert found["shared"]["test in train"]["persons"] == 1

@@ -75,7 +75,7 @@ READERS = {
 }
 TEXTS = {
     "empty": b"",
-    "cut": b'{"schema": 1, "splits": {',
+    "cut": b'{"schema": 2, "splits": {',
     "nested": DEEP.encode(),
     "nested objects": ('{"a":' * 100_000).encode(),
     "a list": b"[]",
@@ -84,7 +84,7 @@ TEXTS = {
     "binary": bytes(range(256)) * 4,
     "digits": b"9" * 10_000,
     "another document": b'{"name": "a.jpg", "keypoints": []}',
-    "a deep field": b'{"schema": 1, "source": ' + b"[" * 3000 + b"]" * 3000 + b"}",
+    "a deep field": b'{"schema": 2, "source": ' + b"[" * 3000 + b"]" * 3000 + b"}",
 }
 
 
@@ -111,7 +111,8 @@ FIELDS = [
     *["splits/train/pairs", "splits/train/tars", "splits/train/pair_table", "splits/train/pair_table/name"],
     *["splits/train/pair_table/sha256", "splits/train/tars/0", "splits/train/tars/0/name", "splits/train/tars/0/bytes"],
     *["splits/train/tars/0/sha256", "splits/train/tars/0/images", "splits/train/tars/0/index"],
-    "splits/train/tars/0/index_sha256",
+    *["splits/train/tars/0/index_sha256", "splits/train/image_table", "splits/train/image_table/name"],
+    "splits/train/image_table/sha256",
 ]
 GONE = object()
 VALUES = [
@@ -220,7 +221,45 @@ def test_a_pair_table_that_is_none_is_one_line(root, kind):
     assert len(faults) == 1 and faults[0].startswith("train-pairs.npy: ") and "\n" not in faults[0]
 
 
-@pytest.mark.parametrize("name", ["train-00000.tar", "train-00000.idx", "train-pairs.npy"])
+def images(keypoints="<f4", joints=18, name="S40", person="S20", rows=4, **fill):
+    array = np.zeros(rows, [("keypoints", keypoints, (joints, 2)), ("name", name), ("person", person)])
+    for field, value in fill.items():
+        array[field.removesuffix("_")] = value
+    return table(array, allow_pickle=True)
+
+
+IMAGES = {
+    **{name: TABLES[name] for name in ("empty", "zip", "pickle", "int64", "no literal", "nested header")},
+    "cut": images()[:-1],
+    "cut in its header": images()[:60],
+    "longer": images() + b"x",
+    "other rows": images(rows=3),
+    "doubles": images(keypoints="<f8"),
+    "other joints": images(joints=17),
+    "objects": images(name="O"),
+    "wide characters": images(name="<U9"),
+    "not finite": images(keypoints_=np.nan),
+    "not UTF-8": images(name_=b"\xff\xfe"),
+    "no width": images().replace(b"|S40", b"|S00"),
+    "claims rows": images().replace(b"(4,)", b"(9,)"),
+    "claims width": images().replace(b"|S40", b"|S99"),
+}
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+def test_an_image_table_that_is_none_is_one_line(root, kind):
+    """Its checksum fits, as if a wrong writer had made it."""
+    (root / "train-images.npy").write_bytes(IMAGES[kind])
+    digest = hashlib.sha256(IMAGES[kind]).hexdigest()
+    changed(root, lambda manifest: manifest["splits"]["train"]["image_table"].update(sha256=digest))
+    with pytest.raises(UserError, match="train-images.npy") as error:
+        ShardSet(root, "train")
+    one_line(error)
+    faults, _ = verify(root, workers=1)
+    assert len(faults) == 1 and faults[0].startswith("train-images.npy: ") and "\n" not in faults[0]
+
+
+@pytest.mark.parametrize("name", ["train-00000.tar", "train-00000.idx", "train-pairs.npy", "train-images.npy"])
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
 def test_a_file_of_the_folder_that_is_no_file_is_one_line_and_not_waited_for(root, tmp_path, name, kind):
     special(root / name, kind)
@@ -237,8 +276,8 @@ def test_a_file_of_the_folder_that_is_no_file_is_one_line_and_not_waited_for(roo
 def test_pairs_of_a_split_without_tars_are_one_fault_each(root):
     changed(root, lambda manifest: manifest["splits"]["train"].update(tars=[], images=0, persons=0))
     faults, _ = verify(root, workers=1)
-    assert len(faults) == 4
-    assert faults[0] == "train-pairs.npy: row 0: [0, 1] is not of the split, which has no image"
+    assert len(faults) == 5 and faults[0].startswith("train-images.npy: holds 4 records")
+    assert faults[1] == "train-pairs.npy: row 0: [0, 1] is not of the split, which has no image"
 
 
 RECORDS = {
@@ -255,11 +294,8 @@ RECORDS = {
 
 
 @pytest.mark.parametrize("kind", RECORDS)
-def test_an_images_record_that_is_none_is_one_line(root, kind):
+def test_an_images_record_that_is_none_is_a_fault_in_one_line(root, kind):
     rewrite_tar(root, lambda data: data | {"train_0000_000001.json": RECORDS[kind]})
-    with pytest.raises(UserError, match="train-00000.tar:train_0000_000001.json") as error:
-        ShardSet(root, "train")
-    one_line(error)
     faults, _ = verify(root, workers=1)
     assert any(fault.startswith("train-00000.tar:train_0000_000001: ") for fault in faults), faults
     assert all("\n" not in fault and len(fault) < 1000 for fault in faults)

@@ -1,5 +1,6 @@
 """verify.py names each fault by file and key: every kind of damage, one at a time."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -54,8 +55,17 @@ def rewrite_tar(folder, change):
             tar.addfile(member, io.BytesIO(content))
     index = index_text(path).encode()
     path.with_suffix(".idx").write_bytes(index)
+    images = np.load(folder / "train-images.npy")
+    for row, name in zip(images, [name for name in data if name.endswith(".json")]):
+        with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):  # the test's fault
+            about = json.loads(data[name])
+            row["name"], row["person"] = about["name"].encode(), about["person"].encode()
+            row["keypoints"] = about["keypoints"]
+    np.save(folder / "train-images.npy", images)
 
     def agree(manifest):
+        table = (folder / "train-images.npy").read_bytes()
+        manifest["splits"]["train"]["image_table"]["sha256"] = hashlib.sha256(table).hexdigest()
         record = manifest["splits"]["train"]["tars"][0]
         record["bytes"] = path.stat().st_size
         record["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -218,6 +228,19 @@ def test_a_pair_of_two_persons_or_of_none_is_found(shards, row, fault):
     assert faults(shards) == [f"train-pairs.npy: {fault}"]
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("name", b"other.jpg"), ("person", b"p00009"), ("keypoints", np.full((18, 2), 3))]
+)
+def test_an_image_of_which_table_and_tar_say_different_things_is_found(shards, field, value):
+    images = np.load(shards / "train-images.npy")
+    images[field][5] = value
+    np.save(shards / "train-images.npy", images)
+    assert faults(shards) == ["train-images.npy: its bytes do not fit the checksum in manifest.json"]
+    digest = hashlib.sha256((shards / "train-images.npy").read_bytes()).hexdigest()
+    edit_manifest(shards, lambda manifest: manifest["splits"]["train"]["image_table"].update(sha256=digest))
+    assert faults(shards) == ["train-images.npy: row 5 is not what train-00000.tar:p00002_v001.json says"]
+
+
 def test_a_person_in_two_splits_and_a_key_twice_are_found(shards):
     rewrite_tar(shards, change_json("p00000_v000", person="p00004"))
     assert "test: person 'p00004' is also in train" in faults(shards)
@@ -229,7 +252,7 @@ def test_a_person_in_two_splits_and_a_key_twice_are_found(shards):
     "change",
     [
         lambda manifest: manifest.clear(),
-        lambda manifest: manifest.update(schema=2),
+        lambda manifest: manifest.update(schema=1),
         lambda manifest: manifest.update(splits={}),
         lambda manifest: manifest.update(height="64"),
         lambda manifest: manifest["splits"]["train"].pop("pair_table"),

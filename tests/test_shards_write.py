@@ -67,6 +67,11 @@ def test_webdataset_reads_the_tars_and_the_pair_table_counts_their_images(shards
         assert sample["json"]["split"] == "train" and sample["__key__"].startswith(sample["json"]["person"])
     pairs = np.load(shards / "train-pairs.npy")
     assert pairs.dtype == np.int32 and pairs.max() == len(samples) - 1
+    images = np.load(shards / "train-images.npy")
+    for row, sample in zip(images, samples, strict=True):
+        about = sample["json"]
+        assert (row["name"].decode(), row["person"].decode()) == (about["name"], about["person"])
+        assert np.array_equal(row["keypoints"], np.float32(about["keypoints"]))
 
 
 def test_any_number_of_processes_writes_the_same_bytes(shards, tmp_path, monkeypatch):

@@ -13,15 +13,17 @@ from mscgan.errors import UserError
 
 def write_shards(root, text="images"):
     root.mkdir()
-    contents = {"train-00000.tar": text.encode() * 1000, "train-00000.idx": b"v1.2 0\n", "train-pairs.npy": b"NUMPY"}
+    contents = {"train-00000.tar": text.encode() * 1000, "train-00000.idx": b"v1.2 0\n"}
+    contents |= {"train-pairs.npy": b"NUMPY", "train-images.npy": b"NUMPY too"}
     for name, content in contents.items():
         (root / name).write_bytes(content)
     sha256 = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     tar = {"name": "train-00000.tar", "sha256": sha256["train-00000.tar"], "bytes": len(text) * 1000, "images": 0}
     tar |= {"index": "train-00000.idx", "index_sha256": sha256["train-00000.idx"]}
-    table = {"name": "train-pairs.npy", "sha256": sha256["train-pairs.npy"]}
-    train = {"images": 0, "persons": 0, "pairs": 0, "tars": [tar], "pair_table": table}
-    manifest = {"schema": 1, "dataset": "toy", "height": 64, "width": 32, "splits": {"train": train}}
+    train = {"images": 0, "persons": 0, "pairs": 0, "tars": [tar]}
+    for of, table in (("pair_table", "train-pairs.npy"), ("image_table", "train-images.npy")):
+        train[of] = {"name": table, "sha256": sha256[table]}
+    manifest = {"schema": 2, "dataset": "toy", "height": 64, "width": 32, "splits": {"train": train}}
     (root / "manifest.json").write_text(json.dumps(manifest))
     return root
 
@@ -116,7 +118,7 @@ def test_of_several_processes_one_copies_and_the_others_wait(root, tmp_path):
     outputs = [process.communicate() for process in processes]
     assert [process.returncode for process in processes] == [0] * 4
     assert len({out for out, _ in outputs}) == 1
-    assert sum("staged 3 files" in errors for _, errors in outputs) == 1
+    assert sum("staged 4 files" in errors for _, errors in outputs) == 1
 
 
 def test_the_command_reports_a_missing_manifest_in_one_line(tmp_path):

@@ -48,7 +48,7 @@ def test_after_the_halflife_a_weight_counts_half(alone):
 
 
 def test_the_average_of_a_short_run_is_of_its_last_weights(alone):
-    ours = state(alone, "mscgan", "train.ema_halflife=10000", stage="I")
+    ours = state(alone, "mscgan", "train.ema_halflife=10000", stage="joint")
     fill(ours.networks["G"], 1.0)
     for _ in range(10):
         ours.follow(8)
@@ -56,6 +56,16 @@ def test_the_average_of_a_short_run_is_of_its_last_weights(alone):
     fill(ours.networks["G"], 0.0)
     ours.follow(8)  # 88 pairs seen: the half-life is 4.4 pairs
     assert only_value(ours.average) == pytest.approx(0.5 ** (8 / 4.4), rel=1e-3)
+
+
+@pytest.mark.parametrize(("stage", "moves"), [("I", {"G1"}), ("II", {"G2"}), ("joint", {"G1", "G2"})])
+def test_the_average_follows_what_the_stage_trains_and_leaves_the_rest_alone(stage, moves, alone):
+    ours = state(alone, "mscgan", stage=stage)
+    fill(ours.networks["G"], 1.0)
+    fill(ours.average, 0.0)
+    ours.follow(8)
+    generators = dict(ours.average["G"].named_children())
+    assert {name for name, network in generators.items() if only_value(network) > 0} == moves
 
 
 def test_a_stage_counts_its_pairs_from_its_start_and_goes_on_counting(alone):

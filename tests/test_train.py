@@ -17,11 +17,12 @@ import torch
 from safetensors.torch import load_file
 
 from mscgan import dist
-from mscgan.config import load, micro_batch
+from mscgan.config import check_compile, load, micro_batch
 from mscgan.data.batch import Batch
 from mscgan.data.order import permutation
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError
+from mscgan.keys import Train
 from mscgan.lease import take
 from mscgan.prepare import prepare
 from mscgan.state import State
@@ -329,9 +330,18 @@ def test_cuda_graphs_without_cuda_are_refused(shards, tmp_path):
     assert codes == [2] and "train.cuda_graphs needs a CUDA GPU" in error and not pairs
 
 
+def test_compiled_networks_in_DeepSpeed_are_refused_on_several_ranks(shards, tmp_path):
+    codes, error, pairs = start(2, tmp_path / "run", shards, "train.compile=true")
+    assert codes == [2, 2] and "set train.backend=ddp" in error and not pairs
+    for backend, ranks in (("ddp", 2), ("deepspeed", 1)):
+        check_compile(Train(compile=True, cuda_graphs=True, backend=backend), ranks)
+    with pytest.raises(UserError, match="train.cuda_graphs with train.backend=deepspeed over 8 ranks"):
+        check_compile(Train(cuda_graphs=True), 8)
+
+
 @pytest.mark.slow
 def test_compiled_networks_train_as_the_others_do(undisturbed, shards, tmp_path):
-    codes, error, _ = start(2, tmp_path / "run", shards, "train.compile=true")
+    codes, error, _ = start(2, tmp_path / "run", shards, "train.compile=true", "train.backend=ddp")
     assert codes == [0, 0], error
     assert [line.split(";")[0] for line in error.splitlines() if line.startswith("compiling")] == [
         "compiling the networks of stage I", "compiling the networks of stage II",

@@ -1,19 +1,18 @@
-"""Images and poses that users bring: what fits is taken as it is, what does not is moved or refused with a reason."""
+"""Photographs and poses that users bring: what fits is taken as it is, what does not is moved or refused."""
 
-import io
 import json
-import struct
-import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from mscgan.errors import UserError
-from mscgan.user_inputs import read_image, read_pose
+from mscgan.estimators import Person
+from mscgan.user_inputs import photo_pose, plain, read_image, read_poses
+from tests.pose_factory import BODY_25, COCO_18, expected, flat, standing, triples
 
 HEIGHT, WIDTH = 64, 32
-POINTS = [[float(1 + i), float(2 + 3 * i)] for i in range(17)] + [[-1, -1]]
+POINTS = [[float(v) for v in point] for point in standing(HEIGHT, WIDTH)[:17]] + [[-1, -1]]
 
 
 def picture(path, width: int, height: int, **options):
@@ -58,45 +57,16 @@ def test_an_image_is_turned_upright_by_its_exif(tmp_path):
     assert image[4, 16, 0] > 240 and image[60, 16, 2] > 240  # the left half is on top now
 
 
-def png_of(width: int, height: int) -> bytes:
-    """A PNG that claims a size and holds no pixels."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", b""), (b"IEND", b""))
-    body = (struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(body)
-
-
-def half_a_jpeg() -> bytes:
-    out = io.BytesIO()
-    Image.effect_noise((64, 64), 50).convert("RGB").save(out, "JPEG")
-    return out.getvalue()[: out.tell() // 2]
-
-
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (b"GIF89a not a picture", "neither JPEG nor PNG"),
-        (b"", "neither JPEG nor PNG"),
-        (half_a_jpeg(), "cannot be decoded"),
-        (png_of(32, 64), "cannot be decoded"),
-        (png_of(60_000, 60_000), "cannot be decoded"),
-    ],
-    ids=["text", "empty", "cut", "no pixels", "huge"],
-)
-def test_a_broken_image_is_refused_in_one_line(tmp_path, data, reason):
-    path = tmp_path / "a.png"
-    path.write_bytes(data)
-    with pytest.raises(UserError, match=reason) as caught:
-        read_image(path, HEIGHT, WIDTH)
+@pytest.mark.parametrize("name", ["none.jpg", "", "words.jpg"])
+def test_what_is_no_image_is_refused_in_one_line(tmp_path, name):
+    (tmp_path / "words.jpg").write_text("hello")
+    with pytest.raises(UserError, match="no image|not a plain file|no picture") as caught:
+        read_image(tmp_path / name, HEIGHT, WIDTH)
     assert "\n" not in str(caught.value)
 
 
-def test_an_image_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no image"):
-        read_image(tmp_path, HEIGHT, WIDTH)
-
-
 ROW = "a:b.jpg: {}: {}".format(*([point[axis] for point in POINTS] for axis in (1, 0)))
+OPENPOSE = {"people": [{"pose_keypoints_2d": flat(triples(BODY_25))}]}
 
 
 @pytest.mark.parametrize(
@@ -110,76 +80,156 @@ ROW = "a:b.jpg: {}: {}".format(*([point[axis] for point in POINTS] for axis in (
     ],
     ids=["list", "object", "object with its frame", "row", "header and row"],
 )
-def test_every_form_of_a_pose_gives_the_same_points(tmp_path, text):
+def test_a_pose_that_lies_in_the_frame_is_taken_as_it_is(tmp_path, text):
     file = tmp_path / "pose.txt"
     file.write_text(text)
     for given in (text, str(file)):
-        pose = read_pose(given, HEIGHT, WIDTH)
-        assert pose.dtype == np.float32
+        [(_, pose, photo, _)] = read_poses(given, HEIGHT, WIDTH)
+        assert photo is None and pose.dtype == np.float32
         assert pose.tolist() == POINTS
 
 
-def test_a_pose_of_another_frame_moves_as_the_image_would(tmp_path):
-    # A white spot in a black image of 96x64: that is scaled to 32x21 and centred, and the joint stays on the spot.
-    pixels = np.zeros((64, 96, 3), np.uint8)
-    pixels[30:33, 60:63] = 255
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    image, _ = read_image(tmp_path / "a.png", HEIGHT, WIDTH)
-    pose = read_pose(json.dumps({"keypoints": [[61, 31]] * 17 + [[-1, -1]], "width": 96, "height": 64}), HEIGHT, WIDTH)
-    row, column = np.unravel_index(image[..., 0].argmax(), (HEIGHT, WIDTH))
-    assert pose[0] == pytest.approx([column, row], abs=0.51)
-    assert pose[17].tolist() == [-1, -1]
+def test_a_pose_of_a_larger_frame_of_the_same_shape_is_scaled_with_it():
+    points = (np.array(POINTS) * 10).tolist()[:17] + [[-1, -1]]
+    [target] = read_poses(json.dumps({"keypoints": points, "width": 320, "height": 640}), HEIGHT, WIDTH)
+    assert target.keypoints == pytest.approx(np.where(np.array(POINTS) == -1, -1, np.array(POINTS) - 0.45), abs=0.01)
+    assert "scaled from 320x640 to 32x64" in target.note
 
 
-def test_points_at_the_edge_of_their_frame_stay_in_the_models(tmp_path):
-    corners = [[0, 0], [959, 1919]] * 9
-    pose = read_pose(json.dumps({"keypoints": corners, "width": 960, "height": 1920}), HEIGHT, WIDTH)
-    assert pose[:2].tolist() == [[0, 0], [WIDTH - 1, HEIGHT - 1]]
+@pytest.mark.parametrize("size", [{}, {"canvas_width": 640, "canvas_height": 480}], ids=["unknown size", "a canvas"])
+def test_a_pose_of_a_photograph_lands_at_the_size_that_the_networks_know(size):
+    far = [[x + 300, y + 100, c] for x, y, c in triples(COCO_18)]
+    [target] = read_poses(json.dumps({"people": [{"pose_keypoints_2d": flat(far)}]} | size), 128, 64)
+    top, bottom = target.keypoints[:, 1].min(), target.keypoints[:, 1].max()
+    assert ((top + 0.5) / 128, 1 - (bottom + 0.5) / 128) == pytest.approx((0.08, 0.10), abs=0.02)
+    assert "taken from the box" in target.note and "around the person" in target.note
 
 
-def changed(point) -> str:
-    return json.dumps([point, *POINTS[1:]])
+def two(**more) -> str:
+    """A small person, and one who is four times as large."""
+    small = [[x / 4 + 1, y / 4 + 1, c] for x, y, c in triples(COCO_18)]
+    people = [{"pose_keypoints_2d": flat(points)} for points in (small, triples(COCO_18))]
+    return json.dumps({"people": people} | more)
+
+
+def test_of_several_people_it_is_the_largest_or_the_one_asked_for():
+    height, width = 256, 256  # both lie in it
+    [largest] = read_poses(two(), height, width)
+    assert (largest.keypoints == expected()).all()
+    assert "2 people (1 at 37,103 to 63,199, 2 at 10,27 to 17,51): the largest; another by --person" in largest.note
+    [second] = read_poses(two(), height, width, person=2)
+    assert second.keypoints == pytest.approx(expected() / 4 + 1)
+    with pytest.raises(UserError, match="the pose shows 2 people .*; there is no person 3"):
+        read_poses(two(), height, width, person=3)
+
+
+def test_of_a_file_of_many_images_it_is_every_one_that_shows_somebody_or_the_one_named():
+    nobody = f"b.jpg: {[-1] * 18}: {[-1] * 18}"
+    text = "\n".join([ROW.replace("a:b.jpg", "a.jpg"), nobody, ROW.replace("a:b.jpg", "c/d.jpg")])
+    assert [target.name for target in read_poses(text, HEIGHT, WIDTH)] == ["a", "d"]
+    assert "1 of its images show nobody" in read_poses(text, HEIGHT, WIDTH)[-1].note
+    for name in ("c/d.jpg", "d.jpg", "d"):
+        assert [target.name for target in read_poses(text, HEIGHT, WIDTH, image=name)] == ["d"]
+    with pytest.raises(UserError, match="the pose has no image 'e.png'; it has b.jpg, a.jpg"):
+        read_poses(text, HEIGHT, WIDTH, image="e.png")
+
+
+def test_an_odd_pose_is_refused_unless_it_is_asked_for():
+    swapped = json.dumps([[y, x] for x, y in expected().tolist()])
+    with pytest.raises(UserError, match=r"the pose is a list of .* x and y swapped.* with --any-pose"):
+        read_poses(swapped, 256, 256)
+    [target] = read_poses(swapped, 256, 256, any_pose=True)
+    assert (target.keypoints == expected()[:, ::-1]).all() and "look wrong" in target.note
+
+
+def test_one_odd_row_of_many_is_said_and_refuses_no_file():
+    odd = "z.jpg: {}: {}".format(*([point[axis] for point in POINTS] for axis in (0, 1)))  # x and y swapped
+    rows = [ROW.replace("a:b", f"{i}") for i in range(30)]
+    targets = read_poses("\n".join([*rows, odd]), HEIGHT, WIDTH)
+    assert len(targets) == 31 and "1 of its poses look wrong: the pose, z.jpg" in targets[-1].note
+    with pytest.raises(UserError, match="x and y swapped"):
+        read_poses("\n".join([*rows[:5], odd]), HEIGHT, WIDTH)
+
+
+def test_a_pose_of_too_few_joints_to_be_placed_is_left_out_of_many_and_refused_alone():
+    nose = [[500, 500], *[[-1, -1]] * 17]
+    row = "n.jpg: {}: {}".format(*([point[axis] for point in nose] for axis in (1, 0)))
+    targets = read_poses(f"{ROW}\n{row}", HEIGHT, WIDTH)
+    assert len(targets) == 1 and "1 of its poses are left out: the pose, n.jpg: 1 of 18 joints" in targets[0].note
+    with pytest.raises(UserError, match="the pose: 1 of 18 joints were found: too few"):
+        read_poses(json.dumps(nose), HEIGHT, WIDTH)
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (json.dumps(POINTS[:17]), "17 keypoints"),
-        (json.dumps([*POINTS, [1, 1]]), "19 keypoints"),
-        (json.dumps({"keypoints": 3}), "has int"),
-        ('{"points": []}', 'no "keypoints"'),
-        ("[[1, 2], ", "is not JSON"),
-        ("[" * 100_000, "is not JSON"),
-        (changed([1]), "keypoint 0 is not two numbers"),
-        (changed(["1", 2]), "keypoint 0 is not two numbers"),
-        (changed([True, 2]), "keypoint 0 is not two numbers"),
-        (changed([float("nan"), 2]), "keypoint 0 is .* outside"),
-        (changed([10**300, 2]), "keypoint 0 is .* outside"),
-        (changed([WIDTH, 2]), "outside its frame of 32x64"),
-        (changed([-1, 5]), "outside its frame"),
-        (json.dumps([[-1, -1]] * 18), "every joint is missing"),
-        (json.dumps({"keypoints": POINTS, "width": 64}), "only one of width and height"),
-        (json.dumps({"keypoints": POINTS, "width": 64, "height": 0}), "whole numbers > 0"),
-        ("a.jpg: [1, 2]: [3]", "not lists of the same length"),
-        ("a.jpg: [1, 2]: [3, 4]", "2 keypoints"),
-        ("a.jpg: [1, 2: [3, 4]", "a column is not a list"),
-        ("a.jpg [1, 2]", "1 columns"),
-        (f"{ROW}\n{ROW}", "2 rows"),
-        ("pose.json", "no pose file"),
-        ("", "no pose file"),
+        (json.dumps([[-1, -1]] * 18), "has nobody with a joint; was a person found"),
+        (json.dumps({"people": []}), "is OpenPose JSON and has nobody with a joint"),
+        (json.dumps([[0.1, 0.2]] * 18), "all coordinates in 0..1"),
+        ("pose.json", "no pose file 'pose.json'"),
+        ("", "no pose file ''"),
     ],
 )
 def test_what_is_no_pose_is_refused_in_one_line(text, reason):
     with pytest.raises(UserError, match=reason) as caught:
-        read_pose(text, HEIGHT, WIDTH)
+        read_poses(text, HEIGHT, WIDTH)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
-def test_a_file_that_is_no_text_or_no_single_pose_is_refused(tmp_path):
+def test_a_file_that_is_no_text_or_too_large_or_a_folder_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "pose.bin"
     path.write_bytes(b"\xff\xfe\x00[1]")
-    with pytest.raises(UserError, match="is not text"):
-        read_pose(str(path), HEIGHT, WIDTH)
-    path.write_bytes(b" " * (2 << 20))
-    with pytest.raises(UserError, match="not one pose"):
-        read_pose(str(path), HEIGHT, WIDTH)
+    with pytest.raises(UserError, match="is not text; give a pose file, or a photograph with --pose-of"):
+        read_poses(str(path), HEIGHT, WIDTH)
+    monkeypatch.setattr("mscgan.user_inputs.MOST_BYTES", 3)
+    with pytest.raises(UserError, match="6 bytes, where 3 are the most"):
+        read_poses(str(path), HEIGHT, WIDTH)
+    with pytest.raises(UserError, match="not a plain file"):
+        read_poses(str(tmp_path), HEIGHT, WIDTH)
+
+
+def finds(*people: np.ndarray):
+    """An estimator that finds these."""
+    return lambda image: [Person(points.astype(np.float32), np.ones(18, np.float32), 1.0) for points in people]
+
+
+def test_the_pose_of_a_photograph_moves_as_its_pixels(tmp_path):
+    # A white spot where the nose is: it stays under the nose.
+    pixels = np.zeros((220, 300, 3), np.uint8)
+    pixels[104:109, 148:153] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    far = expected() + [100, 0]
+    target = photo_pose(tmp_path / "a.png", finds(far), 128, 64)
+    spot = target.photo[..., 0].astype(float)
+    rows, columns = np.mgrid[:128, :64]
+    centre = (columns * spot).sum() / spot.sum(), (rows * spot).sum() / spot.sum()
+    assert target.keypoints[0] == pytest.approx(centre, abs=0.3)
+    top, bottom = target.keypoints[:, 1].min(), target.keypoints[:, 1].max()
+    assert ((top + 0.5) / 128, 1 - (bottom + 0.5) / 128) == pytest.approx((0.08, 0.10), abs=0.02)
+    assert target.name == "a" and "18 of 18 joints; taken from the box" in target.note
+
+
+def test_the_pose_of_a_photograph_of_the_models_size_is_taken_as_it_is(tmp_path):
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "a.png")
+    target = photo_pose(tmp_path / "a.png", finds(np.array(POINTS)), HEIGHT, WIDTH)
+    assert target.keypoints.tolist() == POINTS and target.photo.shape == (HEIGHT, WIDTH, 3)
+
+
+def test_nobody_in_a_photograph_is_said_and_of_several_the_largest_is_taken(tmp_path):
+    Image.new("RGB", (300, 300)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"nobody was found in .*a.png; give a photograph"):
+        photo_pose(tmp_path / "a.png", finds(), 256, 256)
+    people = finds(expected() / 2, expected())
+    assert "2 people" in photo_pose(tmp_path / "a.png", people, 256, 256).note
+    first, second = (photo_pose(tmp_path / "a.png", people, 256, 256, person=i).note for i in (1, 2))
+    assert "the box" in first and first.split("the box")[1] != second.split("the box")[1]
+    with pytest.raises(UserError, match="there is no person 3"):
+        photo_pose(tmp_path / "a.png", people, 256, 256, person=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [("../../etc/passwd", "passwd"), ("a b:c.jpg", "a-b-c"), ("..", ""), ("x" * 300, "x" * 80), ("née.jpg", "née")],
+)
+def test_a_name_from_a_file_is_made_a_plain_one(name, safe):
+    assert plain(name) == safe

@@ -16,7 +16,7 @@ from mscgan import files
 from mscgan.checks import beside
 from mscgan.errors import UserError
 
-SCHEMA = 1
+SCHEMA = 2  # 1 had no image_table
 LARGEST = 64 << 20  # bytes
 
 Kind = tuple[str, Callable[[object], bool]]  # what is expected, in words and as a test
@@ -39,7 +39,8 @@ _SIDE = _whole_number(65_535, least=1)  # of a JPEG
 _COUNT = _whole_number(2**31 - 1)  # the pair table holds int32
 
 _FIELDS = {"dataset": _TEXT, "height": _SIDE, "width": _SIDE, "splits": _OBJECT}
-_SPLIT = {"images": _COUNT, "persons": _COUNT, "pairs": _COUNT, "tars": _LIST, "pair_table": _OBJECT}
+_SPLIT = {"images": _COUNT, "persons": _COUNT, "pairs": _COUNT, "tars": _LIST}
+_TABLES = ("pair_table", "image_table")
 _TABLE = {"name": _NAME, "sha256": _SHA256}
 _TAR = {
     "name": _NAME,
@@ -70,7 +71,9 @@ def parse(text: bytes) -> dict:
     for split, of in manifest["splits"].items():
         where = f"splits.{reprlib.repr(split)[1:-1]}"
         _check(of, _SPLIT, f"{where}.")
-        _check(of["pair_table"], _TABLE, f"{where}.pair_table.")
+        for table in _TABLES:
+            _check(of, {table: _OBJECT}, f"{where}.")
+            _check(of[table], _TABLE, f"{where}.{table}.")
         for number, tar in enumerate(of["tars"]):
             _check(tar, _TAR, f"{where}.tars[{number}].")
     return manifest

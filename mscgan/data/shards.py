@@ -1,13 +1,13 @@
 """One split of a shard folder: its images by number, their keypoints and people, and the table of pairs.
 
-A folder holds manifest.json, WebDataset tars (KEY.jpg and KEY.json an image), DALI's index beside each tar and a pair
-table a split; shards/build.py writes it. Nothing is extracted or unpickled: bytes are read in place (`os.pread` at the
-index's offset), at most as many as the limits below allow. Opening checks what is cheap to check (sizes of the tars,
-sha256 of index and pair table); the tars' own checksums are the work of tar_check.py, and of shards/verify.py.
+A folder holds manifest.json, WebDataset tars (KEY.jpg and KEY.json an image), DALI's index beside each tar and two
+tables a split, of its pairs and of what all its KEY.json say; shards/build.py writes it. Nothing is extracted or
+unpickled: bytes are read in place (`os.pread` at the index's offset), at most as many as the limits below allow.
+Opening checks what is cheap to check (sizes of the tars, sha256 of index and tables); the tars' own checksums are the
+work of tar_check.py, and of shards/verify.py, which also holds the table of images against the tars.
 """
 
 import hashlib
-import json
 import os
 from pathlib import Path
 
@@ -16,10 +16,9 @@ import numpy as np
 from mscgan import files
 from mscgan.data import jpeg
 from mscgan.data.manifest import check_size, fingerprint, read_manifest
-from mscgan.data.pair_table import pair_table
+from mscgan.data.tables import image_record, image_table, pair_table
 from mscgan.errors import UserError
 
-JOINTS = 18  # OpenPose's COCO joints
 _INDEX_VERSION = "v1.2"  # of DALI's wds2idx
 _MAX_RECORD = 64 << 10  # bytes of a KEY.json
 _MAX_INDEX_LINE = 1024  # bytes an image
@@ -52,16 +51,16 @@ class ShardSet:
         self.dataset, self.height, self.width = manifest["dataset"], manifest["height"], manifest["width"]
         self.splits = sorted(manifest["splits"])
         of = manifest["splits"][split]
-        tars, table, images = of["tars"], of["pair_table"], of["images"]
+        tars, images = of["tars"], of["images"]
         self.tars = {self.root / tar["name"]: tar["sha256"] for tar in tars}
         self._open(tars)
-        self.pairs = self._pairs(table, images, of["pairs"])
+        self.pairs = self._pairs(of["pair_table"], images, of["pairs"])
         self.fingerprint = fingerprint(manifest, split)
         audit = manifest.get("audit")
         self.shared: dict = audit.get("shared", {}) if isinstance(audit, dict) else {}
         if len(self.keys) != images:
             raise self._damaged("manifest.json", f"{images} images in {split!r}, its tars list {len(self.keys)}")
-        self._read_records()
+        self.keypoints, self.names, self.persons = self._images(of["image_table"], images)
 
     def __len__(self) -> int:
         """The number of images."""
@@ -80,9 +79,9 @@ class ShardSet:
         return f"{self._names[self._tar[i]]}:{self.keys[i]}"
 
     def _open(self, tars: list[dict]) -> None:
-        """Opens the tars and takes over their indices: each image's tar, and (offset, size) of its jpg and json."""
+        """Opens the tars and takes over their indices: each image's tar, and (offset, size) of its jpg."""
         self.keys: list[str] = []
-        self._names, self._files, self._tar, self._jpgs, self._records = [], [], [], [], []
+        self._names, self._files, self._tar, self._jpgs = [], [], [], []
         for number, tar in enumerate(tars):
             try:
                 file = files.open_plain(self.root / tar["name"])
@@ -100,11 +99,10 @@ class ShardSet:
                 raise self._damaged(tar["index"], f"lists {len(members)} images, manifest.json {tar['images']}")
             self._names.append(tar["name"])
             self._files.append(file)
-            for key, jpg, record in members:
+            for key, jpg in members:
                 self.keys.append(key)
                 self._tar.append(number)
                 self._jpgs.append(jpg)
-                self._records.append(record)
 
     def _pairs(self, table: dict, images: int, rows: int) -> np.ndarray:
         data = self._checked(table["name"], table["sha256"], 8 * rows + 4096)
@@ -116,25 +114,13 @@ class ShardSet:
             raise self._damaged(table["name"], f"names images outside 0..{images - 1}")
         return pairs
 
-    def _read_records(self) -> None:
-        """People and keypoints, from each KEY.json."""
-        self.names: list[str] = []
-        self.persons: list[str] = []
-        keypoints = np.empty((len(self.keys), JOINTS, 2), np.float32)
-        for i in range(len(self.keys)):
-            try:
-                record = json.loads(self._pread(i, *self._records[i]))
-                self.names.append(str(record["name"]))
-                self.persons.append(str(record["person"]))
-                joints = np.array(record["keypoints"], np.float32)
-            except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-                why = f"unreadable ({type(error).__name__}: {error})"
-                raise self._damaged(f"{self.locate(i)}.json", why) from error
-            if joints.shape != (JOINTS, 2) or not np.isfinite(joints).all():
-                why = f"keypoints {joints.shape}, expected {JOINTS} finite (x, y) points"
-                raise self._damaged(f"{self.locate(i)}.json", why)
-            keypoints[i] = joints
-        self.keypoints = keypoints
+    def _images(self, table: dict, rows: int) -> tuple[np.ndarray, list[str], list[str]]:
+        """Keypoints, names and people."""
+        data = self._checked(table["name"], table["sha256"], image_record().itemsize * rows + 4096)
+        try:
+            return image_table(data, rows)
+        except ValueError as error:
+            raise self._damaged(table["name"], str(error)) from error
 
     def _pread(self, i: int, offset: int, size: int) -> bytes:
         data = os.pread(self._files[self._tar[i]].fileno(), size, offset)
@@ -162,8 +148,8 @@ def _missing(error: OSError) -> str:
     return "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
 
 
-def _parse_index(text: str, length: int) -> list[tuple[str, tuple[int, int], tuple[int, int]]]:
-    """(key, (offset, size) of the jpg, (offset, size) of the json) of each line of a wds2idx index."""
+def _parse_index(text: str, length: int) -> list[tuple[str, tuple[int, int]]]:
+    """(key, (offset, size) of the jpg) of each line of a wds2idx index."""
     head, *lines = text.splitlines()
     if head.split() != [_INDEX_VERSION, str(len(lines))]:
         raise ValueError(f"begins with {head!r}, expected '{_INDEX_VERSION} {len(lines)}'")
@@ -176,5 +162,5 @@ def _parse_index(text: str, length: int) -> list[tuple[str, tuple[int, int], tup
         for (offset, size), limit in ((found["jpg"], jpeg.LARGEST), (found["json"], _MAX_RECORD)):
             if offset < 0 or not 0 <= size <= limit or offset + size > length:
                 raise ValueError(f"line {line!r}: a member is above {limit} bytes or ends outside the tar")
-        members.append((words[3].removesuffix(f".{words[0]}"), found["jpg"], found["json"]))
+        members.append((words[3].removesuffix(f".{words[0]}"), found["jpg"]))
     return members
