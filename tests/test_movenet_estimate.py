@@ -15,6 +15,7 @@ from mscgan import weights
 from mscgan.data.annotations import read
 from mscgan.errors import UserError
 from mscgan.estimators import Person, open_estimator
+from mscgan.movenet import estimate as module
 from mscgan.movenet.estimate import FEWEST, FROM_COCO, PRESENT, load_movenet, load_network, whole
 from mscgan.movenet.published import TOPOLOGY, to_safetensors
 from mscgan.pose import FLIP, JOINTS
@@ -160,6 +161,18 @@ def test_what_is_seen_is_the_image_where_it_is(monkeypatch, tmp_path, size):
     picture[:] = 0
     picture[0, 0] = 255
     assert look(picture, whole(picture))[0][0] == pytest.approx([0, 0], abs=1 + max(size) / 192)
+
+
+def test_one_thread_is_taken_and_the_others_come_back(monkeypatch, tmp_path):
+    put_answer(monkeypatch, tmp_path, answer())
+    seen, threads, runs = [], torch.get_num_threads(), module.run_graph
+    monkeypatch.setattr(module, "run_graph", lambda *given: seen.append(torch.get_num_threads()) or runs(*given))
+    try:
+        torch.set_num_threads(2)
+        load_movenet()(image(64, 64))
+        assert seen == [1] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize(
