@@ -14,7 +14,7 @@ from mscgan import evaluation_file, summary
 from mscgan.errors import UserError
 from mscgan.evaluation import format_table
 from mscgan.scorers import NEEDS
-from mscgan.scoring import NOT_AS_PAIRS, SCORES
+from mscgan.scoring import JOINTS, NOT_AS_PAIRS, SCORES
 from mscgan.summary import UNIT
 
 NEEDED = ("dataset", "pairs", "people", "real", "left_out_groups")
@@ -86,7 +86,8 @@ def _pairs(path: Path, method: str) -> tuple[list[tuple[str, str]], list[str], d
         with path.open(newline="") as file:
             rows = [row for row in csv.DictReader(file) if row["method"] == method]
         named = [(row["source"], row["target"]) for row in rows]
-        scores = [score for score, number in (rows[0] if rows else {}).items() if score in SCORES and number]
+        there = [name for name, number in (rows[0] if rows else {}).items() if number]
+        scores = [name for name in there if name.removesuffix(JOINTS) in SCORES]
         columns = {score: np.array([float(row[score]) for row in rows]) for score in scores}
         return named, [row["person"] for row in rows], columns
     except FileNotFoundError as error:

@@ -4,6 +4,7 @@ An estimator is named "movenet" (mscgan/movenet), "paf" (mscgan/paf, with the pu
 run of the family paf or a file of its weights.
 """
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +27,7 @@ Estimator = Callable[[np.ndarray], list[Person]]
 
 
 def open_estimator(name: str) -> Estimator:
-    """The estimator of that name, with its weights read, on the CUDA device or else the CPU.
+    """The estimator of that name, with its weights read, on the CUDA device or else the CPU (MoveNet: on the CPU).
 
     Raises:
         UserError: no such estimator, or its weights are missing or damaged; says how to bring them.
@@ -38,6 +39,18 @@ def open_estimator(name: str) -> Estimator:
     from mscgan.paf.estimate import load_paf
 
     return load_paf(None if name == "paf" else Path(name))
+
+
+def digest(name: str) -> str:
+    """SHA-256 of the file of weights that `open_estimator` reads. Raises as it does."""
+    if name in ESTIMATORS:
+        from mscgan import weights
+
+        file = weights.path(name)
+    else:
+        file = Path(name, "generator.safetensors") if Path(name).is_dir() else Path(name)
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def largest_first(people: list[Person]) -> list[Person]:

@@ -4,8 +4,8 @@
     python -m mscgan.evaluate compare RUN RUN                          two evaluations of the same pairs (compare.py)
 
 For each image that the family shows (stage I, stage II), and beside it a copy of the source, the mean image of the
-train split and, for scores of sets, the target images themselves: the scores of mscgan/scoring.py, over all pairs of
-the split or N spread evenly over them, of the 8-bit images that `generate` writes. Prints a table, writes
+train split and, for scores of sets and of poses, the target images themselves: the scores of mscgan/scoring.py, over
+all pairs of the split or N spread evenly over them, of the 8-bit images that `generate` writes. Prints a table, writes
 RUN/evaluation.json, and the scores of every pair to RUN/evaluation-pairs.csv. What is less or other than all scores of
 all test pairs of the run's own shards gets a name that says so, as evaluation-train-3-pairs.json, and so never replaces
 it.
@@ -43,6 +43,7 @@ class Chosen:
     scores: names of mscgan/scoring.py; empty for all.
     keep: write the made images to generated/ beside evaluation.json (generated-train/ beside evaluation-train.json),
         METHOD/SOURCE_TARGET.png.
+    estimator: finds the poses that pckh and pck_torso compare (mscgan/estimators.py).
     """
 
     split: str = "test"
@@ -50,6 +51,7 @@ class Chosen:
     root: str = ""
     scores: tuple[str, ...] = ()
     keep: bool = False
+    estimator: str = "movenet"
 
 
 def evaluate(run: Path, chosen: Chosen, out: Path | None = None, ranks: dist.Ranks | None = None) -> dict | None:
@@ -68,7 +70,7 @@ def evaluate(run: Path, chosen: Chosen, out: Path | None = None, ranks: dist.Ran
     shards = open_shards(data, chosen.split, chosen.root)
     rows = choose_pairs(shards, len(shards.pairs) if chosen.pairs is None else chosen.pairs)
     scores = evaluation.choose(chosen.scores)
-    out = out or run / file_name(shards, len(rows), data.root, scores if chosen.scores else [])
+    out = out or run / file_name(shards, len(rows), data.root, scores if chosen.scores else [], chosen.estimator)
     check_place(out, "--out")
     weights = _sha256(run / "generator.safetensors")
     model = trained.load(run)
@@ -91,7 +93,7 @@ def evaluate(run: Path, chosen: Chosen, out: Path | None = None, ranks: dist.Ran
         "audit": _audit(shards, rows),
     }
     scored = RunImages(model, shards, rows, _kept_beside(out) if chosen.keep else None)
-    return evaluation.evaluate(scored, scores, about, out, ranks)
+    return evaluation.evaluate(scored, scores, about, out, chosen.estimator, ranks)
 
 
 def _of_ranks(digest: str, ranks: dist.Ranks | None) -> list[str]:
@@ -124,7 +126,9 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def file_name(shards: ShardSet, pairs: int, run_root: str, scores: Sequence[str] = ()) -> str:
+def file_name(
+    shards: ShardSet, pairs: int, run_root: str, scores: Sequence[str] = (), estimator: str = Chosen.estimator
+) -> str:
     """evaluation.json for all scores of all test pairs of the shards at `run_root`, the run's own; else with what
     differs in it."""
     parts = [shards.split] if shards.split != "test" else []
@@ -134,6 +138,8 @@ def file_name(shards: ShardSet, pairs: int, run_root: str, scores: Sequence[str]
         parts.append(f"{pairs}-pairs")
     if scores:
         parts.append("+".join(scores))
+    if estimator != Chosen.estimator:
+        parts.append(f"by-{Path(estimator).name}")
     return "-".join(["evaluation", *parts]) + ".json"
 
 
@@ -150,11 +156,17 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, help="score so many pairs, spread evenly over the split; all by default")
     parser.add_argument("--data", default="", help="shards to use instead of the run's data.root")
     parser.add_argument("--scores", default="", metavar="A,B", help="which (mscgan/scoring.py); all by default")
+    parser.add_argument(
+        "--estimator",
+        default=Chosen.estimator,
+        metavar="NAME",
+        help="finds the poses of pckh and pck_torso: movenet, paf, or a run of paf's",
+    )
     parser.add_argument("--keep", action="store_true", help="write what is made to generated/ beside the file")
     parser.add_argument("--out", type=Path, help="the JSON file to write; one in the run's folder by default")
     options = parser.parse_args()
     scores = tuple(filter(None, options.scores.split(",")))
-    chosen = Chosen(options.split, options.pairs, options.data, scores, options.keep)
+    chosen = Chosen(options.split, options.pairs, options.data, scores, options.keep, options.estimator)
     take_ranks()
     ranks = dist.init() if os.environ.get("WORLD_SIZE", "1") != "1" else None
     torch.backends.cudnn.deterministic = True  # or transposed convolutions may differ from run to run

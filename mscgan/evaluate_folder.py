@@ -3,7 +3,7 @@
     --source DIR          the source images: a copy of them is the baseline
     --annotations CSV     the field's keypoint file: with it, the scores within masks
     --pairs CSV           a from,to list: exactly its pairs are scored, in its order
-    --scores A,B --out FILE.json
+    --scores A,B --estimator NAME --out FILE.json
 
 Files are matched by name, never by order (mscgan/output_names.py has the names that public programs write; triptychs
 need no --target). Prints a table and writes DIR/evaluation.json and DIR/evaluation-pairs.csv. The scores are those of
@@ -27,6 +27,7 @@ def evaluate_folder(
     pairs: Path | None = None,
     scores: tuple[str, ...] = (),
     out: Path | None = None,
+    estimator: str = "movenet",
 ) -> dict | None:
     """Scores a folder; says and writes it as evaluation.evaluate.
 
@@ -51,7 +52,7 @@ def evaluate_folder(
         "audit": {"images": len({*scored.sources, *scored.targets} - {""}), "notes": list(matched.notes)}
         | scored.audit,
     }
-    return evaluation.evaluate(scored, wanted, about, out)
+    return evaluation.evaluate(scored, wanted, about, out, estimator)
 
 
 def main(arguments: list[str]) -> None:
@@ -66,6 +67,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--annotations", type=Path, metavar="CSV", help="the keypoint file of targets and sources")
     parser.add_argument("--pairs", type=Path, metavar="CSV", help="a from,to list of the pairs to score")
     parser.add_argument("--scores", default="", metavar="A,B", help="which (mscgan/scoring.py); all by default")
+    parser.add_argument("--estimator", default="movenet", metavar="NAME", help="as for a run")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the JSON file to write")
     options = parser.parse_args(arguments)
     evaluate_folder(
@@ -76,4 +78,5 @@ def main(arguments: list[str]) -> None:
         options.pairs,
         tuple(filter(None, options.scores.split(","))),
         options.out,
+        options.estimator,
     )

@@ -21,7 +21,7 @@ from mscgan.errors import UserError
 from mscgan.evaluation_file import BASELINES, SCHEMA
 from mscgan.scored import Scored
 from mscgan.scorers import Networks
-from mscgan.scoring import INTERVAL, OF_PIXELS, SCORES, Arrays, inapplicable
+from mscgan.scoring import INTERVAL, OF_PIXELS, OF_POSES, SCORES, Arrays, inapplicable
 
 Result = TypeVar("Result")
 
@@ -38,11 +38,14 @@ def choose(names: Sequence[str]) -> list[str]:
     return [name for name in SCORES if not names or name in names]
 
 
-def evaluate(scored: Scored, wanted: list[str], about: dict, out: Path, ranks: dist.Ranks | None = None) -> dict | None:
+def evaluate(
+    scored: Scored, wanted: list[str], about: dict, out: Path, estimator: str, ranks: dist.Ranks | None = None
+) -> dict | None:
     """Scores what is there to score, prints the table, and writes `out` and OUT-pairs.csv. Every rank calls it.
 
     Args:
         about: what the document says of the images.
+        estimator: the name of the one that finds the poses (mscgan/estimators.py), where a score needs them.
         ranks: with whom the work is shared; None: with nobody.
 
     Returns:
@@ -53,7 +56,7 @@ def evaluate(scored: Scored, wanted: list[str], about: dict, out: Path, ranks: d
     """
     owner = _on_rank_0(ranks, lambda: _own(out))
     try:
-        left_out, networks = _left_out(scored, wanted, ranks)
+        left_out, networks = _left_out(scored, wanted, estimator, ranks)
         scores = [score for score in wanted if score not in left_out]
         if not scores:
             raise UserError(f"no score is left: {'; '.join(dict.fromkeys(left_out.values()))}")
@@ -63,7 +66,7 @@ def evaluate(scored: Scored, wanted: list[str], about: dict, out: Path, ranks: d
         arrays = chunks.pairs(scored, scores, networks, _baselines(scored, scores, networks))
         compared = [score for score in scores if score.startswith("fid")]
         real = chunks.real(scored, networks, _features(scored, compared, networks)) if compared else {}
-        about = about | {"left_out": left_out}
+        about = about | {"left_out": left_out} | ({"estimator": estimator} if networks.estimator else {})
         return _on_rank_0(ranks, lambda: _finish(scored, scores, arrays, real, about, networks.sha256, out))
     finally:
         if owner:
@@ -99,12 +102,14 @@ def _own(out: Path) -> lease.Lease:
     return lease.take(out.parent, f".{out.name}.lease")
 
 
-def _left_out(scored: Scored, wanted: list[str], ranks: dist.Ranks | None) -> tuple[dict[str, str], Networks]:
+def _left_out(
+    scored: Scored, wanted: list[str], estimator: str, ranks: dist.Ranks | None
+) -> tuple[dict[str, str], Networks]:
     """Which scores cannot be had, and why; and the networks of those that can."""
     size = len(scored.targets), scored.real, scored.height, scored.width
     left_out = {score: why for score in wanted if (why := inapplicable(score, *size, scored.masks))}
     device = ranks.device if ranks else torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    networks = Networks([score for score in wanted if score not in left_out], device)
+    networks = Networks([score for score in wanted if score not in left_out], device, estimator)
     left_out |= networks.left_out
     if ranks:
         of_ranks = dist.gather(sorted(left_out))
@@ -130,6 +135,11 @@ def _finish(
     methods = [*baselines, *(method for method in made if method not in BASELINES)]
     pairs = summary.of_pairs(arrays, scores, methods)
     sets = summary.of_sets(arrays, real, scores, methods, scored.people)
+    skipped = [score for score in scores if score in OF_POSES and np.isnan(pairs[f"{methods[-1]}/{score}"]).all()]
+    about["left_out"] |= dict.fromkeys(skipped, "no target shows the joints that it is measured by")
+    scores = [score for score in scores if score not in skipped]
+    if not scores:
+        raise UserError(f"no score is left: {'; '.join(dict.fromkeys(about['left_out'].values()))}")
     of_model = [method for method in methods if method not in BASELINES]
     document = {
         "schema": SCHEMA,

@@ -5,6 +5,7 @@
     differences   the same, of what a method adds to the one before
     left_out      {score: why it is not there}
     left_out_groups    {"METHOD/SCORE": the score of a set without each group of people}
+    networks      {network: SHA-256 of its weights}; estimator: which one found the poses of pckh
     dataset, real, and what the evaluation was of (mscgan/evaluate.py, evaluate_folder.py)
 
 It costs no torch, for the launcher's sake.

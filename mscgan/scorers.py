@@ -1,5 +1,6 @@
 """The scorers that are networks, as far as their weights are there."""
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
@@ -9,40 +10,47 @@ from mscgan.metrics import Unavailable
 from mscgan.metrics.inception import Inception, InceptionGFLA
 from mscgan.metrics.lpips import Lpips
 from mscgan.metrics.masks import mask
-from mscgan.scoring import MASK_OF, NOT_AS_PAIRS, NOT_AS_SET, Batch
+from mscgan.metrics.poses import Poses
+from mscgan.scoring import JOINTS, MASK_OF, NOT_AS_PAIRS, NOT_AS_SET, OF_POSES, Batch
 
 NEEDS = {
     "is": Inception, "is_any_order": Inception, "mask_is": Inception, "fid": Inception, "fid_gfla": InceptionGFLA,
-    "lpips": Lpips,
+    "lpips": Lpips, "pckh": Poses, "pck_torso": Poses,
 }  # fmt: skip
 FEATURES = {"is": "logits", "is_any_order": "logits", "mask_is": "mask_logits", "fid": "pool3", "fid_gfla": "gfla"}
 
-Network = TypeVar("Network", Inception, InceptionGFLA, Lpips)
+Network = TypeVar("Network", Inception, InceptionGFLA, Lpips, Poses)
 
 
 class Networks:
-    """The networks that some scores need. `left_out` says of each score why its network is not there."""
+    """The networks that some scores need. `left_out` says of each score why its network is not there.
 
-    def __init__(self, scores: list[str], device: torch.device):
+    estimator: the name of the one that finds poses (mscgan/estimators.py).
+    """
+
+    def __init__(self, scores: list[str], device: torch.device, estimator: str):
         self.device = device
         self.left_out: dict[str, str] = {}
-        self._inception = self._load(Inception, scores)
-        self._gfla = self._load(InceptionGFLA, scores)
-        self._lpips = self._load(Lpips, scores)
+        self._inception = self._load(Inception, scores, lambda: Inception(device))
+        self._gfla = self._load(InceptionGFLA, scores, lambda: InceptionGFLA(device))
+        self._lpips = self._load(Lpips, scores, lambda: Lpips(device))
+        self._poses = self._load(Poses, scores, lambda: Poses(estimator))
         self.scores = [score for score in scores if score in NEEDS and score not in self.left_out]
-        loaded = [network for network in (self._inception, self._gfla, self._lpips) if network]
+        loaded = [network for network in (self._inception, self._gfla, self._lpips, self._poses) if network]
         self.sha256 = {type(network).__name__: network.sha256 for network in loaded}
+        self.estimator = estimator if self._poses else ""
 
-    def _load(self, kind: type[Network], scores: list[str]) -> Network | None:
+    def _load(self, kind: type[Network], scores: list[str], load: Callable[[], Network]) -> Network | None:
         needing = [score for score in scores if NEEDS.get(score) is kind]
         try:
-            return kind(self.device) if needing else None
+            return load() if needing else None
         except Unavailable as error:
             self.left_out |= {score: str(error) for score in needing}
             return None
 
     def of_batch(self, batch: Batch) -> dict[str, np.ndarray]:
-        """{"METHOD/lpips": (N,) float64, "METHOD/FEATURE": (N, width) float32} of what the scores need."""
+        """{"METHOD/lpips": (N,) float64, "METHOD/pckh": (N,) float64, "METHOD/pckh_joints": (N,) int64,
+        "METHOD/FEATURE": (N, width) float32} of what the scores need."""
         found: dict[str, np.ndarray] = {}
         if "mask_is" in self.scores:
             height, width = batch.targets.shape[1:3]
@@ -50,6 +58,12 @@ class Networks:
         for method, images in batch.made.items():
             if self._lpips and method != NOT_AS_PAIRS:
                 found[f"{method}/lpips"] = self._lpips.distances(images, batch.targets)
+            if self._poses:
+                poses = self._poses.keypoints(images)
+                for score in self.scores:
+                    if score in OF_POSES:
+                        share, joints = OF_POSES[score](poses, batch.poses["target"])
+                        found |= {f"{method}/{score}": share, f"{method}/{score}{JOINTS}": joints}
             if method != NOT_AS_SET:
                 found |= {f"{method}/{name}": features for name, features in self.features(images).items()}
             if self._inception and "mask_is" in self.scores and method != NOT_AS_SET:

@@ -5,18 +5,18 @@ FID) is one number of all images, from the features of each. Protocols fix every
 that of its protocol (metrics/masks.py), never that of the run's configuration. Never compare two names.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mscgan.metrics import masks, ssim
+from mscgan.metrics import masks, pckh, ssim
 from mscgan.metrics.l1 import l1
 from mscgan.metrics.lpips import SMALLEST
 from mscgan.metrics.sharpness import sharpness
+from mscgan.threads import one_thread
 
 Arrays = dict[str, np.ndarray]
 
@@ -51,6 +51,8 @@ SCORES = {
     "l1": Protocol("lower", "pairs", "mean absolute difference on [-1, 1]"),
     "sharpness": Protocol("1", "pairs", "variance of the grey image's Laplacian, over the mean of the targets'"),
     "lpips": Protocol("lower", "pairs", "Zhang et al. 2018: AlexNet, version 0.1, images in [-1, 1]"),
+    "pckh": Protocol("higher", "pairs", pckh.DESCRIPTIONS["pckh"]),
+    "pck_torso": Protocol("higher", "pairs", pckh.DESCRIPTIONS["pck_torso"]),
     "is": Protocol("higher", "sets", f"PG2 score.py: {_IS}; mean of 10 splits in table order"),
     "is_any_order": Protocol("higher", "sets", "as is, mean over random orders (seed 0)"),
     "mask_is": Protocol("higher", "sets", "as is, images black outside mask_ssim_A's mask, as PG2 score_mask.py"),
@@ -71,9 +73,17 @@ OF_PIXELS: dict[str, Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor]] = {
     "l1": lambda made, target, masks: l1(made, target),
     "sharpness": lambda made, target, masks: sharpness(made),
 }
+# Each gets the poses found in the made images and those of the targets, (N, 18, 2), and gives the share of right joints
+# and of how many, (N,) both.
+OF_POSES: dict[str, Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]] = {
+    "pckh": pckh.pckh,
+    "pck_torso": pckh.pck_torso,
+}
+JOINTS = "_joints"  # "pckh_joints" is of how many joints a pair's pckh is
 MASK_OF = {"mask_ssim_A": "A", "mask_ssim_A_target": "A_target", "mask_ssim_B": "B", "mask_is": "A"}
 LEAST = {"is": 10, "is_any_order": 10, "mask_is": 10, "fid": 2, "fid_gfla": 2}  # images that a set must have
-# Baselines: a constant image is no set, and what real images score as pairs is known.
+# Baselines: a constant image is no set, and what real images score as pairs is known (but for OF_POSES, where it says
+# how well the estimator does).
 NOT_AS_SET, NOT_AS_PAIRS = "mean_image", "real"
 
 
@@ -87,24 +97,14 @@ def inapplicable(score: str, count: int, real: int, height: int, width: int, dra
         return f"its network takes {SMALLEST}x{SMALLEST} or more, and these images are {height}x{width}"
     if score in MASK_OF and MASK_OF[score] not in drawn:
         return "it needs keypoints of the " + ("source" if MASK_OF[score] == "A" else "target")
+    if score in OF_POSES and "A_target" not in drawn:
+        return "it needs keypoints of the target"
     if score == "ssim_B_padded" and (height, width) not in ((256, 256), (256, 176)):
         return f"it is defined for 256x256 and 256x176 (height x width), and these images are {height}x{width}"
     window = ssim.WINDOW.get(score.removeprefix("mask_").removeprefix("ssim_").removesuffix("_target"), 0)
     if min(height, width) < window:
         return f"its window is {window}x{window}, and these images are {height}x{width}"
     return ""
-
-
-@contextmanager
-def _one_thread(device: torch.device) -> Iterator[None]:
-    """On a CPU: operations are so small here that two threads took 31.8 s where one took 15.1, for 1,600 pairs of
-    128x64 beside other work. Several cores are for several processes (launch/submit.py --job evaluate)."""
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1 if device.type == "cpu" else threads)
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def score_pixels(batch: Batch, scores: list[str], device: torch.device) -> Arrays:
@@ -114,7 +114,7 @@ def score_pixels(batch: Batch, scores: list[str], device: torch.device) -> Array
     height, width = targets.shape[1:3]
     names = {MASK_OF[score] for score in wanted if score in MASK_OF}
     drawn = {name: masks.mask(name, batch.poses, height, width, device) for name in names}
-    with _one_thread(device):
+    with one_thread(device):
         found = {"target/sharpness": sharpness(targets)}
         for method, images in batch.made.items():
             if method != NOT_AS_PAIRS and wanted:

@@ -9,7 +9,7 @@ from mscgan.metrics.frechet import frechet_distance, moments, without
 from mscgan.metrics.inception_score import inception_score, inception_score_any_order
 from mscgan.metrics.interval import GROUPS, Cell, groups_of, interval, of_mean
 from mscgan.scorers import FEATURES
-from mscgan.scoring import LEAST, NOT_AS_PAIRS, NOT_AS_SET, SCORES, Arrays
+from mscgan.scoring import JOINTS, LEAST, NOT_AS_PAIRS, NOT_AS_SET, OF_POSES, SCORES, Arrays
 
 UNIT = f"{NOT_AS_PAIRS}/sharpness"  # that of the targets, which all others are divided by
 Table = dict[str, dict[str, dict]]  # {method or difference: {score: cell}}
@@ -19,16 +19,16 @@ OF_LOGITS: dict[str, Callable[[np.ndarray], float]] = {
 
 
 def of_pairs(arrays: Arrays, scores: list[str], methods: Iterable[str]) -> dict[str, np.ndarray]:
-    """{"METHOD/SCORE": (N,)} as reported: sharpness over the mean of the targets', whose own is UNIT's. NaN: the score
-    skips the pair."""
+    """{"METHOD/SCORE": (N,)} as reported: sharpness over the mean of the targets', whose own is UNIT's; and of poses
+    also "METHOD/pckh_joints", which weigh the pairs. NaN: the score skips the pair."""
     unit = np.mean(arrays["target/sharpness"]) or 1.0
     of_targets = {UNIT: arrays["target/sharpness"] / unit} if "sharpness" in scores else {}
     return of_targets | {
         f"{method}/{score}": arrays[f"{method}/{score}"] / (unit if score == "sharpness" else 1.0)
         for method in methods
-        if method != NOT_AS_PAIRS
-        for score in scores
-        if SCORES[score].kind == "pairs"
+        for name in scores
+        if SCORES[name].kind == "pairs" and (name in OF_POSES or method != NOT_AS_PAIRS)
+        for score in ((name, name + JOINTS) if name in OF_POSES else (name,))
     }
 
 
@@ -72,7 +72,10 @@ def table(
         for score in scores:
             name = f"{method}/{score}"
             if name in pairs:
-                cell = _of_those_that_count(pairs[name], people, pairs[UNIT] if score == "sharpness" else None)
+                values, units = pairs[name], pairs[UNIT] if score == "sharpness" else None
+                if name + JOINTS in pairs:
+                    values, units = values * pairs[name + JOINTS], pairs[name + JOINTS]
+                cell = _of_those_that_count(values, people, units)
             elif name in sets:
                 value, rest = sets[name]
                 cell = _cell(interval(value, rest, counts) if len(rest) else Cell(value, None, None), len(people))
@@ -98,6 +101,8 @@ def differences(
             of_both = [f"{one}/{score}" for one in (method, before)]
             if all(name in pairs for name in of_both):
                 added[0][f"{names[-1]}/{score}"] = pairs[of_both[0]] - pairs[of_both[1]]
+                if (joints := of_both[0] + JOINTS) in pairs:
+                    added[0][f"{names[-1]}/{score}{JOINTS}"] = pairs[joints]
             elif all(name in sets for name in of_both):
                 (value, rest), (value_before, rest_before) = (sets[name] for name in of_both)
                 added[1][f"{names[-1]}/{score}"] = value - value_before, rest - rest_before

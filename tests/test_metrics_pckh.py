@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mscgan.metrics.pckh import over_joints, pckh
+from mscgan.metrics.pckh import over_joints, pck_torso, pckh
 
 DATA = Path(__file__).parents[1].parent / "shared/data/market1501/market-annotation-test.csv"
 
@@ -66,6 +66,35 @@ def test_the_mean_is_over_joints_not_over_pairs():
     assert over_joints(share, joints) == 0.75
 
 
+# Neck to mid-hip is 50 long, so a joint may be off by 10.
+TORSO = person(j1=(30, 20), j8=(20, 70), j11=(40, 70), j4=(60, 60))
+
+
+@pytest.mark.parametrize(
+    "place, right",
+    [((70, 60), 1), ((66, 68), 1), ((67, 68), 0), ((60, 49), 0), ((-1, -1), 0)],
+    ids=["10 aside", "6 and 8", "7 and 8", "11 above", "not found"],
+)
+def test_by_the_torso_a_joint_is_right_up_to_a_fifth_of_it(place, right):
+    estimated = TORSO.copy()
+    estimated[0, 4] = place
+    share, joints = pck_torso(estimated, TORSO)
+    assert joints.tolist() == [4] and share.tolist() == [(3 + right) / 4]
+
+
+def test_the_torso_is_measured_without_a_neck_or_one_hip_and_a_pair_without_it_is_passed_over():
+    shoulders = person(j2=(20, 20), j5=(40, 20), j8=(20, 70), j11=(40, 70), j4=(60, 60))
+    one_hip = person(j1=(30, 20), j8=(30, 70), j4=(60, 60))
+    no_hip = person(j1=(30, 20), j2=(20, 20), j5=(40, 20), j0=(30, 5))
+    no_neck = person(j8=(20, 70), j11=(40, 70), j0=(30, 5))
+    target = np.concatenate([shoulders, one_hip, no_hip, no_neck])
+    estimated = target.copy()
+    estimated[:2, 4] = (70, 60), (71, 60)
+    share, joints = pck_torso(estimated, target)
+    assert joints.tolist() == [5, 3, 0, 0]
+    assert share[:2].tolist() == [1, 2 / 3] and np.isnan(share[2:]).all()
+
+
 def script(estimated, target):
     """PATN's loops over (x, y): right joints, all joints, pairs passed over, boxes without extent."""
     right = every = passed = flat = 0
@@ -111,3 +140,4 @@ def test_the_public_list_of_12000_gives_the_known_numbers():
     assert over_joints(share, joints) == pytest.approx(0.9993, abs=5e-5)
     assert over_joints(*pckh(source, target)) == pytest.approx(0.2387, abs=5e-5)
     assert script(source, target)[2:] == (1_321, 8)
+    assert not np.isnan(pck_torso(target, target)[0]).any() and over_joints(*pck_torso(target, target)) == 1

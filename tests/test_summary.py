@@ -7,6 +7,7 @@ from mscgan import summary
 from mscgan.metrics.frechet import fid
 from mscgan.metrics.inception_score import inception_score
 from mscgan.metrics.interval import groups_of, of_mean
+from mscgan.metrics.pckh import over_joints
 
 PEOPLE = np.repeat([f"{person:04d}" for person in range(30)], 4)
 SCORES = ["ssim_A", "sharpness", "is", "fid"]
@@ -62,6 +63,26 @@ def test_pairs_that_a_score_skips_count_in_no_mean_and_are_counted():
     values[::3] = np.nan
     cell = summary.table({"a/ssim_A": values}, {}, ["ssim_A"], ["a"], PEOPLE)["a"]["ssim_A"]
     assert cell["pairs"] == 80 and cell["value"] == pytest.approx(np.nanmean(values))
+
+
+def test_pairs_of_a_pose_weigh_as_many_as_their_joints():
+    rng = np.random.default_rng(2)
+    joints = rng.integers(0, 19, len(PEOPLE))
+    shares = {method: np.where(joints, rng.uniform(0, 1, len(PEOPLE)), np.nan) for method in ("a", "b", "real")}
+    given = {"target/sharpness": np.ones(len(PEOPLE))}
+    given |= {f"{method}/pckh": share for method, share in shares.items()}
+    given |= {f"{method}/pckh_joints": joints for method in shares}
+    pairs = summary.of_pairs(given, ["pckh"], ["real", "a", "b"])
+    cells = summary.table(pairs, {}, ["pckh"], ["real", "a", "b"], PEOPLE)
+    for method, share in shares.items():
+        assert cells[method]["pckh"]["value"] == pytest.approx(over_joints(share, joints))
+        assert cells[method]["pckh"]["pairs"] == (joints > 0).sum() < len(PEOPLE)
+    there = joints > 0
+    expected = of_mean((shares["b"] * joints)[there], PEOPLE[there], joints[there])
+    assert cells["b"]["pckh"] == pytest.approx(expected._asdict() | {"pairs": there.sum()})
+    added = summary.differences(pairs, {}, ["pckh"], ["a", "b"], PEOPLE)["b - a"]["pckh"]
+    assert added["value"] == pytest.approx(cells["b"]["pckh"]["value"] - cells["a"]["pckh"]["value"])
+    assert added["low"] < added["value"] < added["high"]
 
 
 def test_one_person_has_sets_without_an_interval():

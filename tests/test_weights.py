@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import http.server
+import json
 import os
 import pickle
 import re
@@ -10,15 +11,19 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
 from mscgan import weights
+from mscgan.download import Unreachable
 from mscgan.errors import UserError
 from mscgan.metrics import Unavailable
+from mscgan.movenet.published import to_safetensors
 from tests.weights_factory import expect, put
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,8 +51,12 @@ def server(tmp_path, monkeypatch):
 
 
 def test_every_row_is_complete_and_its_name_has_the_first_digits_of_its_digest():
-    assert list(weights.TABLE) == ["inception-fid", "inception-imagenet", "alexnet", "vgg19", "paf"]
+    assert list(weights.TABLE) == ["inception-fid", "inception-imagenet", "alexnet", "vgg19", "paf", "movenet"]
     for name, row in weights.TABLE.items():
+        if name == "movenet":
+            assert re.fullmatch("npm:@[a-z]+/[a-z]+@[0-9.]+", row.url) and len(row.parts) == 2
+            assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in [row.sha256, *row.parts.values()])
+            continue
         assert re.fullmatch("[0-9a-f]{64}", row.sha256) and row.url.startswith("https://") and row.use and row.terms
         assert row.url.endswith("/" + row.file) and 50e6 < row.size < 1e9
         assert name == "paf" or row.file.endswith(f"-{row.sha256[:8]}.pth")
@@ -195,6 +204,7 @@ def test_without_a_network_fetch_says_so_in_a_line_and_what_to_do(server, monkey
 def test_a_download_that_stops_leaves_nothing(monkeypatch, folder, stop):
     class Response:
         pieces = [b"half"]
+        length = 8
 
         def __enter__(self):
             return self
@@ -208,7 +218,7 @@ def test_a_download_that_stops_leaves_nothing(monkeypatch, folder, stop):
                 raise stop
             return self.pieces.pop()
 
-    monkeypatch.setattr(weights.urllib.request, "urlopen", lambda *_, **__: Response())
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: Response())
     with pytest.raises(KeyboardInterrupt if stop is KeyboardInterrupt else UserError):
         weights.fetch("alexnet")
     assert not list(folder.iterdir())
@@ -244,3 +254,79 @@ def test_a_damaged_file_and_a_name_that_is_not_in_the_table_end_the_command_with
     command = [sys.executable, "-m", "mscgan.weights", "check"]
     checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert checked.returncode == 2 and "vgg19-dcbb9e9d.pth is damaged" in checked.stdout
+
+
+TEXT = json.dumps({"weightsManifest": [{"weights": [{"name": "a", "shape": [2], "dtype": "float32"}]}]}).encode()
+NUMBERS = np.array([0.5, -2], "<f2").tobytes()
+
+
+@pytest.fixture
+def parts(folder, monkeypatch):
+    """The files that MoveNet's weights are made of, small ones, which the table takes for the true ones."""
+    names = list(weights.TABLE["movenet"].parts)
+    digests = [hashlib.sha256(content).hexdigest() for content in (TEXT, NUMBERS)]
+    expect(monkeypatch, "movenet", to_safetensors(TEXT, NUMBERS), parts=dict(zip(names, digests, strict=True)))
+    return dict(zip(names, (TEXT, NUMBERS), strict=True))
+
+
+def package_of(monkeypatch, files: dict[str, bytes]) -> list[str]:
+    """Lets the npm package hold these; what is asked of it."""
+    asked = []
+    monkeypatch.setattr(
+        weights, "read_package", lambda name, parts: asked.append(name) or [files[part] for part in parts]
+    )
+    return asked
+
+
+def test_weights_out_of_an_npm_package_become_one_verified_file(parts, folder, monkeypatch, capsys):
+    asked = package_of(monkeypatch, parts)
+    with pytest.raises(weights.Missing, match="fetch movenet"):
+        weights.load("movenet")
+    file = weights.fetch("movenet")
+    assert asked == ["@vladmandic/human@3.3.6"] and list(folder.iterdir()) == [file]
+    state, digest = weights.load("movenet")
+    assert state["a"].tolist() == [0.5, -2] and digest == weights.TABLE["movenet"].sha256
+    assert weights.check() and re.search("movenet +verified", capsys.readouterr().out)
+    assert weights.fetch("movenet") == file and len(asked) == 1
+    weights.show()
+    listed = capsys.readouterr().out
+    assert all(f"made of {part}, sha256 {digest}" in listed for part, digest in weights.TABLE["movenet"].parts.items())
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match="damaged or another file"):
+        weights.load("movenet")
+    assert not weights.check()
+
+
+def test_parts_that_were_copied_by_hand_need_no_package(parts, folder, monkeypatch):
+    asked = package_of(monkeypatch, parts)
+    for part, content in parts.items():
+        (folder / Path(part).name).write_bytes(content)
+    assert weights.fetch("movenet").exists() and not asked
+    assert weights.load("movenet")[0]["a"].tolist() == [0.5, -2]
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_part_that_is_another_file_is_refused(parts, folder, monkeypatch, which, by_hand):
+    wrong = list(parts)[which]
+    parts[wrong] += b" "
+    package_of(monkeypatch, parts)
+    for part, content in parts.items() if by_hand else ():
+        (folder / Path(part).name).write_bytes(content)
+    before = sorted(folder.iterdir())
+    with pytest.raises(UserError, match=f"{Path(wrong).name} of .* is another file: its sha256 is .*, expected "):
+        weights.fetch("movenet")
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_package_that_cannot_be_had_is_said_with_what_to_do(parts, folder, monkeypatch):
+    def unreachable(*_):
+        raise Unreachable("`npm pack` failed (no network)")
+
+    monkeypatch.setattr(weights, "read_package", unreachable)
+    expected = (
+        f"failed .* copy movenet-lightning.safetensors to {folder} by hand, or models/movenet-lightning.json and "
+    )
+    with pytest.raises(UserError, match=expected):
+        weights.fetch("movenet")
+    assert not list(folder.iterdir())

@@ -1,4 +1,4 @@
-"""The pose of the person in an image of any size, by MoveNet Lightning; on the CPU, where an image takes some 30 ms.
+"""The pose of the person in an image of any size, by MoveNet Lightning: on one core of the CPU, in some 30 ms a look.
 
 The network looks at a square of 192x192 and answers with one person's 17 joints in COCO's order, whoever is there, and
 a score for each. So where too few scores are high, nobody is there. Where the person is small in the image the network
@@ -19,10 +19,13 @@ from mscgan.errors import UserError
 from mscgan.estimators import Estimator, Person
 from mscgan.movenet.graph import read_graph, run_graph
 from mscgan.movenet.published import TOPOLOGY
+from mscgan.threads import one_thread
 
+CPU = torch.device("cpu")
 SIDE = 192  # pixels of what the network looks at
 PRESENT = 0.3  # a joint with a lower score is missing
-FEWEST = 5  # joints of a person. 376 photographs of people have 6 or more; noise, fabric, animals 3 at most
+# 376 photographs of people have 6 joints or more; noise, and 23 of 24 pictures of things and animals, 3 at most.
+FEWEST = 5  # joints of a person
 AROUND = 1.5  # the square of the second look, in extents of the pose
 SMALL = 0.7  # there is a second look where its square is smaller than so much of the first
 
@@ -30,7 +33,6 @@ SMALL = 0.7  # there is a second look where its square is smaller than so much o
 FROM_COCO = {0: 0, 2: 6, 3: 8, 4: 10, 5: 5, 6: 7, 7: 9, 8: 12, 9: 14, 10: 16, 11: 11, 12: 13, 13: 15, 14: 2, 15: 1,
              16: 4, 17: 3}  # fmt: skip
 NECK, SHOULDERS = 1, [2, 5]
-
 
 Square = tuple[int, int, int]  # left, top and side in pixels of an image; it may reach beyond
 
@@ -52,14 +54,14 @@ def load_movenet() -> Estimator:
         square = whole(image)
         points, scores = look(image, square)
         there = scores > PRESENT
-        around = _around(points[there]) if there.sum() >= FEWEST else square
+        last = [image.shape[1] - 1, image.shape[0] - 1]
+        around = _around(points[there].clip(0, last)) if there.sum() >= FEWEST else square
         if around[2] < SMALL * square[2]:
             points, scores = look(image, around)
             there = scores > PRESENT
         if there.sum() < FEWEST:
             return []
-        inside = points.clip(0, [image.shape[1] - 1, image.shape[0] - 1])
-        keypoints = np.where(there[:, None], inside, -1).astype(np.float32)
+        keypoints = np.where(there[:, None], points.clip(0, last), -1).astype(np.float32)
         return [Person(keypoints, np.where(there, scores, 0).astype(np.float32), float(np.delete(scores, NECK).mean()))]
 
     return estimate
@@ -76,7 +78,7 @@ def load_network() -> Callable[[np.ndarray, Square], tuple[np.ndarray, np.ndarra
 
     def look(image: np.ndarray, square: Square) -> tuple[np.ndarray, np.ndarray]:
         seen, origin, scale = _cut(image, square)
-        with torch.inference_mode():
+        with one_thread(CPU), torch.inference_mode():
             found = run_graph(nodes, constants, torch.from_numpy(seen[None].astype(np.int32)), output)
         y, x, of_coco = found.double().numpy().reshape(17, 3).T  # y and x in [0, 1] of the square
         points, scores = np.zeros((18, 2)), np.zeros(18)
@@ -98,7 +100,7 @@ def whole(image: np.ndarray) -> Square:
 def _around(points: np.ndarray) -> Square:
     """The square around (n, 2) points."""
     low, high = points.min(0), points.max(0)
-    side = max(1, math.ceil(AROUND * (high - low).max()))
+    side = max(2, math.ceil(AROUND * (high - low).max()))
     left, top = np.floor((low + high - side) / 2).astype(int)
     return int(left), int(top), side
 
@@ -110,12 +112,12 @@ def _cut(image: np.ndarray, square: Square) -> tuple[np.ndarray, np.ndarray, np.
     height, width = image.shape[:2]
     corner = np.array([left, top])
     low, high = corner.clip(0), (corner + side).clip(max=[width, height])
-    inner_low = np.rint((low - corner) / side * SIDE).astype(int)
+    inner_low = np.rint((low - corner) / side * SIDE).astype(int).clip(max=SIDE - 1)
     inner_high = np.maximum(np.rint((high - corner) / side * SIDE).astype(int), inner_low + 1)
     size = inner_high - inner_low
     # Bicubic and black: so, of DeepFashion's joints that it finds, the most are there.
     inner = Image.fromarray(image).resize(tuple(size), Image.Resampling.BICUBIC, box=(*low, *high))
     result = np.zeros((SIDE, SIDE, 3), np.uint8)
-    result[inner_low[1] : inner_high[1], inner_low[0] : inner_high[0]] = inner
+    result[inner_low[1] : inner_high[1], inner_low[0] : inner_high[0]] = np.array(inner)
     scale = (high - low) / size
     return result, low - inner_low * scale, scale

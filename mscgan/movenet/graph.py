@@ -63,7 +63,7 @@ def run_graph(nodes: list[Node], constants: dict[str, Tensor], given: Tensor, ou
     outputs: dict[str, list[Tensor]] = {}
     for node in nodes:
         if node.operation == "Const":
-            result = constants[node.name]
+            result: Tensor | list[Tensor] = constants[node.name]
         elif node.operation == "Placeholder":
             result = given
         else:
@@ -144,6 +144,7 @@ EXPECTED: dict[str, list] = {  # the forms of operations that are here, by attri
     "data_format": ["NHWC"],
     "padding": ["SAME", "VALID"],
     "dilations": [[1, 1, 1, 1]],
+    "fused_ops": [[], ["BiasAdd"], ["BiasAdd", "Relu"], ["BiasAdd", "Relu6"]],
     "align_corners": [False],
     "half_pixel_centers": [True],
     "DstT": list(TYPES),

@@ -28,12 +28,13 @@ TITLES = {  # of the columns, in their order; what is better; digits
     "l1": ("L1", LOWER, 3),
     "sharpness": ("sharpness", ONE, 3),
     "lpips": ("LPIPS", LOWER, 3),
+    "pckh": ("PCKh", HIGHER, 3),
+    "pck_torso": ("PCK, torso", HIGHER, 3),
     "is": ("IS", HIGHER, 2),
     "is_any_order": ("IS, any order", HIGHER, 2),
     "mask_is": ("mask-IS", HIGHER, 2),
     "fid": ("FID", LOWER, 2),
     "fid_gfla": ("FID of GFLA", LOWER, 2),
-    "pckh": ("PCKh", HIGHER, 3),
 }
 
 
