@@ -9,7 +9,6 @@ Prints the path of the PNG. Runs on the CUDA device where there is one.
 
 import argparse
 import sys
-from pathlib import Path
 
 import torch
 from PIL import Image
@@ -18,19 +17,20 @@ from mscgan import trained
 from mscgan.checks import check_place
 from mscgan.data.read import choose_pairs, open_shards
 from mscgan.errors import UserError, run
+from mscgan.paths import a_path
 from mscgan.pictures import save_png, to_uint8
 from mscgan.user_inputs import read_image, read_pose
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m mscgan.generate", description="Makes pictures with a trained run.")
-    parser.add_argument("--run", type=Path, required=True, help="the run's folder")
-    parser.add_argument("--image", type=Path, help="a JPEG or PNG of a person")
+    parser.add_argument("--run", type=a_path, required=True, help="the run's folder")
+    parser.add_argument("--image", type=a_path, help="a JPEG or PNG of a person")
     parser.add_argument("--keypoints", help="the pose to take: a file, or the text itself")
     parser.add_argument("--pairs", type=int, help="make a grid of so many pairs of the shards instead")
     parser.add_argument("--split", default="test", help="of which split the pairs are")
     parser.add_argument("--data", default="", help="shards to use instead of the run's data.root")
-    parser.add_argument("--out", type=Path, help="the PNG to write; a file in the run's folder by default")
+    parser.add_argument("--out", type=a_path, help="the PNG to write; a file in the run's folder by default")
     options = parser.parse_args()
     if (options.pairs is None) == (options.image is None) or (options.image is None) != (options.keypoints is None):
         raise UserError("give --image with --keypoints, or --pairs alone")

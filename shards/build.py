@@ -29,6 +29,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mscgan.errors import UserError, run
+from mscgan.paths import a_path
 from shards import photographs, synthetic
 from shards.audit import lines
 from shards.pairs import DATASETS, check_draw
@@ -71,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to make")
+    common.add_argument("--out", type=a_path, required=True, metavar="DIR", help="the folder to make")
     common.add_argument(
         "--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (as many as cores)"
     )
@@ -97,12 +98,12 @@ def _parser() -> argparse.ArgumentParser:
 
     for dataset in DATASETS:
         taken = commands.add_parser(dataset, parents=[common], help="photographs with the public keypoint files")
-        taken.add_argument("--images", type=Path, required=True, metavar="DIR", help="where the pictures lie")
-        taken.add_argument("--annotations", type=Path, metavar="CSV", help="keypoints of the train split")
-        taken.add_argument("--test-annotations", type=Path, metavar="CSV", help="keypoints of the test split")
+        taken.add_argument("--images", type=a_path, required=True, metavar="DIR", help="where the pictures lie")
+        taken.add_argument("--annotations", type=a_path, metavar="CSV", help="keypoints of the train split")
+        taken.add_argument("--test-annotations", type=a_path, metavar="CSV", help="keypoints of the test split")
         taken.add_argument(
             "--pairs",
-            type=Path,
+            type=a_path,
             nargs="+",
             default=[],
             metavar="FILE",
