@@ -135,7 +135,8 @@ class Task:
         # On this machine a group of its own, so that Ctrl-C reaches it once, through the launcher.
         self.child = subprocess.Popen(
             [sys.executable, "-P", *arguments], cwd=self.plan.cwd, env=environment, stdin=subprocess.DEVNULL,
-            process_group=0 if _local() else None, preexec_fn=_end_with_parent if _local() else None,
+            umask=self.plan.umask, process_group=0 if _local() else None,
+            preexec_fn=_end_with_parent if _local() else None,
         )  # fmt: skip
         if self.signalled:  # it came between the two lines above
             self.child.send_signal(signal.SIGUSR1)

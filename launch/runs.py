@@ -12,6 +12,7 @@ RUN/launch-20260102-030405-ab12cd/  one launch, private (0700)
     123_3_log.out                   what rank 3 of job 123 printed; rank 0's also has the batch script's lines
 """
 
+import errno
 import json
 import os
 import re
@@ -21,6 +22,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from mscgan import files, process
 from mscgan.errors import UserError
@@ -40,6 +42,7 @@ class Work:
     shards: str = ""  # data.root, for the preflight and the stage-in
     stage_to: str = ""  # data.stage_to
     manifest_sha256: str = ""  # of the shards at the time of the launch
+    folders: list[str] = field(default_factory=list)  # others that its arguments name, for a container
 
 
 @dataclass
@@ -58,8 +61,9 @@ class Plan:
     stalled_tries: int = 1
     hang_seconds: float = HANG_SECONDS
     preflight: bool = False
+    umask: int = 0o077  # of the programs; the launch folder is private whatever it is
     here: bool = False  # without SLURM, the user looking on: a failure is tried again only after a new checkpoint
-    settings: dict[str, str] = field(default_factory=dict)  # the launcher's options, for people to read
+    settings: dict[str, Any] = field(default_factory=dict)  # the launcher's options (launch/options.py)
 
 
 def unique_name(kind: str) -> str:
@@ -86,9 +90,30 @@ def private_folder(path: Path) -> Path:
     check_path(str(path))
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = path.stat()
     except OSError as error:
-        raise UserError(f"cannot make the folder {path}: {error.strerror}; give another with run=FOLDER") from error
+        raise _cannot_make(path, error) from error
+    return check_private(path)
+
+
+def check_private(path: Path) -> Path:
+    """Returns the path of a folder that `private_folder` would take or could make; makes none.
+
+    Raises:
+        UserError: as `private_folder`.
+    """
+    path = Path(os.path.abspath(path))
+    check_path(str(path))
+    try:
+        found = path.stat()
+        if not stat.S_ISDIR(found.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    except FileNotFoundError as error:
+        parent = next(parent for parent in path.parents if parent.exists())
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise _cannot_make(path, PermissionError(errno.EACCES, f"you may not write to {parent}")) from error
+        return path
+    except OSError as error:
+        raise _cannot_make(path, error) from error
     if found.st_uid != os.getuid():
         raise UserError(
             f"{path} belongs to user id {found.st_uid}, you are {os.getuid()}; give a folder of yours with run=FOLDER"
@@ -96,6 +121,10 @@ def private_folder(path: Path) -> Path:
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise UserError(f"others may write to {path} (mode {stat.S_IMODE(found.st_mode):o}); run: chmod go-w '{path}'")
     return path
+
+
+def _cannot_make(path: Path, error: OSError) -> UserError:
+    return UserError(f"cannot make the folder {path}: {error.strerror}; give another with run=FOLDER")
 
 
 def write_plan(plan: Plan) -> None:

@@ -34,12 +34,27 @@ def command(*arguments: str, input: str = "", timeout: float = 60) -> subprocess
         return subprocess.CompletedProcess(arguments, 127, "", str(error))
 
 
-def controller_up() -> bool:
-    """Whether sbatch is here and a controller answers; srun on PATH alone says nothing."""
+def controller() -> tuple[bool, str]:
+    """Whether sbatch is here and a controller answers; and what is said instead where SLURM is installed and set up,
+    and none does. srun on PATH alone says nothing."""
     if not (shutil.which("sbatch") and shutil.which("srun")):
-        return False
+        return False, ""
     ping = command("scontrol", "ping", timeout=10)  # without its slurm.conf it would try for a minute
-    return ping.returncode == 0 and "is UP" in ping.stdout
+    if ping.returncode == 0 and "is UP" in ping.stdout:
+        return True, ""
+    if "Could not establish a configuration source" in ping.stderr:
+        return False, ""  # a package that nobody has set up: no cluster's
+    return False, complaint(ping.stderr or ping.stdout)
+
+
+def controller_up() -> bool:
+    return controller()[0]
+
+
+def complaint(text: str) -> str:
+    """What a SLURM command complains of, in one line."""
+    lines = [re.sub(r"^(\w+: )?((error|fatal): )?", "", line).strip() for line in text.splitlines()]
+    return "; ".join(dict.fromkeys(line for line in lines if line)) or "no reason given"
 
 
 def gpus_per_node(partition: str) -> int:
@@ -88,8 +103,9 @@ def states(jobs: list[str]) -> dict[str, State]:
 
 
 def _parse(text: str) -> dict[str, State]:
-    rows = [line.split("|") for line in text.splitlines() if line.count("|") == 4]
-    return {row[0]: State(row[2], row[1].split()[0], row[3], row[4]) for row in rows}
+    rows = [line.split("|") for line in text.splitlines() if line.count("|") >= 4]
+    # A name may hold the separator too.
+    return {row[0]: State("|".join(row[2:-2]), row[1].split()[0], row[-2], row[-1]) for row in rows}
 
 
 def _of(numbers: set[str], found: dict[str, State]) -> dict[str, State]:

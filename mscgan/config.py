@@ -23,6 +23,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from mscgan import files
 from mscgan.errors import UserError
 from mscgan.keys import SCALES, STAGES, TRACKERS, Config, MsCGAN, Train
+from mscgan.paths import expanded
 
 PRESETS = Path(__file__).parent / "configs"
 CHOICES = {
@@ -57,13 +58,16 @@ def load(preset: str, overrides: Sequence[str] = ()) -> Config:
     Raises:
         UserError: an unknown preset, family, variant, key or value.
     """
+    path = Path(expanded(preset, f"configuration {preset}"))
     shipped = PRESETS / f"{preset}.yaml"
-    path = shipped if shipped.exists() else Path(preset)
+    path = shipped if shipped.exists() else path
     if not path.is_file():
         raise UserError(f"no configuration {preset!r}; give one of {_names(PRESETS)}, or the path of a YAML file")
     for override in overrides:
         if "=" not in override or override.startswith("-") or not all(override.partition("=")[0].split(".")):
             raise UserError(f"{override!r} is not of the form key=value, for example train.batch=32")
+        if override.endswith("=") and override.count("=") == 1:
+            raise UserError(f"{override} is empty, as an unset variable of the shell leaves it; give {override}VALUE")
     file_is, command_is = f"configuration {path.name}", "command line"
     with _blamed(file_is):
         file = _read(path)
@@ -89,7 +93,16 @@ def load(preset: str, overrides: Sequence[str] = ()) -> Config:
                 _merged([layer for _, layer in layers[:count]])
         raise
     _check(config)
+    _expand(config)
     return config
+
+
+def _expand(config: Config) -> None:
+    """Fills in `~` and `$VAR` in every path; the variables of data.stage_to are the node's."""
+    config.run = expanded(config.run, f"run={config.run}")
+    config.data.root = expanded(config.data.root, f"data.root={config.data.root}")
+    config.data.stage_to = expanded(config.data.stage_to, f"data.stage_to={config.data.stage_to}", later=True)
+    config.train.init = expanded(config.train.init, f"train.init={config.train.init}")
 
 
 def _merged(layers: list[DictConfig]) -> Config:

@@ -51,7 +51,10 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     (torchrun, srun, launch/local.py) ends them once rank 0 has ended, and it is said once.
     """
     try:
-        sys.exit(main())
+        code = main()
+        if sys.stdout:  # now, where a broken pipe is caught: at Python's end it would be told on stderr
+            sys.stdout.flush()
+        sys.exit(code)
     except UserError as error:
         rank, several = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "1") != "1"
         where = f"[rank {rank}] " if rank and several else ""

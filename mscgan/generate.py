@@ -26,6 +26,7 @@ from mscgan.errors import UserError, run
 from mscgan.estimators import ESTIMATORS, open_estimator
 from mscgan.framing import Box
 from mscgan.keys import Data
+from mscgan.paths import a_path
 from mscgan.pictures import save_png
 from mscgan.results import places, write
 from mscgan.user_inputs import (
@@ -53,13 +54,13 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m mscgan.generate", description="Makes pictures with a trained run.")
-    parser.add_argument("--run", type=Path, required=True, help="the run's folder")
-    parser.add_argument("--image", type=Path, help="a photograph of a person")
+    parser.add_argument("--run", type=a_path, required=True, help="the run's folder")
+    parser.add_argument("--image", type=a_path, help="a photograph of a person")
     parser.add_argument(
         "--pose-of",
         nargs="+",
         default=[],
-        type=Path,
+        type=a_path,
         metavar="PHOTO",
         help="whose pose to take: photographs or folders",
     )
@@ -78,7 +79,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, help="make a grid of so many pairs of the shards instead")
     parser.add_argument("--split", default="test", help="of which split the pairs are")
     parser.add_argument("--data", default="", help="shards to use instead of the run's data.root")
-    parser.add_argument("--out", type=Path, help="the PNG or the folder to write; in the run's folder by default")
+    parser.add_argument("--out", type=a_path, help="the PNG or the folder to write; in the run's folder by default")
     options = parser.parse_args()
     poses = [*options.pose_of, *options.keypoints]
     if (options.pairs is None) == (options.image is None) or (options.image is None) != (not poses):

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from mscgan import curve, files
 from mscgan.errors import UserError, run
 from mscgan.losses import meaning
+from mscgan.paths import a_path
 
 # OpenPose's drawing, 0-based: neck-shoulders, arms, legs, then the head. (pose.LIMBS has more: they fill the body.)
 SKELETON = (
@@ -175,7 +176,7 @@ def _font(title: str, width: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFon
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m mscgan.pictures", description="Plots the losses of a run.")
-    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument("run", type=a_path, help="the run's folder")
     folder = parser.parse_args().run
     loss_plots(folder / "metrics.jsonl", folder / "losses.png")
     print(folder / "losses.png")

@@ -14,6 +14,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -108,6 +109,7 @@ class Cluster:
         outside = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "SBATCH_"))}
         self.env = outside | {
             "PATH": PATH, "SLURM_CONF": str(self.root / "slurm.conf"), "OMP_NUM_THREADS": "1",
+            "MSCGAN_PYTHON": sys.executable,
             "XDG_STATE_HOME": str(self.root / "home"), "XDG_CONFIG_HOME": str(self.root / "home"),
         }  # fmt: skip
         self.daemons: dict[str, subprocess.Popen] = {}
