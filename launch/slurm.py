@@ -55,14 +55,19 @@ class NoAnswer(UserError):
     """The scheduler did not answer, which says nothing about any job."""
 
 
-def queue() -> dict[str, State]:
+def queue(job: str = "") -> dict[str, State]:
     """This user's jobs by id, an array's tasks one by one: those that wait or run, and those that ended not long ago.
+
+    job: asks for this one alone.
 
     Raises:
         NoAnswer: squeue failed.
     """
+    whose = f"--jobs={job}" if job else f"--user={getpass.getuser()}"
     fields = "--format=%i|%T|%j|%N|%r"
-    asked = command("squeue", "--noheader", "--array", "--states=all", f"--user={getpass.getuser()}", fields)
+    asked = command("squeue", "--noheader", "--array", "--states=all", whose, fields)
+    if job and "Invalid job id" in asked.stderr:
+        return {}  # forgotten
     if asked.returncode != 0:
         raise NoAnswer(f"squeue gives no answer ({' '.join(asked.stderr.split())}); try again when it does")
     return _parse(asked.stdout)
@@ -76,7 +81,7 @@ def states(jobs: list[str]) -> dict[str, State]:
         NoAnswer: squeue failed.
     """
     numbers = {job.split("_")[0] for job in jobs}
-    found = _of(numbers, queue())
+    found = _of(numbers, queue(*numbers) if len(numbers) == 1 else queue())
     missing = numbers - {job.split("_")[0] for job in found}
     if missing:
         fields = "--format=JobID,State,JobName,NodeList,Reason"

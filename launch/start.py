@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch import guard, runs, sbatch, slurm, snapshot
+from launch import endings, guard, options, runs, sbatch, slurm, snapshot
 from mscgan import config as configuration
 from mscgan import files, schedule
 from mscgan.checks import check_trained, check_weights
@@ -79,7 +79,11 @@ def checked(plan: runs.Plan, targets: list[Target], on_slurm: bool, waits: bool)
     waits: for other jobs, which may make what is not there yet.
     """
     if on_slurm:
+        time = plan.settings["time"]
+        endings.check_time(time, options.minutes(time), int(plan.settings["signal_seconds"]))
         sbatch.check(plan)
+        if note := endings.preemption(plan.settings.get("partition", ""), plan.settings.get("qos", "")):
+            print(note, file=sys.stderr)
         ranks = int(plan.settings["nodes"]) * (plan.gpus or int(plan.settings.get("tasks_per_node", 1)))
     else:
         ranks = _processes_here(plan, targets)
