@@ -11,8 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +79,7 @@ class Task:
             signal.signal(number, self._pass_on)
         if _local():
             _end_with_parent()
-            _end_with_launcher()
+            self._end_with_launcher()
             if os.environ["MSCGAN_GPUS"] == "all":  # submitit's controller hid the GPUs
                 del os.environ["CUDA_VISIBLE_DEVICES"]
             else:
@@ -186,6 +184,21 @@ class Task:
         if self.child is not None and self.child.poll() is None:
             self.child.send_signal(signal.SIGUSR2 if number == signal.SIGUSR1 else signal.SIGUSR1)
 
+    def _end_with_launcher(self) -> None:
+        """Ends as on SIGTERM when launch/submit.py is gone, be it by kill -9. By a timer, as a thread
+        more would have Linux tell the child twice that this process is gone, which training takes for an order to end.
+        """
+        launcher = int(os.environ["MSCGAN_JOB"].removeprefix("local-"))
+        began = process.start(launcher)
+
+        def look(_number, frame) -> None:
+            if not self.signalled and (not began or process.start(launcher) != began):
+                say("launch/submit.py is gone: this saves and ends, as after Ctrl-C")
+                self._pass_on(signal.SIGTERM, frame)
+
+        signal.signal(signal.SIGALRM, look)
+        signal.setitimer(signal.ITIMER_REAL, LOOK_SECONDS, LOOK_SECONDS)
+
     def _write(self, code: int | None) -> bool:
         """Writes the record. False where it cannot be (a full disk): the exit code then speaks for itself."""
         child = self.child.pid if self.child is not None and self.child.returncode is None else 0
@@ -233,20 +246,6 @@ def _end_with_parent() -> None:
     set_parent_death_signal = 1
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
-
-
-def _end_with_launcher() -> None:
-    """Sends this process SIGTERM when launch/submit.py is gone, be it by kill -9."""
-    launcher = int(os.environ["MSCGAN_JOB"].removeprefix("local-"))
-    began = process.start(launcher)
-
-    def wait() -> None:
-        while began and process.start(launcher) == began:
-            time.sleep(LOOK_SECONDS)
-        say("launch/submit.py is gone: this ends as after Ctrl-C")
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=wait, name="launcher", daemon=True).start()
 
 
 def main() -> int:

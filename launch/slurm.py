@@ -136,8 +136,13 @@ def run_again(job: str, without: list[str]) -> bool:
 
 
 def _exclude(job: str, nodes: list[str]) -> None:
-    before = show(job).get("ExcNodeList", "(null)")
-    names = ",".join(([] if before == "(null)" else [before]) + nodes)
+    shown = show(job)
+    before = "" if (old := shown.get("ExcNodeList", "(null)")) == "(null)" else old
+    names = ",".join(filter(None, [before, *nodes]))
+    if _too_few(shown, names):
+        left = f" {before} alone" if before else " no node"
+        print(f"job {job} keeps away from{left}: without {', '.join(nodes)} too few nodes would be left", flush=True)
+        return
     for _ in range(20):
         done = command("scontrol", "update", f"JobId={job}", f"ExcNodeList={names}")
         if done.returncode == 0:
@@ -145,3 +150,11 @@ def _exclude(job: str, nodes: list[str]) -> None:
             return
         time.sleep(0.2)  # still ending
     print(f"cannot exclude {names}: {done.stderr.strip()}", flush=True)
+
+
+def _too_few(shown: dict[str, str], excluded: str) -> bool:
+    """Whether fewer nodes than the job needs would be left of its partition: it would wait for ever."""
+    names = command("sinfo", "--noheader", "--Node", f"--partition={shown.get('Partition', '')}", "--format=%N").stdout
+    without = command("scontrol", "show", "hostnames", excluded).stdout
+    needed = int((re.findall(r"\d+", shown.get("NumNodes", "")) or [1])[0])
+    return bool(names.split()) and len({*names.split()} - {*without.split()}) < needed

@@ -18,7 +18,9 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -27,6 +29,7 @@ from mscgan.errors import UserError, run
 from mscgan.files import open_plain, read, whole, write
 
 CHUNK = 4 << 20
+WAIT_SECONDS = 0.2
 VERIFIED = "verified.json"  # {name: [size, mtime_ns]} of the files whose checksum was right
 USED = "used"  # locked by those who use the copy (launch/kept_copy.py)
 
@@ -52,7 +55,7 @@ def stage(root: Path, to: Path | str, tell: Callable[[int], None] = _nobody) -> 
     manifest = manifest_bytes(root)
     copy = own_folder(copy_folder(manifest, to))
     with (copy / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        _take(lock, copy, tell)
         for left_over in copy.glob(".*.tmp"):
             left_over.unlink()
         verified = _verified(copy)
@@ -62,6 +65,18 @@ def stage(root: Path, to: Path | str, tell: Callable[[int], None] = _nobody) -> 
             _copy(root, copy, {name: wanted[name] for name in missing}, verified, tell)
             write(copy / "manifest.json", manifest)
     return copy
+
+
+def _take(lock: TextIO, copy: Path, tell: Callable[[int], None]) -> None:
+    """Waits for the copy's lock; who has it, maybe another job, copies meanwhile, and how far counts as ours."""
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            with suppress(FileNotFoundError):  # one was just renamed
+                tell(sum(file.stat().st_size for file in copy.iterdir()))
+            time.sleep(WAIT_SECONDS)
 
 
 def manifest_bytes(root: Path) -> bytes:
@@ -131,8 +146,7 @@ def _missing(copy: Path, wanted: dict[str, str], verified: dict[str, list[int]])
 def own_folder(folder: Path) -> Path:
     """Makes a folder of this user alone, or looks at the one that is there. Raises UserError: it cannot be."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        _make(folder)
         status = folder.lstat()
     except OSError as error:
         raise UserError(
@@ -141,6 +155,15 @@ def own_folder(folder: Path) -> Path:
     if status.st_uid != os.getuid() or status.st_mode & 0o022 or folder.is_symlink():
         raise UserError(f"{folder} is open to other users of {host()}; remove it or change data.stage_to")
     return folder
+
+
+def _make(folder: Path) -> None:
+    """Again where the folder above it goes between the two, by a job that ends (launch/kept_copy.py)."""
+    while True:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            return
 
 
 def _copy(

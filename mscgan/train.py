@@ -180,7 +180,9 @@ def _train(
                 telemetry.log(pairs, (pairs - 1) // len(shards.pairs), stage.name, means, replaced)
             if saves:
                 own = {"pairs": pairs, "steps": steps, "began": stage.start, "ends": stage.end}
-                wish.save = False
+                if wish.save:
+                    telemetry.say(f"saves at {pairs} pairs, as was asked")
+                    wish.save = False
                 saver.save(state, own | made, last=stop or leaves or pairs >= total)
             if shows:
                 grid = _pictures(telemetry, pairs, state, samples, title) if samples else None

@@ -54,8 +54,8 @@ class Checkout:
         shutil.copytree(ROOT / "launch", root / "launch", ignore=shutil.ignore_patterns("__pycache__"))
         (root / "mscgan/data").mkdir(parents=True)
         names = (
-            "__init__ asked checks config errors evaluation_file files heartbeat keys lease owner process rates schedule "
-            "step table2 tolerance data/manifest"
+            "__init__ asked checks config errors evaluation_file files heartbeat keys lease owner process rates "
+            "schedule step table2 tolerance data/manifest"
         )
         for name in names.split():
             shutil.copy(ROOT / f"mscgan/{name}.py", root / f"mscgan/{name}.py")
