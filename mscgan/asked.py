@@ -69,8 +69,9 @@ class Asked:
         self._over.set()
 
     def _look(self) -> None:
-        while not self._over.wait(LOOK_SECONDS):
+        while not self._over.is_set():
             if is_asked(self._run, "save", self._job):
                 forget(self._run, "save")
                 self.save = True
             self.stop = self.stop or is_asked(self._run, "stop", self._job)
+            self._over.wait(LOOK_SECONDS)
