@@ -1,5 +1,7 @@
 """What a job's settings mean for its end, said before it is queued: time to save in, and what a preemption leaves."""
 
+from functools import cache
+
 from launch import slurm
 from mscgan.errors import UserError
 
@@ -23,6 +25,7 @@ def check_time(time: str, minutes: float, signal_seconds: int) -> None:
         )
 
 
+@cache
 def preemption(partition: str, qos: str) -> str:
     """A line where a preempted job is ended at once and not queued again, as the partition (empty: the default one) or
     the QoS has it; else an empty string."""

@@ -107,7 +107,7 @@ def _queue(launches: dict[str, list[runs.Plan]], on_slurm: bool) -> dict[str, sl
         folder: [(plan, index) for plan, index in _trains(plans, folder) if "slurm" in runs.read_job(plan.folder)]
         for folder, plans in launches.items()
     }
-    if not on_slurm and not any(of_slurm.values()):
+    if not launches or not (on_slurm or any(of_slurm.values())):
         return {}
     try:
         return slurm.queue()

@@ -138,12 +138,12 @@ def readable(folders: Iterator[Path] | list[Path]) -> Iterator[Plan]:
         try:
             yield read_plan(folder)
         except UserError as error:
-            _name(f"note: a launch is left out: {error}")
+            say_once(f"note: a launch is left out: {error}")
 
 
 @cache
-def _name(text: str) -> None:
-    """Says it once in this process, however often the file is looked at."""
+def say_once(text: str) -> None:
+    """Says it once in this process, however often a file is looked at, or a part of a launch is."""
     say(text)
 
 
@@ -198,7 +198,7 @@ def notes(plan: Plan, index: int, event: str = "") -> list[dict]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        _name(f"note: {file} cannot be read ({error.strerror})")
+        say_once(f"note: {file} cannot be read ({error.strerror})")
         return []
     found = []
     for number, line in enumerate(lines, 1):
@@ -210,7 +210,7 @@ def notes(plan: Plan, index: int, event: str = "") -> list[dict]:
                 found.append(one)
         except (ValueError, KeyError, TypeError, AttributeError):
             if line.strip():
-                _name(f"note: line {number} of {file} is not whole and is passed over")
+                say_once(f"note: line {number} of {file} is not whole and is passed over")
     return found
 
 
@@ -238,7 +238,7 @@ def bad_nodes(plan: Plan, index: int) -> list[str]:
             if starts and file.stat().st_mtime >= starts[-1].get("unix", 0) - 1:
                 found.add(json.loads(file.read_bytes())["node"])
         except (OSError, ValueError, KeyError, TypeError):
-            _name(f"note: {file} cannot be read and is passed over")
+            say_once(f"note: {file} cannot be read and is passed over")
     return sorted(found)
 
 
@@ -259,7 +259,7 @@ def read_ranks(folder: Path) -> dict[int, dict]:
         try:
             found[int(file.stem[5:])] = json.loads(file.read_bytes()) | {"written": file.stat().st_mtime_ns}
         except (OSError, ValueError, TypeError):
-            _name(f"note: {file} cannot be read and is passed over")
+            say_once(f"note: {file} cannot be read and is passed over")
     return found
 
 
@@ -317,5 +317,5 @@ def read_job(folder: Path | str) -> dict:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError):
-        _name(f"note: {file} cannot be read: which job this launch is, is not known")
+        say_once(f"note: {file} cannot be read: which job this launch is, is not known")
         return {}

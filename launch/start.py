@@ -83,7 +83,7 @@ def checked(plan: runs.Plan, targets: list[Target], on_slurm: bool, waits: bool)
         endings.check_time(time, options.minutes(time), int(plan.settings["signal_seconds"]))
         sbatch.check(plan)
         if note := endings.preemption(plan.settings.get("partition", ""), plan.settings.get("qos", "")):
-            print(note, file=sys.stderr)
+            runs.say_once(note)
         ranks = int(plan.settings["nodes"]) * (plan.gpus or int(plan.settings.get("tasks_per_node", 1)))
     else:
         ranks = _processes_here(plan, targets)

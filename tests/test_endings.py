@@ -33,6 +33,7 @@ def answers(monkeypatch, **texts):
             text = texts.get("config" if arguments[0] == "scontrol" else arguments[0], "")
         return subprocess.CompletedProcess(arguments, 0, text, "")
 
+    endings.preemption.cache_clear()
     monkeypatch.setattr(slurm, "command", command)
 
 
