@@ -356,7 +356,7 @@ def again(tmp_path, monkeypatch, state, without=()):
     result = slurm.run_again("77", list(without))
     signal.signal(signal.SIGTERM, handler)
     calls = (tmp_path / "calls").read_text().splitlines()
-    return result, [call for call in calls if "show job" not in call]
+    return result, [call for call in calls if "show " not in call]
 
 
 def test_a_requeue_comes_before_the_exclusion_of_a_bad_node_and_keeps_those_excluded_before(tmp_path, monkeypatch):
