@@ -67,7 +67,7 @@ def end(plan: runs.Plan, index: int, attempt: int, job: str, step_code: int) -> 
     if outcome == "saved" and stalled and plan.kind == "train":
         outcome = "interrupted"  # it saved nothing that was not there
     bad = runs.bad_nodes(plan, index) if outcome == "bad node" else []
-    found = blame.lay(plan, index, attempt, job, outcome, code, ranks)
+    found = blame.lay(plan, index, attempt, job, outcome, ranks)
     verdict = decide(plan, outcome, code, before, stalled, checkpoint, bad)
     verdict.without = sorted({*bad, *blame.failed_twice(before, found.nodes)})
     verdict.reason = "; ".join(filter(None, [str(found), ", ".join(bad), verdict.reason]))

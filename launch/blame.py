@@ -7,6 +7,7 @@ from launch import hang, runs
 from mscgan import heartbeat
 from mscgan.errors import AGAIN, DONE, STOPPED
 
+FAILURES = ("crash", "mistake", "bad node")  # and "hung"
 TWICE = 2  # failures of one node after which the job keeps away from it
 
 
@@ -28,11 +29,11 @@ class Blame:
         return f"rank {self.failed['rank']}{where} {how}"
 
 
-def lay(plan: runs.Plan, index: int, attempt: int, job: str, outcome: str, code: int, ranks: dict[int, dict]) -> Blame:
+def lay(plan: runs.Plan, index: int, attempt: int, job: str, outcome: str, ranks: dict[int, dict]) -> Blame:
     """Whom the end of an attempt is laid to.
 
     Args:
-        outcome, code: what launch/attempt.py judged.
+        outcome: as launch/attempt.py judged it.
         ranks: as `runs.read_ranks` gives them.
     """
     world, folder = world_of(ranks), runs.ranks_folder(plan, index, attempt)
@@ -42,7 +43,7 @@ def lay(plan: runs.Plan, index: int, attempt: int, job: str, outcome: str, code:
         told, stopped = hang.collect(plan.works[index].run, name, world, folder)
         sentence, guilty = hang.explain(told, world, stopped), hang.culprits(told, world, stopped)
     else:
-        guilty = _first(ranks, world, code)
+        guilty = _first(ranks, world) if outcome in FAILURES else []
     if not guilty:
         return Blame(hang=sentence)
     failed = {"rank": guilty[0], "node": _node(ranks, guilty[0]), "code": ranks.get(guilty[0], {}).get("code")}
@@ -60,11 +61,12 @@ def failed_twice(before: list[dict], nodes: list[str]) -> list[str]:
     return [node for node in nodes if count[node] + 1 >= TWICE]
 
 
-def _first(ranks: dict[int, dict], world: int, code: int) -> list[int]:
-    """The rank that failed first: of those with the code that counts, the one whose record was written first. Where no
-    rank could write it, the ones that were killed before they wrote any, if they are of one node."""
-    if same := [rank for rank, one in ranks.items() if one["code"] == code and code not in (DONE, AGAIN, STOPPED)]:
-        return [min(same, key=lambda rank: ranks[rank]["written"])]
+def _first(ranks: dict[int, dict], world: int) -> list[int]:
+    """The rank that failed first: of those that failed, the one whose record was written first, whatever its code. One
+    that is killed is noted at once, and takes the others along a moment later, with a code of their own. Where no rank
+    could write it, the ones that were killed before they wrote any, if they are of one node."""
+    if failed := [rank for rank, one in ranks.items() if one["code"] not in (None, DONE, AGAIN, STOPPED)]:
+        return [min(failed, key=lambda rank: ranks[rank]["written"])]
     killed = [rank for rank in range(world) if ranks.get(rank, {}).get("code") is None]
     nodes = {_node(ranks, rank) for rank in killed}
     return killed if len(killed) == 1 or (len(nodes) == 1 and nodes != {""}) else []

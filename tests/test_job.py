@@ -240,7 +240,8 @@ def ended(plan, number, *records):
     ("records", "expected"),
     [
         ([(1, "n2", 7), (0, "n1", 7)], "rank 1 on n2 failed first, with exit code 7"),
-        ([(0, "n1", 137), (1, "n2", 1)], "rank 1 on n2 failed first, with exit code 1"),  # the other was ended by it
+        ([(1, "n2", 137), (0, "n1", 1)], "rank 1 on n2 failed first, with exit code 137"),  # and took rank 0 along
+        ([(0, "n1", 85), (1, "n2", 85)], "saved"),
         ([(1, "n2", 137), (0, "n1", 85)], "rank 1 on n2 failed first, with exit code 137"),
         ([(0, "n1", 85), (1, "n2", None)], "rank 1 on n2 was killed"),
         ([(0, "n1", 85), (1, "n2", None), (2, "n2", None)], "rank 1 on n2 was killed"),
