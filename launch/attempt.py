@@ -167,7 +167,7 @@ def _stalled(plan: runs.Plan, index: int, checkpoint: str) -> int:
     ends = runs.notes(plan, index, "end")
     stopped = {end["attempt"] for place, end in enumerate(ends) if _new(end.get("bad", []), ends[:place])}
     count = 0
-    for start in reversed([start for start in runs.notes(plan, index, "start") if start["attempt"] not in stopped]):
+    for start in reversed([start for start in runs.notes(plan, index, "start") if start.get("attempt") not in stopped]):
         if start["checkpoint"] != checkpoint:
             break
         count += 1
