@@ -22,7 +22,7 @@ from launch import attempt, notations, options, runs
 from launch.follow import SKIP, Tail
 from launch.job import Job
 from mscgan import process
-from mscgan.errors import AGAIN, DONE, FAILED, UserError
+from mscgan.errors import AGAIN, DONE, FAILED, STOPPED, UserError
 
 WITHOUT_GPU = 4  # processes at most on a machine without GPUs; further cores become their threads
 POLL_SECONDS = 0.2
@@ -202,7 +202,7 @@ def _failed(ranks: Path) -> bool:
     """Whether a rank ended with a failure, or without having written how it ended."""
     for record in runs.read_ranks(ranks).values():
         ended = process.start(record["pid"]) != record["start"]
-        if record["code"] not in (None, DONE, AGAIN) or (record["code"] is None and ended):
+        if record["code"] not in (None, DONE, AGAIN, STOPPED) or (record["code"] is None and ended):
             return True
     return False
 
@@ -210,7 +210,7 @@ def _failed(ranks: Path) -> bool:
 def _show_failed(plan: runs.Plan, index: int, number: int, tail: Tail) -> None:
     """Shows the end of the log of a rank that failed where rank 0's, already shown, does not say why."""
     codes = {rank: record["code"] for rank, record in runs.read_ranks(runs.ranks_folder(plan, index, number)).items()}
-    failed = [rank for rank, code in codes.items() if code not in (DONE, AGAIN)]
+    failed = [rank for rank, code in codes.items() if code not in (DONE, AGAIN, STOPPED)]
     why = [rank for rank in failed if codes[rank] == attempt.judge(codes, FAILED)[1]]
     if why and 0 not in why:
         log = tail.file.with_name(tail.file.name.replace("_0_log", f"_{why[0]}_log"))

@@ -70,14 +70,19 @@ class NoAnswer(UserError):
     """The scheduler did not answer, which says nothing about any job."""
 
 
-def queue() -> dict[str, State]:
+def queue(job: str = "") -> dict[str, State]:
     """This user's jobs by id, an array's tasks one by one: those that wait or run, and those that ended not long ago.
+
+    job: asks for this one alone.
 
     Raises:
         NoAnswer: squeue failed.
     """
+    whose = f"--jobs={job}" if job else f"--user={getpass.getuser()}"
     fields = "--format=%i|%T|%j|%N|%r"
-    asked = command("squeue", "--noheader", "--array", "--states=all", f"--user={getpass.getuser()}", fields)
+    asked = command("squeue", "--noheader", "--array", "--states=all", whose, fields)
+    if job and "Invalid job id" in asked.stderr:
+        return {}  # forgotten
     if asked.returncode != 0:
         raise NoAnswer(f"squeue gives no answer ({' '.join(asked.stderr.split())}); try again when it does")
     return _parse(asked.stdout)
@@ -91,7 +96,7 @@ def states(jobs: list[str]) -> dict[str, State]:
         NoAnswer: squeue failed.
     """
     numbers = {job.split("_")[0] for job in jobs}
-    found = _of(numbers, queue())
+    found = _of(numbers, queue(*numbers) if len(numbers) == 1 else queue())
     missing = numbers - {job.split("_")[0] for job in found}
     if missing:
         fields = "--format=JobID,State,JobName,NodeList,Reason"
@@ -147,8 +152,13 @@ def run_again(job: str, without: list[str]) -> bool:
 
 
 def _exclude(job: str, nodes: list[str]) -> None:
-    before = show(job).get("ExcNodeList", "(null)")
-    names = ",".join(([] if before == "(null)" else [before]) + nodes)
+    shown = show(job)
+    before = "" if (old := shown.get("ExcNodeList", "(null)")) == "(null)" else old
+    names = ",".join(filter(None, [before, *nodes]))
+    if _too_few(shown, names):
+        left = f" {before} alone" if before else " no node"
+        print(f"job {job} keeps away from{left}: without {', '.join(nodes)} too few nodes would be left", flush=True)
+        return
     for _ in range(20):
         done = command("scontrol", "update", f"JobId={job}", f"ExcNodeList={names}")
         if done.returncode == 0:
@@ -156,3 +166,11 @@ def _exclude(job: str, nodes: list[str]) -> None:
             return
         time.sleep(0.2)  # still ending
     print(f"cannot exclude {names}: {done.stderr.strip()}", flush=True)
+
+
+def _too_few(shown: dict[str, str], excluded: str) -> bool:
+    """Whether fewer nodes than the job needs would be left of its partition: it would wait for ever."""
+    names = command("sinfo", "--noheader", "--Node", f"--partition={shown.get('Partition', '')}", "--format=%N").stdout
+    without = command("scontrol", "show", "hostnames", excluded).stdout
+    needed = int((re.findall(r"\d+", shown.get("NumNodes", "")) or [1])[0])
+    return bool(names.split()) and len({*names.split()} - {*without.split()}) < needed

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch import guard, notations, options, runs, sbatch, slurm, snapshot
+from launch import endings, guard, notations, options, runs, sbatch, slurm, snapshot
 from mscgan import config as configuration
 from mscgan import files, schedule
 from mscgan.checks import check_trained, check_weights
@@ -136,7 +136,11 @@ def checked(plan: runs.Plan, targets: list[Target], slurm_runs_it: bool, waits: 
     """
     options.say_not_used()
     if slurm_runs_it:
+        time = plan.settings["time"]
+        endings.check_time(time, notations.minutes(time), int(plan.settings["signal_seconds"]))
         sbatch.check(plan)
+        if note := endings.preemption(plan.settings.get("partition", ""), plan.settings.get("qos", "")):
+            runs.say_once(note)
     counts = ranks_of(plan) if slurm_runs_it else [_processes_here(plan, targets)]
     check_work(plan, targets, counts, slurm_runs_it, waits)
     if not slurm_runs_it:

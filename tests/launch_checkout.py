@@ -58,7 +58,7 @@ class Checkout:
         shutil.copytree(ROOT / "launch", root / "launch", ignore=shutil.ignore_patterns("__pycache__"))
         (root / "mscgan/data").mkdir(parents=True)
         names = (
-            "__init__ checks config errors evaluation_file files heartbeat keys lease owner paths process rates "
+            "__init__ asked checks config errors evaluation_file files heartbeat keys lease owner paths process rates "
             "schedule step table2 tolerance data/manifest"
         )
         for name in names.split():
