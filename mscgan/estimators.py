@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mscgan.photos import Photo
+
 ESTIMATORS = ("movenet", "paf")
 
 
@@ -38,6 +40,19 @@ def open_estimator(name: str) -> Estimator:
     from mscgan.paf.estimate import load_paf
 
     return load_paf(None if name == "paf" else Path(name))
+
+
+def in_photo(estimate: Estimator, photo: Photo) -> list[Person]:
+    """The people in a photograph, in pixels of its file."""
+    height, width = photo.pixels.shape[:2]
+    people = estimate(photo.pixels)
+    return [one._replace(keypoints=rescaled(one.keypoints, (width, height), photo.size)) for one in people]
+
+
+def rescaled(keypoints: np.ndarray, before: tuple[int, int], after: tuple[int, int]) -> np.ndarray:
+    """(18, 2) keypoints of an image of (width, height) `before` in the same image of another size, and inside it."""
+    moved = (keypoints + 0.5) * np.divide(after, before) - 0.5  # a pixel's middle is at + 0.5
+    return np.where(keypoints == -1, -1, moved.clip(0, np.subtract(after, 1))).astype(np.float32)
 
 
 def largest_first(people: list[Person]) -> list[Person]:
