@@ -14,6 +14,7 @@ MODULES = {
     "mscgan-pictures": "mscgan.pictures",
     "mscgan-report": "mscgan.report",
     "mscgan-costs": "mscgan.costs",
+    "mscgan-poses": "mscgan.poses",
     "mscgan-weights": "mscgan.weights",
     "mscgan-submit": "launch.submit",
     "mscgan-jobs": "launch.jobs",

@@ -71,7 +71,8 @@ def _complete(plan: runs.Plan, targets: list[start.Target]) -> bool:
     if not all(done):
         return False
     for target, found in zip(targets, facts, strict=True):
-        print(schedule.ending(target.folder, f"already complete: {found['pairs']} pairs in {target.folder}"))
+        assert target.config, "training has a configuration"
+        print(schedule.ending(target.config, f"already complete: {found['pairs']} pairs in {target.folder}"))
     return True
 
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from mscgan import trained
-from mscgan.checks import check_place
+from mscgan.checks import check_makes_images, check_place
 from mscgan.data.read import choose_pairs, open_shards
 from mscgan.errors import UserError, run
 from mscgan.pictures import save_png, to_uint8
@@ -39,7 +39,10 @@ def main() -> None:
     torch.backends.cudnn.deterministic = True  # the same command, the same picture
 
     # What can be refused is refused before the networks are built.
-    data = trained.read_config(options.run).data
+    config = trained.read_config(options.run)
+    data = config.data
+    if options.image is not None:
+        check_makes_images(options.run, config)
     name = f"pairs-{options.split}.png" if options.image is None else f"{options.image.stem}-in-new-pose.png"
     out = options.out or options.run / name
     check_place(out, "--out")

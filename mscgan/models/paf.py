@@ -44,7 +44,7 @@ def step(stage: str, engines: dict, networks: nn.ModuleDict, inputs: list[Inputs
     engine, terms = engines["PAF"], []
     for batch in inputs:
         made = engine(as_input(torch.cat([batch.x, batch.y]), options.enlarge)).float()  # (stages, 2N, 57, h, w)
-        with torch.no_grad(), torch.autocast(made.device.type, enabled=False):
+        with torch.no_grad():
             keypoints = torch.cat([batch.x_keypoints, batch.y_keypoints])
             true = targets(
                 _enlarged(keypoints, options.enlarge)[:, None],
