@@ -140,8 +140,9 @@ def _scored(fields: Tensor, limb: np.ndarray, ends: np.ndarray) -> tuple[np.ndar
         value = fields[channels[:, 0], y, x] * unit[:, 0] + fields[channels[:, 1], y, x] * unit[:, 1]
         total += value
         agreeing += value > AGREES
-    penalty = (0.5 * fields.shape[1] / torch.where(length > 0, length, 1.0) - 1).clamp(max=0)
-    score = total / POINTS + penalty
+    # By tensors: torch multiplies by the reciprocal where one side is a number, which is another last bit.
+    half, points = torch.full_like(length, 0.5 * fields.shape[1]), torch.full_like(length, POINTS)
+    score = total / points + (half / torch.where(length > 0, length, 1.0) - 1).clamp(max=0)
     accepted = (length > 0) & (agreeing > SHARE * POINTS) & (score > 0)
     return score.cpu().numpy(), accepted.cpu().numpy()
 
