@@ -3,6 +3,7 @@
 import io
 import pickle
 import re
+import struct
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,11 @@ from mscgan.paf.network import FIELDS, PAF, STRIDE, as_input
 
 _LARGEST = 4 << 30  # bytes of a file of weights
 _PORT = re.compile(r"model\d(_[12])?\.")  # how names begin in ports that keep each branch of each stage in a module
+# All that torch and safetensors raise for files that are none of theirs, a KeyError for a text among it.
+_BROKEN = (
+    pickle.UnpicklingError, RuntimeError, EOFError, SafetensorError, ValueError, LookupError, TypeError, AttributeError,
+    struct.error,
+)  # fmt: skip
 
 
 class Way(NamedTuple):
@@ -80,8 +86,8 @@ def _read(path: Path) -> dict[str, Tensor]:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}); give a run's folder or a file of weights") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, SafetensorError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except _BROKEN as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{path} cannot be loaded as weights alone ({reason}); give .pth or safetensors") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path} holds other things than tensors by name; save the network's state_dict alone")
