@@ -20,8 +20,8 @@ def test_a_joint_that_is_not_found_is_wrong_and_one_too_many_counts_for_nothing(
     estimated[0, 4] = [3, 3]
     assert pck(estimated, TRUE)[0].tolist() == [2 / 3]
     near_the_corner = TRUE.copy()
-    near_the_corner[0, 11] = [1, 1]  # -1, which is no place, would be near
-    assert pck(np.where(near_the_corner == 1, -1, near_the_corner), near_the_corner)[0].tolist() == [2 / 3]
+    near_the_corner[0, 11] = [0, 0]  # -1, which is no place, would be near
+    assert pck(np.where(near_the_corner == 0, -1, near_the_corner), near_the_corner)[0].tolist() == [2 / 3]
 
 
 def test_a_person_without_torso_is_passed_over():

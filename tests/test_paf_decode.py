@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter, zoom
 from mscgan.data import annotations
 from mscgan.errors import UserError
 from mscgan.estimators import Person, rescaled
-from mscgan.paf.decode import MOST, _smoothed, decode, smoothing
+from mscgan.paf.decode import MOST, _peaks, _smoothed, decode, smoothing
 from mscgan.paf.targets import targets
 from tests import paf_reference
 
@@ -167,8 +167,10 @@ def test_nine_points_of_ten_must_agree():
     assert decode(fields, maps, 1.0) == []
 
 
-def test_noise_with_more_peaks_than_anybody_has_joints_is_read_in_no_time():
-    maps = torch.zeros(19, 96, 96)
-    maps[:, ::3, ::3] = 1.0  # 1,024 peaks a joint
-    assert 1024 > MOST
-    decode(torch.ones(38, 96, 96), maps, 0.5)
+def test_of_more_peaks_than_anybody_has_joints_the_highest_are_taken():
+    maps = torch.zeros(2, 96, 96)
+    heights = torch.rand(32, 32, generator=torch.Generator().manual_seed(0)) + 0.5
+    maps[:, ::3, ::3] = heights  # 1,024 peaks a joint
+    joints, places, scores = _peaks(maps.double(), 0.3)
+    assert len(joints) == 2 * MOST and (np.diff(joints * 96 * 96 + places[:, 1] * 96 + places[:, 0]) > 0).all()
+    np.testing.assert_array_equal(np.sort(scores[:MOST]), np.sort(heights.double().numpy().ravel())[-MOST:])

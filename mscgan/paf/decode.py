@@ -26,7 +26,6 @@ AGREES = 0.05  # "thre2": a point of the field agrees above it, and more than SH
 SHARE = 0.8
 LEAST_JOINTS = 4  # that a person has
 LEAST_SCORE = 0.4  # a joint, of a person
-NEVER_FIRST = 17  # the limbs of ASSEMBLY from here on, ear to shoulder, begin no person
 MOST = 256
 SMOOTHING = 3.0  # pixels, deviation of the Gaussian, in an image of BOX pixels
 BOX = 368
@@ -132,7 +131,7 @@ def _scored(fields: Tensor, limb: np.ndarray, ends: np.ndarray) -> tuple[np.ndar
     start, end = torch.from_numpy(ends).to(fields.device, torch.float64).unbind(1)
     along = end - start
     length = (along[:, 0] * along[:, 0] + along[:, 1] * along[:, 1]).sqrt()
-    unit = along / torch.where(length > 0, length, 1.0)[:, None]
+    unit = along / length[:, None]  # NaN where both ends are one place, with which no point agrees
     total, agreeing = torch.zeros_like(length), torch.zeros_like(length)
     for point in range(POINTS):
         # Never half way between two pixels, as ends are whole and ninths of whole numbers are no halves.
@@ -142,8 +141,8 @@ def _scored(fields: Tensor, limb: np.ndarray, ends: np.ndarray) -> tuple[np.ndar
         agreeing += value > AGREES
     # By tensors: torch multiplies by the reciprocal where one side is a number, which is another last bit.
     half, points = torch.full_like(length, 0.5 * fields.shape[1]), torch.full_like(length, POINTS)
-    score = total / points + (half / torch.where(length > 0, length, 1.0) - 1).clamp(max=0)
-    accepted = (length > 0) & (agreeing > SHARE * POINTS) & (score > 0)
+    score = total / points + (half / length - 1).clamp(max=0)
+    accepted = (agreeing > SHARE * POINTS) & (score > 0)
     return score.cpu().numpy(), accepted.cpu().numpy()
 
 
@@ -161,7 +160,7 @@ class _Row:
 
 def _people(limbs: list[list[tuple[int, int, float]]], places: np.ndarray, scores: np.ndarray) -> list[Person]:
     rows: list[_Row] = []
-    for number, ((a, b, _), found) in enumerate(zip(ASSEMBLY, limbs, strict=True)):
+    for (a, b, _), found in zip(ASSEMBLY, limbs, strict=True):
         for start, end, score in found:
             holding = [row for row in rows if row.peaks[a] == start or row.peaks[b] == end][:2]
             if len(holding) == 2 and not holding[0].overlaps(holding[1]):
@@ -174,7 +173,7 @@ def _people(limbs: list[list[tuple[int, int, float]]], places: np.ndarray, score
                     row.peaks[b] = end
                     row.count += 1
                     row.score += scores[end] + score
-            elif number < NEVER_FIRST:
+            else:
                 row = _Row()
                 row.peaks[a], row.peaks[b] = start, end
                 row.count = 2

@@ -1,7 +1,8 @@
 """The 19 limbs, in the two orders that the field's files have. Joints are numbered as in mscgan.pose.JOINTS.
 
 The channels of the network follow the first: limb i has x of its field in channel 2i and y in 2i + 1. The assembly of
-people goes by the second; ears and shoulders come last there, as no person may begin with them.
+people goes by the second. Ears and shoulders come last there: the files let no person begin with them, and one who did
+would get no third joint and so be dropped.
 """
 
 LIMBS = (  # of the channels (CMU's caffe_train, cpm_data_transformer.cpp)
