@@ -1,5 +1,8 @@
 """The family paf: what its step learns of a pair. (What every family must do is in test_models.py.)"""
 
+import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -12,6 +15,7 @@ from mscgan.pose import FLIP
 from mscgan.prepare import Inputs
 from tests.model_rank import config as small
 from tests.model_rank import inputs
+from tests.ranks import ROOT
 from tests.test_models import NotingEngine
 from tests.test_paf_estimate import standing
 
@@ -85,3 +89,18 @@ def test_the_pictures_show_the_person_that_is_found():
     assert glow[:, 28, 32].max() > 0.5 and glow[:, 120, 5].max() < -0.9  # the neck; a corner
     dark = 200 // 2 / 127.5 - 1
     assert (drawn[:, 120, 5] - dark).abs().max() < 0.01 and (drawn[:, 28, 32] - dark).abs().max() > 0.2
+
+
+@pytest.mark.slow
+def test_minutes_of_training_find_seven_joints_of_ten_of_people_not_seen_before(tmp_path):
+    shards, run = tmp_path / "shards", tmp_path / "run"
+    people = "--people 300 --views 8 --poses everyday --turn 120 --height 64 --width 32".split()
+    for command in (
+        ["shards/build.py", "synthetic", "--out", shards, *people],
+        ["-m", "mscgan.train", "--config", "demo", "family=paf", f"data.root={shards}", f"run={run}"],
+    ):
+        subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
+    command = [sys.executable, "-m", "mscgan.poses", "--estimator", run, "--score", shards]
+    printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    found, guessed = (float(number) for number in re.findall(r": (\d\.\d{3})", printed))
+    assert found >= 0.7 and found > guessed + 0.05, printed

@@ -19,7 +19,7 @@ from mscgan.errors import UserError
 from mscgan.estimators import Estimator, Person, rescaled
 from mscgan.metrics.networks import exact
 from mscgan.paf.decode import BOX, decode, smoothing
-from mscgan.paf.network import FIELDS, PAF, STRIDE, as_input
+from mscgan.paf.network import FIELDS, MAPS, PAF, STRIDE, as_input
 
 _LARGEST = 4 << 30  # bytes of a file of weights
 _PORT = re.compile(r"model\d(_[12])?\.")  # how names begin in ports that keep each branch of each stage in a module
@@ -141,7 +141,7 @@ def _maps(network: PAF, image: Tensor, way: Way, size: tuple[int, int]) -> Tenso
     """The network's last maps of an image (H, W, 3) uint8, (57, height, width) at the size (width, height)."""
     pixels = image.permute(2, 0, 1)[None].float() / 127.5 - 1
     height, width = pixels.shape[2:]
-    total = pixels.new_zeros(FIELDS + 19, size[1], size[0])
+    total = pixels.new_zeros(FIELDS + MAPS, size[1], size[0])
     for scale in way.scales:
         factor = scale * way.box / max(height, width / 2)
         inner = max(1, round(height * factor)), max(1, round(width * factor))
