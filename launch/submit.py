@@ -89,7 +89,7 @@ def _incomplete(kind: str, targets: list[start.Target]) -> list[start.Target]:
         if not schedule.complete(target.config, found):
             left.append(target)
             continue
-        print(schedule.ending(target.folder, f"already complete: {found['pairs']} pairs in {target.folder}"))
+        print(schedule.ending(target.config, f"already complete: {found['pairs']} pairs in {target.folder}"))
     return left
 
 

@@ -22,7 +22,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from mscgan import files
 from mscgan.errors import UserError
-from mscgan.keys import SCALES, STAGES, TRACKERS, Config, MsCGAN, Train
+from mscgan.keys import PAF, SCALES, STAGES, TRACKERS, Config, MsCGAN, Train
 from mscgan.paths import expanded
 
 PRESETS = Path(__file__).parent / "configs"
@@ -33,18 +33,21 @@ CHOICES = {
     "data.mask": ("pg2", "pose-gan"),
     "mscgan.pool": ("mean2", "mean3"),
     "pg2.edition": ("market1501", "deepfashion"),
+    "paf.stages": (1, 2, 3, 4, 5, 6),
+    "paf.missing": ("ignore", "absent"),
     "train.backend": ("deepspeed", "ddp"),
     "train.zero": (0, 1, 2, 3),
     "train.precision": ("auto", "bf16", "fp16", "fp32"),
 }
 POSITIVE = (
     "data.height data.width data.sigma data.radius train.batch train.tuned_batch train.accumulate train.lr "
-    "log.every log.samples log.checkpoint log.keep"
+    "log.every log.samples log.checkpoint log.keep paf.enlarge paf.sigma"
 ).split()
 NOT_NEGATIVE = (
     "train.ema_halflife train.warmup train.decay train.least_steps train.seed data.max_corrupt data.flip data.threads "
     "log.checkpoint_minutes "
-    "mscgan.lambda_bg_1 mscgan.lambda_L1_2 mscgan.lambda_bg_2 pg2.lambda_bg_1 pg2.lambda_L1_2 pg2.lambda_bg_2"
+    "mscgan.lambda_bg_1 mscgan.lambda_L1_2 mscgan.lambda_bg_2 pg2.lambda_bg_1 pg2.lambda_L1_2 pg2.lambda_bg_2 "
+    "paf.lambda_paf"
 ).split()
 
 
@@ -311,6 +314,8 @@ def _check_options(config: Config) -> None:
             raise UserError(f"train.stage_lr.{stage} is {rate}; give a rate above 0 of one of {', '.join(stages)}")
     if options.base < 8 or options.base % 8:
         raise UserError(f"{family}.base is {options.base}; it must be a multiple of 8 (the FC layers scale with it)")
+    if isinstance(options, PAF) and (options.width < 8 or options.width % 8):
+        raise UserError(f"paf.width is {options.width}; it must be a multiple of 8")
     if isinstance(options, MsCGAN):
         scales, weights = options.scales, options.lambda_D
         if not scales or scales != [scale for scale in SCALES if scale in scales]:

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from mscgan import compare, dist, evaluate_folder, evaluation, trained
-from mscgan.checks import check_place
+from mscgan.checks import check_makes_images, check_place
 from mscgan.data.read import choose_pairs, open_shards
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError, run
@@ -67,7 +67,9 @@ def evaluate(run: Path, chosen: Chosen, out: Path | None = None, ranks: dist.Ran
     Raises:
         UserError: what trained.load, open_shards, choose_pairs and evaluation.evaluate raise; an unknown score.
     """
-    data = trained.read_config(run).data
+    config = trained.read_config(run)
+    check_makes_images(run, config)
+    data = config.data
     shards = open_shards(data, chosen.split, chosen.root)
     rows = choose_pairs(shards, len(shards.pairs) if chosen.pairs is None else chosen.pairs)
     scores = evaluation.choose(chosen.scores)

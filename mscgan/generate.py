@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from mscgan import trained
-from mscgan.checks import check_place
+from mscgan.checks import check_makes_images, check_place
 from mscgan.data.read import choose_pairs, open_shards
 from mscgan.errors import UserError, run
 from mscgan.estimators import ESTIMATORS, open_estimator
@@ -45,11 +45,12 @@ def main() -> None:
     options = _arguments()
     torch.backends.cudnn.deterministic = True  # the same command, the same picture
     # What can be refused is refused before the networks are built.
-    data = trained.read_config(options.run).data
+    config = trained.read_config(options.run)
     if options.pairs is not None:
-        _pairs(options, data)
+        _pairs(options, config.data)
     else:
-        _poses(options, data)
+        check_makes_images(options.run, config)
+        _poses(options, config.data)
 
 
 def _arguments() -> argparse.Namespace:

@@ -28,6 +28,7 @@ PANELS = (  # title, and how the names of its loss terms begin
     ("G1, G2: L1 and masked L1", ("L1_", "bg_")),
     ("D: real and generated pairs", ("D",)),
     ("G2 against D", ("G_D",)),
+    ("affinity fields and confidence maps", ("paf", "heat")),
 )
 
 
@@ -69,6 +70,12 @@ def draw_pose(
             radius = 0.75 * thick
             draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=colour)
     return np.array(picture)
+
+
+def draw_pose_on(image: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
+    """The skeleton of (18, 2) keypoints on a darkened image, (H, W, 3) uint8 both."""
+    drawn = draw_pose(keypoints, *image.shape[:2])
+    return np.where(drawn.any(2, keepdims=True), drawn, image // 2)
 
 
 def pose_column(keypoints: np.ndarray, height: int, width: int) -> np.ndarray:

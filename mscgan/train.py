@@ -76,7 +76,7 @@ def train(config: Config) -> int:
     if complete(config, start.facts):
         dist.on_rank_0(partial(checkpoint.export_again, folder, start.document))
         if ranks.rank == 0:
-            say(ending(config.run, f"already complete: {start.facts['pairs']} pairs"))
+            say(ending(config, f"already complete: {start.facts['pairs']} pairs"))
         code = DONE
     else:
         config = _for_this_machine(config, ranks, start.facts)
@@ -199,7 +199,7 @@ def _train(
             asked.forget(folder, "stop")
         where = f"{pairs} pairs, {steps} steps"
         went_on = f"saved at {where} ({checkpoint.newest(folder)}); the same command goes on from there"
-        say(ending(config.run, f"done: {where}") if code == DONE else went_on)
+        say(ending(config, f"done: {where}") if code == DONE else went_on)
     return code
 
 
