@@ -10,8 +10,7 @@ from mscgan import estimators
 from mscgan.data.read import read_images
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError
-from mscgan.metrics.pck import DESCRIPTION, pck
-from mscgan.metrics.pckh import over_joints
+from mscgan.metrics.pckh import over_joints, pck_torso
 
 
 def score(root: str, split: str, estimator: str) -> None:
@@ -32,14 +31,14 @@ def score(root: str, split: str, estimator: str) -> None:
         if people:
             found[i] = people[0].keypoints
     nobody = int((found == -1).all((1, 2)).sum())
-    share, joints = pck(found, shards.keypoints)
+    share, joints = pck_torso(found, shards.keypoints)
     guess = np.broadcast_to(mean_pose(train.keypoints), found.shape)
-    print(DESCRIPTION)
+    print("PCK@0.2: joints that are found within 0.2 of the distance from neck to mid-hip, of all that are there")
     print(f"{shards.dataset}, split {split}: {len(shards):,} images, {joints.sum():,} joints")
     print(f"  {estimator}: {over_joints(share, joints):.3f}; nobody found in {nobody:,} images")
-    print(f"  the mean pose of the {train.split} split: {over_joints(*pck(guess, shards.keypoints)):.3f}")
+    print(f"  the mean pose of the {train.split} split: {over_joints(*pck_torso(guess, shards.keypoints)):.3f}")
     if without := int(np.isnan(share).sum()):
-        print(f"  without {without:,} images in which neck or hips are missing")
+        print(f"  without {without:,} images that show no hip, or neither neck nor shoulders")
 
 
 def mean_pose(keypoints: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from mscgan import estimators, files, poses, poses_folder, poses_score
 from mscgan.data import annotations
 from mscgan.errors import UserError
 from mscgan.estimators import Person
-from mscgan.user_inputs import read_pose
+from mscgan.user_inputs import read_poses
 from tests.ranks import exit_codes, logged, start_ranks
 from tests.run_factory import write_run
 from tests.shard_factory import write_shards
@@ -56,7 +56,7 @@ def test_a_pose_is_written_as_generate_reads_it_with_a_picture(estimating, monke
     call(monkeypatch, "--image", image, "--out", tmp_path / "pose.json", "--picture", tmp_path / "p.png")
     written = json.loads((tmp_path / "pose.json").read_text())
     assert (written["width"], written["height"], len(written["scores"])) == (128, 256, 18)
-    read = read_pose(str(tmp_path / "pose.json"), 128, 64)  # in a model's frame, half as large
+    read = read_poses(str(tmp_path / "pose.json"), 128, 64)[0].keypoints  # in a model's frame, half as large
     np.testing.assert_allclose(read[:17], STANDING[:17], atol=0.01)
     assert (read[17] == -1).all()
     shown = np.array(Image.open(tmp_path / "p.png"))
@@ -155,7 +155,7 @@ def test_a_killed_search_goes_on_where_it_was(estimating, monkeypatch, tmp_path)
 def test_an_image_that_cannot_be_read_is_named_and_the_others_are_kept(estimating, monkeypatch, tmp_path):
     images = folder_of(tmp_path)
     (images / "0/2.jpg").write_bytes(b"none")
-    with pytest.raises(Exception, match="2.jpg"):
+    with pytest.raises(UserError, match="2.jpg"):
         call(monkeypatch, "--folder", images, "--out", tmp_path / "a.csv")
     picture(images / "0/2.jpg")
     call(monkeypatch, "--folder", images, "--out", tmp_path / "a.csv")
