@@ -5,7 +5,7 @@ run of the family paf or a file of its weights.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,11 +53,11 @@ def digest(name: str) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def largest_first(people: list[Person]) -> list[Person]:
-    """The people by the size of the box around their joints, the largest first."""
+def largest_first(people: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """People, (18, 2) keypoints each, by the size of the box around their joints, the largest first."""
     return sorted(people, key=_size, reverse=True)
 
 
-def _size(person: Person) -> float:
-    there = person.keypoints[(person.keypoints != -1).all(1)]
+def _size(keypoints: np.ndarray) -> float:
+    there = keypoints[(keypoints != -1).all(1)]
     return float(np.ptp(there, axis=0).prod()) if len(there) else 0.0
