@@ -5,7 +5,7 @@ run of the family paf or a file of its weights.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,11 +68,11 @@ def rescaled(keypoints: np.ndarray, before: tuple[int, int], after: tuple[int, i
     return np.where(keypoints == -1, -1, moved.clip(0, np.subtract(after, 1))).astype(np.float32)
 
 
-def largest_first(people: list[Person]) -> list[Person]:
-    """The people by the size of the box around their joints, the largest first."""
+def largest_first(people: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """People, (18, 2) keypoints each, by the size of the box around their joints, the largest first."""
     return sorted(people, key=_size, reverse=True)
 
 
-def _size(person: Person) -> float:
-    there = person.keypoints[(person.keypoints != -1).all(1)]
+def _size(keypoints: np.ndarray) -> float:
+    there = keypoints[(keypoints != -1).all(1)]
     return float(np.ptp(there, axis=0).prod()) if len(there) else 0.0

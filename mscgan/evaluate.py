@@ -30,6 +30,7 @@ from mscgan.checks import check_makes_images, check_place
 from mscgan.data.read import choose_pairs, open_shards
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError, run
+from mscgan.estimators import ESTIMATORS
 from mscgan.paths import a_path
 from mscgan.scored import RunImages, audit
 from mscgan.step import take_ranks
@@ -52,7 +53,7 @@ class Chosen:
     root: str = ""
     scores: tuple[str, ...] = ()
     keep: bool = False
-    estimator: str = "movenet"
+    estimator: str = ESTIMATORS[0]
 
 
 def evaluate(run: Path, chosen: Chosen, out: Path | None = None, ranks: dist.Ranks | None = None) -> dict | None:
@@ -141,8 +142,7 @@ def file_name(
         parts.append(f"{pairs}-pairs")
     if scores:
         parts.append("+".join(scores))
-    if estimator != Chosen.estimator:
-        parts.append(f"by-{Path(estimator).name}")
+    parts += evaluation.by_estimator(scores, estimator)
     return "-".join(["evaluation", *parts]) + ".json"
 
 

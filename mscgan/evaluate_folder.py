@@ -16,6 +16,7 @@ from pathlib import Path
 from mscgan import evaluation, image_folder
 from mscgan.checks import check_place
 from mscgan.errors import say
+from mscgan.estimators import ESTIMATORS
 from mscgan.paths import a_path
 from mscgan.scored import FolderImages
 
@@ -28,7 +29,7 @@ def evaluate_folder(
     pairs: Path | None = None,
     scores: tuple[str, ...] = (),
     out: Path | None = None,
-    estimator: str = "movenet",
+    estimator: str = ESTIMATORS[0],
 ) -> dict | None:
     """Scores a folder; says and writes it as evaluation.evaluate.
 
@@ -36,7 +37,8 @@ def evaluate_folder(
         UserError: what image_folder.match and evaluation.evaluate raise; an unknown score.
     """
     wanted = evaluation.choose(scores)
-    out = out or generated / ("-".join(["evaluation", *(["+".join(wanted)] if scores else [])]) + ".json")
+    parts = [*(["+".join(wanted)] if scores else []), *evaluation.by_estimator(scores, estimator)]
+    out = out or generated / ("-".join(["evaluation", *parts]) + ".json")
     check_place(out, "--out")
     matched = image_folder.match(generated, target, source, pairs)
     for note in matched.notes:
@@ -68,7 +70,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--annotations", type=a_path, metavar="CSV", help="the keypoint file of targets and sources")
     parser.add_argument("--pairs", type=a_path, metavar="CSV", help="a from,to list of the pairs to score")
     parser.add_argument("--scores", default="", metavar="A,B", help="which (mscgan/scoring.py); all by default")
-    parser.add_argument("--estimator", default="movenet", metavar="NAME", help="as for a run")
+    parser.add_argument("--estimator", default=ESTIMATORS[0], metavar="NAME", help="as for a run")
     parser.add_argument("--out", type=a_path, metavar="FILE", help="the JSON file to write")
     options = parser.parse_args(arguments)
     evaluate_folder(

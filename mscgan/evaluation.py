@@ -18,6 +18,7 @@ import torch
 from mscgan import dist, files, lease, summary
 from mscgan.chunks import Chunks
 from mscgan.errors import UserError
+from mscgan.estimators import ESTIMATORS
 from mscgan.evaluation_file import BASELINES, SCHEMA
 from mscgan.scored import Scored
 from mscgan.scorers import Networks
@@ -36,6 +37,15 @@ def choose(names: Sequence[str]) -> list[str]:
         if name not in SCORES:
             raise UserError(f"no score {name!r}; choose some of {', '.join(SCORES)}")
     return [name for name in SCORES if not names or name in names]
+
+
+def by_estimator(names: Sequence[str], estimator: str) -> list[str]:
+    """What the name of an evaluation of these scores says of who finds the poses: nothing where it is as always.
+
+    names: as of `choose`.
+    """
+    finds = not OF_POSES.keys().isdisjoint(choose(names))
+    return [f"by-{Path(estimator).name}"] if finds and estimator != ESTIMATORS[0] else []
 
 
 def evaluate(

@@ -31,6 +31,7 @@ from mscgan.pictures import save_png
 from mscgan.results import places, write
 from mscgan.user_inputs import (
     POSE_ENDINGS,
+    Nobody,
     Target,
     named,
     photo_pose,
@@ -85,6 +86,8 @@ def _arguments() -> argparse.Namespace:
     poses = [*options.pose_of, *options.keypoints]
     if (options.pairs is None) == (options.image is None) or (options.image is None) != (not poses):
         raise UserError("give --image with --pose-of or --keypoints, or --pairs alone")
+    if options.name and not options.keypoints and not any(map(_is_pose, options.pose_of)):
+        raise UserError(f"--name {options.name}: it is of a file of many poses, and none is given")
     return options
 
 
@@ -123,14 +126,23 @@ def _poses(options: argparse.Namespace, data: Data) -> None:
         options.image, data.height, data.width, options.box, estimate if options.crop == "auto" else None
     )
     targets: list[Target] = []
-    for path in photos:
-        assert estimate is not None, "photographs have their estimator"
-        targets.append(photo_pose(path, estimate, data.height, data.width, options.person))
-    for pose in given:
-        targets += read_poses(pose, data.height, data.width, options.person, options.name, options.any_pose)
+    left_out: list[Nobody] = []  # as a film has pictures without anybody
+    sources: list[Path | str] = [*photos, *given]
+    for source in sources:
+        try:
+            if isinstance(source, Path):
+                assert estimate is not None, "photographs have their estimator"
+                targets.append(photo_pose(source, estimate, data.height, data.width, options.person))
+            else:
+                targets += read_poses(source, data.height, data.width, options.person, options.name, options.any_pose)
+        except Nobody as error:
+            left_out.append(error)
+    if not targets:
+        raise left_out[0]
     targets = named(targets)
     out = places(options.run, options.image.stem, options.out, targets)
     _say([note, *(target.note for target in targets)])
+    _say([f"left out: {error}" for error in left_out])
     model = trained.load(options.run)
     for path in write(model, x, targets, out):
         print(path)

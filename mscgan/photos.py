@@ -26,6 +26,7 @@ FORMATS = (
 )  # fmt: skip
 ORIENTATION = 0x0112  # EXIF tag
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
+OTHER_ENDINGS = {".heic", ".heif", ".hif", ".mpo"}  # of what FORMATS has not, by name
 MOST_BYTES = 256 << 20
 MOST_PIXELS = 120_000_000  # the largest pictures that phones take have 108 million; 0.5 GB while it is decoded
 ENOUGH = 2048  # pixels of the longer side: what has twice as many or more is reduced by a whole factor
@@ -45,6 +46,11 @@ class Photo(NamedTuple):
 
     pixels: np.ndarray  # (H, W, 3) uint8
     size: tuple[int, int]  # width, height of the file, upright; coordinates of a pose in it are in these pixels
+
+
+def endings() -> set[str]:
+    """How the names of the files end that `read_photo` reads, in lower case."""
+    return {ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS} | OTHER_ENDINGS
 
 
 def read_photo(source: Path | bytes, name: str = "") -> Photo:

@@ -14,18 +14,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from mscgan import files, framing
 from mscgan.errors import UserError
 from mscgan.estimators import Estimator, largest_first
-from mscgan.photos import FORMATS, Photo, read_photo
-from mscgan.pose_checks import odd
+from mscgan.photos import Photo, endings, read_photo
+from mscgan.pose_checks import TOO_MANY, odd
 from mscgan.pose_formats import People, parse
 
 POSE_ENDINGS = {".json", ".csv", ".txt"}
-HEIC_ENDINGS = {".heic", ".heif"}
 MOST_BYTES = 32 << 20  # of a pose file; COCO's val2017 has 10 MB, DeepFashion's CSV 16
+
+
+class Nobody(UserError):
+    """A photograph or a pose file shows nobody, or too little of somebody: of several it can be left out."""
 
 
 class Target(NamedTuple):
@@ -63,7 +65,7 @@ def read_image(
     factor = photo.size[0] / photo.pixels.shape[1]
     if estimate:
         people = find_people(photo, str(path), estimate)
-        around = framing.person_box(people[0], height, width)
+        around = _around(people[0], height, width, str(path))
         note = f"{path} is {came} (width x height): {_moved(around, factor)}"
         if len(people) > 1:
             note += f", the largest of {len(people)}; another by --box"
@@ -90,11 +92,11 @@ def find_people(photo: Photo, name: str, estimate: Estimator) -> list[np.ndarray
     """The people in a photograph, the largest first: (18, 2) each, in pixels of photo.pixels.
 
     Raises:
-        UserError: nobody was found.
+        Nobody: none was found.
     """
-    people = [person.keypoints for person in largest_first(estimate(photo.pixels))]
+    people = largest_first(person.keypoints for person in estimate(photo.pixels))
     if not people:
-        raise UserError(f"nobody was found in {name}; give a photograph that shows one person, large and whole")
+        raise Nobody(f"nobody was found in {name}; give a photograph that shows one person, large and whole")
     return people
 
 
@@ -102,13 +104,14 @@ def photo_pose(path: Path, estimate: Estimator, height: int, width: int, person:
     """The pose of the largest person of a photograph, or of the `person`-th largest.
 
     Raises:
-        UserError: no photograph, nobody in it, or not so many.
+        UserError: no photograph, or not so many people in it.
+        Nobody: there is nobody in it.
     """
     photo = read_photo(path)
     keypoints, note = _choose(find_people(photo, str(path), estimate), str(path), person)
     if photo.size == (width, height):
         return Target(path.stem, keypoints.astype(np.float32), photo.pixels, note)
-    box = framing.person_box(keypoints, height, width)
+    box = _around(keypoints, height, width, str(path))
     shown = into_frame(photo.pixels, height, width, box)
     note = f"{note}; {_moved(box, photo.size[0] / photo.pixels.shape[1])}"
     return Target(path.stem, framing.place(keypoints, box, height, width), shown, note)
@@ -123,7 +126,8 @@ def read_poses(
     (mscgan/pose_checks.py).
 
     Raises:
-        UserError: no such file, no form that is known, nobody, not so many people, no such image, an odd pose.
+        UserError: no such file, no form that is known, not so many people, no such image, an odd pose.
+        Nobody: there is nobody in it.
     """
     text, name = _content(given)
     form, images = parse(text, name)
@@ -131,11 +135,11 @@ def read_poses(
         images = [_named(images, image, name)]
     there = [one for one in images if one.people]
     if not there:
-        raise UserError(f"{name} is {form} and has nobody with a joint; was a person found in that image?")
+        raise Nobody(f"{name} is {form} and has nobody with a joint; was a person found in that image?")
     targets, strange, small = [], [], []
     for one in there:
         who = f"{name}, {one.name}" if len(images) > 1 else name
-        keypoints, chosen = _choose(one.people, who, person)
+        keypoints, chosen = _choose(largest_first(one.people), who, person)
         try:
             placed, moved = to_frame(keypoints, one.frame, height, width)
         except UserError as error:
@@ -147,9 +151,8 @@ def read_poses(
         title = Path(one.name).stem or ("" if name == _TEXT else Path(name).stem)
         targets.append(Target(title, placed, None, note))
     if not targets:
-        raise UserError(small[0])
-    # A joint is misplaced here and there in every long file; a convention would show in most of its rows.
-    if len(strange) > len(targets) / 10 and not any_pose:
+        raise Nobody(small[0])
+    if len(strange) > TOO_MANY * len(targets) and not any_pose:
         raise UserError(f"{strange[0]}; or take it as it is with --any-pose")
     notes = [f"{len(images) - len(there):,} of its images show nobody"] if len(there) < len(images) else []
     notes += [f"{len(small):,} of its poses are left out: {small[0]}"] if small else []
@@ -194,8 +197,7 @@ def _content(given: str) -> tuple[str, str]:
 
 
 def _choose(people: list[np.ndarray], name: str, person: int | None) -> tuple[np.ndarray, str]:
-    """The largest person or the `person`-th largest, and what was chosen from."""
-    people = sorted(people, key=_size, reverse=True)
+    """Of people, the largest first, that one or the `person`-th, and what was chosen from."""
     if person is not None and not 1 <= person <= len(people):
         raise UserError(f"{name} shows {_listed(people)}; there is no person {person}")
     keypoints = people[(person or 1) - 1]
@@ -204,11 +206,6 @@ def _choose(people: list[np.ndarray], name: str, person: int | None) -> tuple[np
         return keypoints, f"{name}, {there} of 18 joints"
     which = f"person {person}" if person else "the largest; another by --person"
     return keypoints, f"{name} shows {_listed(people)}: {which}, {there} of 18 joints"
-
-
-def _size(keypoints: np.ndarray) -> float:
-    there = keypoints[(keypoints != -1).all(1)]
-    return float(np.ptp(there, axis=0).prod()) if len(there) else 0.0
 
 
 def _listed(people: list[np.ndarray]) -> str:
@@ -231,6 +228,14 @@ def _named(images: list[People], wanted: str, name: str) -> People:
         near = difflib.get_close_matches(wanted, [one.name for one in images], n=3)
         raise UserError(f"{name} has no image {wanted!r}; it has {', '.join(near or [one.name for one in images[:3]])}")
     return found[0]
+
+
+def _around(keypoints: np.ndarray, height: int, width: int, name: str) -> framing.Box:
+    """The box around the person of the photograph `name`."""
+    try:
+        return framing.person_box(keypoints, height, width)
+    except UserError as error:
+        raise Nobody(f"{name}: {error}") from error
 
 
 def _moved(box: framing.Box, factor: float) -> str:
@@ -256,8 +261,7 @@ def pictures_in(path: Path) -> list[Path]:
     Raises:
         UserError: the folder has none.
     """
-    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS} | HEIC_ENDINGS
-    return _in_folder(path, endings, "photograph") if path.is_dir() else [path]
+    return _in_folder(path, endings(), "photograph") if path.is_dir() else [path]
 
 
 def pose_files_in(given: str) -> list[str]:
@@ -271,13 +275,17 @@ def pose_files_in(given: str) -> list[str]:
     )
 
 
-def _in_folder(folder: Path, endings: set[str], what: str) -> list[Path]:
+def _in_folder(folder: Path, kinds: set[str], what: str) -> list[Path]:
     try:
-        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in endings and path.name[0] != ".")
+        there = sorted(path for path in folder.iterdir() if path.name[0] != ".")
     except OSError as error:
         raise UserError(f"{folder} cannot be read: {error.strerror}") from error
+    found = [path for path in there if path.suffix.lower() in kinds]
     if not found:
-        raise UserError(f"{folder} has no {what}, which would end with {', '.join(sorted(endings)[:8])}, ...")
+        raise UserError(
+            f"{folder} has no {what} in it, but {', '.join(path.name for path in there[:3]) or 'nothing'}; give a "
+            "folder of photographs with --pose-of, one of pose files with --keypoints"
+        )
     return found
 
 

@@ -76,7 +76,7 @@ def _photographs(a: argparse.Namespace) -> Plan:
 
 def _folder(a: argparse.Namespace) -> Plan | None:
     asked = folder.Asked(
-        a.images, a.person, a.height, a.width, a.annotations, a.estimator, a.crop, a.test, a.validation
+        a.images, a.person, a.height, a.width, a.annotations, a.estimator, a.crop, a.test, a.validation, a.any_pose
     )
     plan, report = folder.plan(asked, a.out, a.workers)
     print("\n".join(report), end="\n" if report else "", flush=True)
@@ -137,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="their keypoints in pixels of each: a keypoint file, COCO's, or a folder of OpenPose's",
     )
+    own.add_argument("--any-pose", action="store_true", help="take the file's poses even if they look wrong")
     own.add_argument("--estimator", default="", metavar="NAME", help="finds them: movenet, paf, or the path of weights")
     own.add_argument(
         "--person",

@@ -78,10 +78,10 @@ def _find(job: tuple[Path, str, str, int]) -> tuple[list, int]:
     path, digest, estimator, threads = job
     data = content(path, digest)
     photo = read_photo(data, str(path))
-    people = largest_first(_opened(estimator, threads)(photo.pixels))
+    people = largest_first(person.keypoints for person in _opened(estimator, threads)(photo.pixels))
     if not people:
         return NOBODY, 0
-    points = people[0].keypoints.astype(float)
+    points = people[0].astype(float)
     scale = np.divide(photo.size, photo.pixels.shape[1::-1])
     moved = (points + 0.5) * scale - 0.5
     inside = (points != -1).all(1) & (moved >= -0.5).all(1) & (moved <= np.subtract(photo.size, 0.5)).all(1)

@@ -40,7 +40,8 @@ class Asked:
     """What the command line says.
 
     person: a rule of persons.persons. annotations, estimator: one of them. crop: one of own_frame.CROPS. test: persons
-    of the test split or, below 1, their share. validation: persons of that split.
+    of the test split or, below 1, their share. validation: persons of that split. any_pose: take the annotations' poses
+    also where they look wrong.
     """
 
     images: Path
@@ -52,6 +53,7 @@ class Asked:
     crop: str = "whole"
     test: float = 0.2
     validation: int = 0
+    any_pose: bool = False
 
 
 def plan(asked: Asked, out: Path, workers: int) -> tuple[Plan | None, list[str]]:
@@ -79,7 +81,7 @@ def plan(asked: Asked, out: Path, workers: int) -> tuple[Plan | None, list[str]]
     notes: dict[str, str] = {}
     pictures = _without_copies(pictures, shown, left, report)
     if asked.annotations:
-        poses = told(asked.annotations, rows, pictures, report)
+        poses = told(asked.annotations, rows, pictures, report, asked.any_pose)
     else:
         poses = found(asked.estimator, pictures, out, workers, report)
     notes[POSES] = text([Annotation(name, keypoints) for name, keypoints in poses.items() if keypoints])

@@ -6,15 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from mscgan.errors import UserError
-from mscgan.photos import FORMATS, photo_size
+from mscgan.photos import endings, photo_size
 from shards.persons import some
 from shards.photographs import READERS
 from shards.write import file_sha256, sha256
-
-OTHER_ENDINGS = {".heic", ".heif", ".hif", ".mpo"}  # which photos.py reads too
 
 
 @dataclass(frozen=True)
@@ -36,13 +32,13 @@ def list_pictures(folder: Path) -> tuple[list[str], list[str]]:
     """
     if not folder.is_dir():
         raise UserError(f"--images {folder} is not a folder; give the folder of your pictures")
-    endings = _endings()
+    of_pictures = endings()
     names: dict[bool, list[str]] = {True: [], False: []}
     for parent, folders, files in os.walk(folder, onerror=_refuse_unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(name for name in files if not name.startswith(".")):
             path = Path(parent, name)
-            names[path.suffix.lower() in endings].append(path.relative_to(folder).as_posix())
+            names[path.suffix.lower() in of_pictures].append(path.relative_to(folder).as_posix())
     for name in names[True]:
         if len(name.splitlines()) != 1 or name != name.strip() or not name.isprintable():
             raise UserError(f"{folder}: the name {name!r} has characters that no list can have; rename the file")
@@ -73,11 +69,6 @@ def read_pictures(folder: Path, names: list[str]) -> list[OwnPicture]:
 def fingerprint(pictures: list[OwnPicture]) -> str:
     """Another where a name or a picture's bytes are."""
     return sha256(json.dumps([[picture.name, picture.sha256] for picture in pictures]).encode())
-
-
-def _endings() -> set[str]:
-    Image.init()
-    return {ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS} | OTHER_ENDINGS
 
 
 def _refuse_unreadable(error: OSError) -> None:

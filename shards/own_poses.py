@@ -7,9 +7,9 @@ import numpy as np
 
 from mscgan.data.annotations import HEADER, numbered, outside, whole_text
 from mscgan.errors import UserError
-from mscgan.estimators import Person, largest_first
+from mscgan.estimators import largest_first
 from mscgan.framing import place
-from mscgan.pose_checks import odd
+from mscgan.pose_checks import TOO_MANY, odd
 from mscgan.pose_formats import parse
 from shards.find_poses import KEPT, NOBODY, find_poses
 from shards.own_pictures import OwnPicture
@@ -18,7 +18,6 @@ from shards.write import file_sha256, locked, sha256
 
 ENDINGS = (".json", ".txt")  # of files that hold an image's pose each
 OF_FILE = "_keypoints"  # OpenPose writes a.jpg's people to a_keypoints.json
-TOO_MANY = 1 / 3  # of the poses, that are hardly a person's
 
 
 class Row(NamedTuple):
@@ -65,23 +64,27 @@ def _parsed(path: Path, text: str, name: str) -> list[Row]:
         )
     rows = []
     for image in images:
-        people = largest_first([Person(points, np.ones(18), 1.0) for points in image.people])
-        keypoints = people[0].keypoints.tolist() if people else NOBODY
+        keypoints = largest_first(image.people)[0].tolist() if image.people else NOBODY
         rows.append(Row(f"{path}, {name or image.name}", name or image.name, keypoints, image.frame, False))
     return rows
 
 
-def told(path: Path, rows: list[Row], pictures: list[OwnPicture], report: list[str]) -> dict[str, list]:
+def told(
+    path: Path, rows: list[Row], pictures: list[OwnPicture], report: list[str], any_pose: bool = False
+) -> dict[str, list]:
     """name -> keypoints in pixels of the picture, [] for a picture that has none.
+
+    any_pose: take also what can hardly be people (mscgan/pose_checks.py).
 
     Raises:
         UserError: a joint outside its picture, a picture of another shape; a file of none of these pictures, of copies
             of another size, or of other joints.
     """
-    if len({row.name for row in rows}) < len(rows):
-        twice = next(row for row in rows if sum(row.name == other.name for other in rows) > 1)
-        raise UserError(f"{twice.where}: the picture is there twice; remove one")
-    named = by_name({row.name: row for row in rows}, [picture.name for picture in pictures], path)
+    of_names: dict[str, Row] = {}
+    for row in rows:
+        if (before := of_names.setdefault(row.name, row)) is not row:
+            raise UserError(f"{before.where} and {row.where}: the picture is there twice; remove one")
+    named = by_name(of_names, [picture.name for picture in pictures], path)
     if not named:
         raise UserError(
             f"{path} names none of the {len(pictures):,} pictures: it has {some(row.name for row in rows)}, the "
@@ -99,10 +102,10 @@ def told(path: Path, rows: list[Row], pictures: list[OwnPicture], report: list[s
     if more := [row.name for row in rows if row.name not in here]:
         report.append(f"{len(more):,} rows of {path} name no picture that is used, {some(more)}: ignored")
     doubts = _doubts(poses)
-    if len(doubts) > max(1, TOO_MANY * len(named)):
+    if len(doubts) > max(1, TOO_MANY * len(named)) and not any_pose:
         raise UserError(
             f"{path}: {len(doubts):,} of {len(named):,} poses are hardly a person's, {next(iter(doubts))}: "
-            f"{next(iter(doubts.values()))}"
+            f"{next(iter(doubts.values()))}; or take them as they are with --any-pose"
         )
     report += _warning(doubts)
     return poses

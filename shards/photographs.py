@@ -18,12 +18,12 @@ from mscgan.data import jpeg
 from mscgan.data.annotations import Annotation, read, read_list
 from mscgan.data.rgb import rgb
 from mscgan.errors import UserError
+from mscgan.photos import ORIENTATION
 from shards.pairs import by_hash, ordered_pairs, sample, usable
 from shards.write import Image, Plan, Sample, Split, file_sha256, sha256
 
 MISSING = "missing-images.txt"
 READERS = 16  # threads: on a shared file system a small file is mostly waited for
-ORIENTATION = 0x0112  # EXIF tag
 
 
 @dataclass

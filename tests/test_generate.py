@@ -155,6 +155,38 @@ def test_many_poses_are_a_picture_each_or_one_side_by_side(made, here, monkeypat
     assert abs(small - opened("many/me-as-pose-23.png")).mean() < 6
 
 
+def test_what_shows_nobody_is_left_out_of_several_and_said(made, here, monkeypatch, capsys, finds):
+    finds(expected())
+    Path("poses").mkdir()
+    Path("poses/1.json").write_text(TEXT)
+    Path("poses/2.json").write_text('{"people": []}')
+    words = ["--run", made, "--image", "me.png", "--keypoints", "poses", "--out", "new"]
+    assert exit_code(monkeypatch, *words) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines()[::2] == ["new/me-as-1.png"]
+    assert "left out: poses/2.json is OpenPose JSON and has nobody with a joint" in said.err
+    Path("poses/1.json").unlink()
+    assert exit_code(monkeypatch, *words) == 2
+    assert "error: poses/2.json is OpenPose JSON and has nobody" in capsys.readouterr().err
+
+
+def test_a_photograph_of_nobody_is_left_out_of_several_too(made, here, monkeypatch, capsys, finds):
+    one_joint = np.full((18, 2), -1)
+    one_joint[0] = 5
+    finds(one_joint)
+    Image.new("RGB", (120, 220)).save("a.jpg")
+    words = ["--run", made, "--image", "me.png", "--pose-of", "a.jpg", "--out", "new"]
+    assert exit_code(monkeypatch, *words) == 2
+    assert "error: a.jpg: 1 of 18 joints were found" in capsys.readouterr().err
+    assert exit_code(monkeypatch, *words, "--keypoints", TEXT) == 0
+    assert "left out: a.jpg: 1 of 18 joints were found" in capsys.readouterr().err
+
+
+def test_a_name_without_a_pose_file_is_refused(made, here, monkeypatch, capsys):
+    assert exit_code(monkeypatch, "--run", made, "--image", "me.png", "--pose-of", "a.jpg", "--name", "b") == 2
+    assert "error: --name b: it is of a file of many poses, and none is given" in capsys.readouterr().err
+
+
 def test_one_image_of_a_csv_is_taken_by_its_name(made, here, monkeypatch, capsys):
     ys, xs = (POSE[:, axis].tolist() for axis in (1, 0))
     Path("p.csv").write_text("".join(f"c{i}.jpg: {ys}: {xs}\n" for i in range(3)))
@@ -229,8 +261,8 @@ GIVE = "give --image with --pose-of or --keypoints, or --pairs alone"
         ([*MINE, TEXT, "--out", "a.jpg"], "--out a.jpg: give a name that ends with .png, or a folder"),
         ([*MINE, TEXT, "--out", "me.png/new"], "cannot write me.png/new/me-as-pose-1.png ("),
         ([*MINE, *[TEXT] * 51, "--out", "a.png"], "51 poses for one picture, where 50 are the most; give a folder"),
-        ([*MINE, "empty"], "empty has no pose file, which would end with .csv, .json, .txt"),
-        (["--image", "me.png", "--pose-of", "empty"], "empty has no photograph, which would end with"),
+        ([*MINE, "empty"], "empty has no pose file in it, but nothing; give a"),
+        (["--image", "me.png", "--pose-of", "empty"], "empty has no photograph in it, but nothing; give a"),
         (["--image", "me.png", "--pose-of", "gone.jpg"], "no image 'gone.jpg'"),
         (["--image", "me.png", "--pose-of", "me.png"], "nobody was found in me.png; give a photograph that shows"),
         ([*MINE, TEXT, "--crop", "auto"], "nobody was found in me.png"),

@@ -116,8 +116,8 @@ def test_an_estimator_that_is_not_the_default_is_named_in_the_file_and_its_name(
     assert json.loads((run / "evaluation-l1+pckh-by-paf.pth.json").read_text()) == document
     shards = ShardSet(trained.read_config(run).data.root, "test")
     assert file_name(shards, len(shards.pairs), str(shards.root)) == "evaluation.json"
-    without = evaluate(run, Chosen(scores=("l1",)))
-    assert without and "estimator" not in without
+    without = evaluate(run, Chosen(scores=("l1",), estimator="some/paf.pth"))
+    assert without and "estimator" not in without and (run / "evaluation-l1.json").is_file()
 
 
 def test_a_folder_is_scored_with_the_targets_annotations_alone(seen, tmp_path):
@@ -140,6 +140,23 @@ def test_a_folder_is_scored_with_the_targets_annotations_alone(seen, tmp_path):
     assert document["scores"]["generated"]["pckh"]["value"] == pytest.approx(over_joints(share, joints))
     document = evaluate_folder(made, true, scores=("l1", *SCORES), out=tmp_path / "b.json")
     assert document and document["left_out"] == dict.fromkeys(SCORES, "it needs keypoints of the target")
+
+
+def test_a_folders_scores_by_another_estimator_do_not_replace_those_by_the_default(seen, tmp_path):
+    for folder in ("made", "true"):
+        (tmp_path / folder).mkdir()
+        for name in ("0001_a.jpg", "0002_a.jpg"):
+            (tmp_path / folder / name).write_bytes(jpeg(1, 64, 32))
+    ys = list(range(10, 28))
+    rows = "".join(f"000{number}_a.jpg: {ys}: {ys}\n" for number in (1, 2))
+    (tmp_path / "keypoints.csv").write_text("name:keypoints_y:keypoints_x\n" + rows)
+    for estimator in ("movenet", "paf"):
+        evaluate_folder(
+            tmp_path / "made", tmp_path / "true", annotations=tmp_path / "keypoints.csv", scores=("pckh",),
+            estimator=estimator,
+        )  # fmt: skip
+    names = {path.name for path in (tmp_path / "made").glob("*.json")}
+    assert names == {"evaluation-pckh.json", "evaluation-pckh-by-paf.json"}
 
 
 def test_a_score_that_passes_over_all_pairs_is_left_out_with_the_reason(seen, tmp_path, monkeypatch):

@@ -44,9 +44,9 @@ def openpose(folder, name, order=BODY_25, **options):
     path.write_text(json.dumps({"version": 1.3, "people": [{"pose_keypoints_2d": flat(triples(order, **options))}]}))
 
 
-def poses(path, *chosen):
+def poses(path, *chosen, any_pose=False):
     report = []
-    return told(path, read_poses(path), list(chosen), report), report
+    return told(path, read_poses(path), list(chosen), report, any_pose), report
 
 
 def test_cocos_annotation_file_gives_the_largest_person_of_each_picture(tmp_path):
@@ -97,8 +97,11 @@ def test_another_joint_order_is_refused_and_one_odd_pose_is_said(tmp_path):
         "are x and y swapped? A point is [x, y]"
     ]
     path.write_text("\n".join([HEADER, *(row(f"{number}.jpg", lying) for number in range(6))]))
-    with pytest.raises(UserError, match="a.csv: 6 of 6 poses are hardly a person's, 0.jpg: the body lies on its side"):
-        poses(path, *pictures(*(f"{number}.jpg" for number in range(6)), size=(220, 220)))
+    taken = pictures(*(f"{number}.jpg" for number in range(6)), size=(220, 220))
+    with pytest.raises(UserError, match="a.csv: 6 of 6 poses are hardly a person's, 0.jpg: .* with --any-pose"):
+        poses(path, *taken)
+    found, report = poses(path, *taken, any_pose=True)
+    assert found["0.jpg"] == lying.tolist() and report[0].startswith("warning: 6 poses are hardly a person's")
 
 
 @pytest.mark.parametrize(
@@ -129,7 +132,7 @@ def test_a_folder_that_does_not_fit_is_refused(tmp_path):
     (tmp_path / "all.json").unlink()
     openpose(tmp_path, "1")
     (tmp_path / "1.txt").write_text("\n".join(f"{x:.0f} {y:.0f}" for x, y in expected()))
-    with pytest.raises(UserError, match="1.txt, 1: the picture is there twice"):
+    with pytest.raises(UserError, match="1.txt, 1 and .*1_keypoints.json, 1: the picture is there twice"):
         poses(tmp_path, *pictures("1.jpg"))
 
 

@@ -15,6 +15,7 @@ import torch
 
 from mscgan import trained
 from mscgan.errors import UserError, run
+from mscgan.estimators import ESTIMATORS
 from mscgan.web.studio import open_studio, warm_up
 
 PORT = 8008
@@ -25,7 +26,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="the run's folder")
     parser.add_argument("--port", type=int, default=PORT, help="of 127.0.0.1; 0: one that is free")
     parser.add_argument(
-        "--estimator", default="movenet", help="what finds poses: movenet, paf, or a run or weights of paf"
+        "--estimator", default=ESTIMATORS[0], help="what finds poses: movenet, paf, or a run or weights of paf"
     )
     options = parser.parse_args()
     try:

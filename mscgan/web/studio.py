@@ -21,7 +21,7 @@ from mscgan import pose
 from mscgan.data.read import open_shards
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError
-from mscgan.estimators import ESTIMATORS, Estimator, Person, largest_first, open_estimator
+from mscgan.estimators import ESTIMATORS, Estimator, largest_first, open_estimator
 from mscgan.framing import Box, cut, person_box, place, shaped
 from mscgan.keys import Data
 from mscgan.photos import read_photo
@@ -164,8 +164,9 @@ def photo(studio: Studio, data: bytes, person: int, box: Box | None) -> dict:
     frame, note = studio.trained.config.data, ""
     pixels = read_photo(data, "the picture").pixels
     height, width = pixels.shape[:2]
-    found = largest_first(studio.estimator(pixels))[:MOST_FOUND] if studio.estimator else []
-    keypoints = found[min(person, len(found) - 1)].keypoints if found else None
+    people = studio.estimator(pixels) if studio.estimator else []
+    found = largest_first(one.keypoints for one in people)[:MOST_FOUND]
+    keypoints = found[min(person, len(found) - 1)] if found else None
     if box is not None:
         box = _checked(box, height, width)
     elif keypoints is not None and (height, width) != (frame.height, frame.width):
@@ -206,8 +207,7 @@ def pose_of_text(studio: Studio, text: bytes) -> dict:
     image = next((image for image in images if image.people), None)
     if image is None:
         raise UserError(f"this is {form} and has nobody with a joint; was a person found in that image?")
-    people = [Person(keypoints, np.ones(len(keypoints)), 1) for keypoints in image.people]
-    keypoints = largest_first(people)[0].keypoints
+    keypoints = largest_first(image.people)[0]
     placed, moved = to_frame(keypoints, image.frame, data.height, data.width)
     strange = odd(keypoints)
     notes = [f"taken for {form}", moved, f"but {strange}" if strange else ""]
