@@ -7,11 +7,12 @@ run of the family paf or a file of its weights.
 import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mscgan.photos import Photo
+if TYPE_CHECKING:  # Pillow is not wanted by those who know no photographs, as the family paf
+    from mscgan.photos import Photo
 
 ESTIMATORS = ("movenet", "paf")
 
@@ -55,7 +56,7 @@ def digest(name: str) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def in_photo(estimate: Estimator, photo: Photo) -> list[Person]:
+def in_photo(estimate: Estimator, photo: "Photo") -> list[Person]:
     """The people in a photograph, in pixels of its file."""
     height, width = photo.pixels.shape[:2]
     people = estimate(photo.pixels)

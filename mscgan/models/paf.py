@@ -16,7 +16,6 @@ from mscgan.ops.condition import normalise
 from mscgan.paf.decode import decode, smoothing
 from mscgan.paf.network import FIELDS, PAF, STRIDE, as_input
 from mscgan.paf.targets import targets
-from mscgan.pictures import COLOURS, draw_pose_on, to_uint8
 from mscgan.pose import JOINTS
 from mscgan.prepare import Inputs
 
@@ -74,6 +73,8 @@ def _enlarged(keypoints: Tensor, enlarge: int) -> Tensor:
 
 def images(stage: str, networks: nn.ModuleDict, inputs: Inputs) -> dict[str, Tensor]:
     """Of the source x: all joints' confidence maps, each in its colour, and the pose that is found, drawn on it."""
+    from mscgan.pictures import COLOURS, draw_pose_on, to_uint8  # here: a benchmark knows the families without Pillow
+
     network, x = networks["PAF"], inputs.x.float()
     assert isinstance(network, PAF)
     made = network(as_input(x, network.enlarge))[-1].float()  # (N, 57, h, w)
