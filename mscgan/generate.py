@@ -100,7 +100,7 @@ def _box(text: str) -> Box:
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r}; expected LEFT,TOP,RIGHT,BOTTOM, as 100,50,400,650") from error
     if not all(1 <= side < math.inf for side in (right - left, bottom - top)):
-        raise argparse.ArgumentTypeError(f"{text!r}; LEFT must be below RIGHT, and TOP below BOTTOM, by at least a pixel")
+        raise argparse.ArgumentTypeError(f"{text!r}; LEFT must be a pixel or more below RIGHT, TOP below BOTTOM")
     return left, top, right, bottom
 
 

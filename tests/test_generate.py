@@ -295,9 +295,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(made, here, monkeypatch, capsys, 
     ("box", "reason"),
     [
         ("1,2,3", "expected LEFT,TOP,RIGHT,BOTTOM"),
-        ("9,0,3,5", "LEFT must be below"),
-        ("0,0,nan,5", "LEFT must be below"),
-        ("0,0,0.5,5", "LEFT must be below"),
+        ("9,0,3,5", "LEFT must be a pixel or more below"),
+        ("0,0,nan,5", "LEFT must be a pixel or more below"),
+        ("0,0,0.5,5", "LEFT must be a pixel or more below"),
     ],
 )
 def test_a_box_that_is_none_is_refused(made, here, monkeypatch, capsys, box, reason):
