@@ -8,8 +8,9 @@
     --pairs 8 [--split test] [--data DIR] [--out ...]    source | target pose | stage by stage | target, for pairs
                                               spread evenly over the split's pair table
 
-Prints the paths of the PNGs. Beside each result, in a folder "shown", lies a picture source | pose | result, so that a
-wrong pose is seen. Runs on the CUDA device where there is one.
+Of several files those that show nobody are left out, and said. Prints the paths of the PNGs. Beside each result, in a
+folder "shown", lies a picture source | pose | result, so that a wrong pose is seen. Runs on the CUDA device where there
+is one.
 """
 
 import argparse
