@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import record
 from mscgan import files
 from mscgan.errors import UserError, run
+from mscgan.paths import a_path
 
 OURS = ("zero1", "ddp")
 OPS = {
@@ -156,7 +157,7 @@ def limits_of(arguments: argparse.Namespace) -> dict[str, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, metavar="OUT", help="the folder that run_gpu_checks.sh measured into")
+    parser.add_argument("out", type=a_path, metavar="OUT", help="the folder that run_gpu_checks.sh measured into")
     add_limits(parser)
     a = parser.parse_args()
     if not a.out.is_dir():

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import gpu_checks
 from mscgan.errors import UserError, run
+from mscgan.paths import a_path
 
 COMMAND = Path(__file__).with_name("run_throughput.py")
 GRACE = 5.0  # seconds between TERM and KILL
@@ -134,7 +135,7 @@ def main() -> int:
         prog="run_gpu_checks.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     names = [part.name for part in PARTS]
-    parser.add_argument("out", nargs="?", type=Path, default=Path("runs/gpu-checks"), metavar="OUT")
+    parser.add_argument("out", nargs="?", type=a_path, default=Path("runs/gpu-checks"), metavar="OUT")
     parser.add_argument("--minutes", type=float, default=9.0, help="for all of it (9)")
     parser.add_argument("--parts", nargs="+", choices=names, default=names, help="those alone")
     parser.add_argument("--tiny", action="store_true", help="sizes for a CPU, to try this")

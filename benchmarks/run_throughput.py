@@ -25,6 +25,7 @@ from benchmarks.settings import load
 from mscgan import costs, dist
 from mscgan.errors import UserError, run
 from mscgan.keys import STAGES
+from mscgan.paths import a_path
 
 SECTIONS = ("data", "ops", "step", "profile", "scaling", "checkpoint")
 NEEDS = {"data": SHARDS, "checkpoint": ("safetensors",)}  # packages without which a section has nothing to measure
@@ -213,7 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--out", type=Path, required=True, metavar="DIR", help="where records and shards go")
+    common.add_argument("--out", type=a_path, required=True, metavar="DIR", help="where records and shards go")
     common.add_argument("--quick", action="store_true", help="fewer repeats: minutes instead of an hour")
     common.add_argument("--rounds", type=int, default=0, help="repeats of each measurement")
     common.add_argument("--seconds", type=float, default=0.0, help="of one measurement of data, ops, peers")
@@ -241,10 +242,12 @@ def _parser() -> argparse.ArgumentParser:
     for name in (*SECTIONS, "all"):
         commands.add_parser(name, parents=[common], help="all sections" if name == "all" else MEASURE_HELP[name])
     beside = commands.add_parser("peers", parents=[common], help=MEASURE_HELP["peers"])
-    beside.add_argument("--peers", type=Path, required=True, metavar="CLONES", help="the folder that has their clones")
+    beside.add_argument(
+        "--peers", type=a_path, required=True, metavar="CLONES", help="the folder that has their clones"
+    )
     comparison = commands.add_parser("compare", help="the ratios of two records; exit code 1 on a regression")
-    comparison.add_argument("before", type=Path, metavar="A", help="record.json, or its folder")
-    comparison.add_argument("after", type=Path, metavar="B")
+    comparison.add_argument("before", type=a_path, metavar="A", help="record.json, or its folder")
+    comparison.add_argument("after", type=a_path, metavar="B")
     comparison.add_argument("--tolerance", type=float, default=0.05, help="worse by more is a regression (0.05)")
     return parser
 

@@ -15,6 +15,7 @@ MODULES = {
     "mscgan-report": "mscgan.report",
     "mscgan-web": "mscgan.web",
     "mscgan-costs": "mscgan.costs",
+    "mscgan-poses": "mscgan.poses",
     "mscgan-weights": "mscgan.weights",
     "mscgan-submit": "launch.submit",
     "mscgan-jobs": "launch.jobs",

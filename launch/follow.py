@@ -1,13 +1,16 @@
 """Shows what a rank prints, as it prints it, progress bar included."""
 
+import math
 import sys
 import time
 from pathlib import Path
 
 from launch import runs, slurm
-from launch.states import job_id, task_id
+from launch.states import ended, job_id, task_id
 
-POLL_SECONDS = 1.0
+POLL_SECONDS = 1.0  # between two looks at a log
+ASK_SECONDS = 15.0  # between two questions to the controller, at first; they become rarer with time
+SELDOM_SECONDS = 120.0
 SKIP = b"submitit INFO"
 
 
@@ -60,36 +63,61 @@ def follow_job(plan: runs.Plan, index: int | None = None, rank: int = 0) -> int:
     labels = {index: task_id(plan, index) for index in indices}
     tails = [Tail(log_file(plan, label, rank), skip=SKIP) for label in labels.values()]
     told: dict[str, str] = {}
+    began, asked, known = time.monotonic(), -math.inf, {}
     try:
         while True:
-            try:
-                known = slurm.states([job])
-            except slurm.NoAnswer:  # the controller is busy, or is being restarted
-                time.sleep(POLL_SECONDS)
-                continue
             if len(tails) == 1:  # several progress bars at once cannot be read
                 tails[0].show()
-            for label, state in known.items():
-                now = state.state + (
-                    f" ({state.reason})" if state.state == "PENDING" and state.reason != "None" else ""
-                )
-                if label in labels.values() and now != told.get(label) and (len(tails) > 1 or "(" in now):
-                    told[label] = now
-                    print(f"job {label}: {now}", flush=True)
-            forgotten = not known and slurm.controller_up()
-            if forgotten or all(label in known and known[label].state in slurm.ENDED for label in labels.values()):
-                return max(exit_code(plan, index, label, known.get(label)) for index, label in labels.items())
+            over = all(_noted_end(plan, index) for index in indices)  # the run's own notes say it first
+            if over or time.monotonic() - asked >= ask_seconds(time.monotonic() - began):
+                asked = time.monotonic()
+                try:
+                    known = slurm.states([job])
+                except slurm.NoAnswer:  # the controller is busy, or is being restarted
+                    if not over:
+                        time.sleep(POLL_SECONDS)
+                        continue
+                for index, label in labels.items():
+                    now = _now(plan, index, known.get(label))
+                    if now and now != told.get(label) and (len(tails) > 1 or "(" in now):
+                        told[label] = now
+                        print(f"job {label}: {now}", flush=True)
+                over = over or all(label in known and known[label].state in slurm.ENDED for label in labels.values())
+                if over or (not known and slurm.controller_up()):  # it has ended, or the scheduler forgot it
+                    if len(tails) == 1:
+                        tails[0].show()
+                    return max(exit_code(plan, index, label, known.get(label)) for index, label in labels.items())
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         print(f"\njob {job} goes on; see it again with: python launch/jobs.py logs -f {job}", flush=True)
         return 130
 
 
+def ask_seconds(followed: float) -> float:
+    """How long to wait before the controller is asked again, by how long the job has been followed."""
+    return min(max(ASK_SECONDS, followed / 20), SELDOM_SECONDS)
+
+
+def _now(plan: runs.Plan, index: int, state: slurm.State | None) -> str:
+    """The state of a run for people: that of its own last note where the scheduler's lags behind it."""
+    if _noted_end(plan, index) and (state is None or state.state not in slurm.ENDED):
+        return ended(runs.notes(plan, index)[-1])
+    if state is None:
+        return ""
+    return f"{state.state} ({state.reason})" if state.state == "PENDING" and state.reason != "None" else state.state
+
+
+def _noted_end(plan: runs.Plan, index: int) -> bool:
+    """Whether the newest attempt has noted that none comes after it."""
+    noted = runs.notes(plan, index)
+    return bool(noted) and noted[-1].get("again") is False
+
+
 def exit_code(plan: runs.Plan, index: int, label: str, state: slurm.State | None) -> int:
     """The exit code of a job that ended, from its own last note; 1 where SLURM ended it before it could write one."""
     ends = runs.notes(plan, index, "end")
     code = ends[-1]["code"] if ends and not ends[-1]["again"] else 1
-    if state is not None and state.state != "COMPLETED":
+    if state is not None and state.state in slurm.ENDED - {"COMPLETED"}:
         print(f"job {label} ended: {state.state}", flush=True)
         return code or 1
     return code

@@ -43,8 +43,11 @@ def check_free(plan: runs.Plan, on_slurm: bool) -> None:
     Raises:
         UserError: somebody does, or it cannot be known.
     """
-    for folder in _folders(plan):
-        jobs = _jobs(folder, on_slurm)
+    folders = _folders(plan)
+    launches = {folder: _launches(folder) for folder in folders}
+    queue = _queue(launches, on_slurm)
+    for folder in folders:
+        jobs = _jobs(folder, launches[folder], queue)
         if jobs and not _waits(plan, jobs):
             job = _newest(jobs)
             wait = "" if job.startswith("local-") else f"wait for it with --dependency afterany:{job.split('_')[0]}, "
@@ -62,24 +65,31 @@ def _folders(plan: runs.Plan) -> list[str]:
     return sorted({os.path.realpath(work.run) for work in plan.works}) if plan.kind == "train" else []
 
 
-def _jobs(folder: str, on_slurm: bool) -> dict[str, str]:
-    """The jobs that train in the folder, or will: what the scheduler calls each."""
-    places = (Path(folder), Path(folder).parent)  # of a run; of a sweep that it is one run of
-    plans = [runs.read_plan(file.parent) for place in places for file in sorted(place.glob("launch-*/launch.json"))]
-    launches = [
+def _launches(folder: str) -> list[runs.Plan]:
+    """The launches of the run in the folder, and of the sweep that it may be one run of."""
+    places = (Path(folder), Path(folder).parent)
+    return list(runs.readable([file.parent for place in places for file in sorted(place.glob("launch-*/launch.json"))]))
+
+
+def _trains(plans: list[runs.Plan], folder: str) -> list[tuple[runs.Plan, int]]:
+    return [
         (plan, index)
         for plan in plans
         for index, work in enumerate(plan.works)
         if plan.kind == "train" and os.path.realpath(work.run) == folder
     ]
-    queue = _queue(folder, launches, on_slurm)
+
+
+def _jobs(folder: str, plans: list[runs.Plan], queue: dict[str, slurm.State]) -> dict[str, str]:
+    """The jobs that train in the folder, or will: what the scheduler calls each."""
     found = {}
-    for plan, index in launches:
+    for plan, index in _trains(plans, folder):
         state = states.task_states(plan, queue)[index]
         if state not in {*slurm.ENDED, "STOPPED", "UNKNOWN"} or states.orphans(plan):
             found[states.task_id(plan, index)] = plan.job_name
     # By its name also a job of which no launch folder tells: the submit was killed, or the folder was removed.
-    told, names = {states.job_id(plan) for plan in plans}, {job_name("train", str(place)) for place in places}
+    told = {states.job_id(plan) for plan in plans}
+    names = {job_name("train", str(place)) for place in (Path(folder), Path(folder).parent)}
     for job, known in queue.items():
         if known.name in names and known.state not in slurm.ENDED and job.split("_")[0] not in told:
             found[job] = known.name
@@ -87,19 +97,29 @@ def _jobs(folder: str, on_slurm: bool) -> dict[str, str]:
     return found
 
 
-def _queue(folder: str, launches: list[tuple[runs.Plan, int]], on_slurm: bool) -> dict[str, slurm.State]:
-    of_slurm = [(plan, index) for plan, index in launches if "slurm" in runs.read_job(plan.folder)]
-    if not of_slurm and not on_slurm:
+def _queue(launches: dict[str, list[runs.Plan]], on_slurm: bool) -> dict[str, slurm.State]:
+    """What the scheduler knows, asked once for all folders.
+
+    Raises:
+        UserError: it gives no answer, and a run of a folder may be being trained.
+    """
+    of_slurm = {
+        folder: [(plan, index) for plan, index in _trains(plans, folder) if "slurm" in runs.read_job(plan.folder)]
+        for folder, plans in launches.items()
+    }
+    if not launches or not (on_slurm or any(of_slurm.values())):
         return {}
     try:
         return slurm.queue()
     except slurm.NoAnswer as error:
-        ended = [notes[-1].get("again") is False for notes in (runs.notes(*launch) for launch in of_slurm) if notes]
-        if not on_slurm and len(ended) == len(of_slurm) and all(ended):
-            return {}  # each has noted its end
-        known = "".join(f"; if you know that job {states.job_id(plan)} has ended, remove {plan.folder}"
-                        for plan, _ in of_slurm[-1:])  # fmt: skip
-        raise UserError(f"whether a job trains {folder} is not known: {error}{known}") from error
+        for folder, those in of_slurm.items():
+            ended = [notes[-1].get("again") is False for notes in (runs.notes(*launch) for launch in those) if notes]
+            if not on_slurm and len(ended) == len(those) and all(ended):
+                continue  # each has noted its end
+            known = "".join(f"; if you know that job {states.job_id(plan)} has ended, remove {plan.folder}"
+                            for plan, _ in those[-1:])  # fmt: skip
+            raise UserError(f"whether a job trains {folder} is not known: {error}{known}") from error
+        return {}
 
 
 def _newest(jobs: dict[str, str]) -> str:

@@ -84,6 +84,17 @@ def explain(told: dict[int, dict], world: int, stopped: Iterable[int] = ()) -> s
     return f"{told_of}no rank told of a collective that it waits in; the stacks in the ranks' logs say where each is"
 
 
+def culprits(told: dict[int, dict], world: int, stopped: Iterable[int] = ()) -> list[int]:
+    """The ranks that `explain` names as those for which the others wait; none where it names none."""
+    waits = _waits(told, world)
+    waiting = {rank for wait in waits for rank in wait.ranks}
+    for wait in waits:
+        if missing := [rank for rank in wait.missing if rank not in waiting]:
+            return sorted({*stopped, *missing})
+    mute = next((wait.mute for wait in waits if wait.mute), [])
+    return sorted({*stopped, *mute})
+
+
 def _waits(told: dict[int, dict], world: int) -> list[Wait]:
     """The first unfinished collective of each group and backend, by when it began."""
     # A stopped process was woken to be asked, after all others, and may have gone on before it answered.

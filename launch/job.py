@@ -3,6 +3,7 @@
 submitit calls a pickled `Job`; the .sbatch files run `srun python launch/job.py FOLDER`. Either way: who am I, bind to
 the CPUs near my GPU, preflight, stage-in, then the child from the run's code snapshot, with the signals passed on and
 its heartbeat watched. The exit code goes into ranks/ of the launch folder; launch/attempt.py judges it when all ended.
+On this machine it saves and ends when launch/submit.py is gone, which nobody would then restart or stop.
 """
 
 import ctypes
@@ -10,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from launch import affinity, runs
 from launch.watchdog import watch
 from mscgan import heartbeat, process, step
-from mscgan.errors import AGAIN, DONE, MISTAKE, UserError, run
+from mscgan.errors import AGAIN, DONE, MISTAKE, STOPPED, UserError, run, say
 
 SNAPSHOT = Path(__file__).resolve().parents[1]
 SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
+LOOK_SECONDS = 1.0
 
 
 @dataclass
@@ -69,12 +72,14 @@ class Task:
         self.signalled = 0
 
     def run(self) -> int:
-        """Does the work. Returns the task's exit code: DONE also where the child saved and wants to go on (AGAIN is
+        """Does the work. Returns the task's exit code: DONE also where the child saved and ended (AGAIN or STOPPED is
         in the record), so that srun does not kill the ranks that end a moment later."""
+        process.open_many_files()
         for number in SIGNALS:  # in place of submitit's: it requeues from rank 0 while the others run on
             signal.signal(number, self._pass_on)
         if _local():
             _end_with_parent()
+            self._end_with_launcher()
             if os.environ["MSCGAN_GPUS"] == "all":  # submitit's controller hid the GPUs
                 del os.environ["CUDA_VISIBLE_DEVICES"]
             else:
@@ -85,8 +90,8 @@ class Task:
         if near:
             os.sched_setaffinity(0, near)
         code = self._work(self.environment())
-        self._write(code)
-        return DONE if code == AGAIN else code
+        noted = self._write(code)
+        return DONE if code in (AGAIN, STOPPED) and noted else code
 
     def environment(self) -> dict[str, str]:
         """What the child sees: this environment, its rank, and the snapshot before every other code."""
@@ -118,16 +123,39 @@ class Task:
             if code != DONE:
                 return code
         arguments = list(self.work.arguments)
-        if self.work.stage_to:
-            from launch.stage_in import stage
+        with ExitStack() as held:
+            if self.work.stage_to:
+                try:
+                    arguments.append(f"data.staged={self._keep_copy(held)}")
+                except UserError as error:
+                    say(f"error: [rank {self.place.rank}] {error}")
+                    return MISTAKE
+                code = self._stage_in(environment)
+                if code != DONE:
+                    return code
+            beats = heartbeat.path(self.work.run, self.place.rank)
+            return self._child(arguments, environment, beats if self.plan.kind == "train" else None)
 
-            try:
-                arguments.append(f"data.staged={stage(Path(self.plan.cwd, self.work.shards), self.work.stage_to)}")
-            except UserError as error:
-                print(f"error: [rank {self.place.rank}] {error}", file=sys.stderr, flush=True)
-                return MISTAKE
-        beats = heartbeat.path(self.work.run, self.place.rank)
-        return self._child(arguments, environment, beats if self.plan.kind == "train" else None)
+    def _keep_copy(self, held: ExitStack) -> Path:
+        """The folder of this node's copy of the shards, kept until `held` ends. Raises UserError: there can be none."""
+        from launch import kept_copy, stage_in
+
+        copy = stage_in.copy_folder(stage_in.manifest_bytes(self._shards()), self.work.stage_to)
+        held.enter_context(kept_copy.kept(copy, self.work.stage_to))
+        return copy
+
+    def _stage_in(self, environment: dict[str, str]) -> int:
+        """Makes the copy, a process of its own: a signal ends it. Where there are several nodes it ends when all have
+        their copies: training's own rendezvous would not wait for a node that takes ten minutes longer."""
+        what = [str(self._shards()), self.work.stage_to]
+        if self.place.world == self.place.local_world:
+            return self._child([str(SNAPSHOT / "launch/stage_in.py"), *what], environment)
+        more = ["--run", self.work.run, "--silence", str(self.plan.hang_seconds)]
+        own = environment | {"MASTER_PORT": str(self.place.port + 2 * step.PORTS)}
+        return self._child([str(SNAPSHOT / "launch/stage_together.py"), *what, *more], own)
+
+    def _shards(self) -> Path:
+        return Path(self.plan.cwd, self.work.shards)
 
     def _child(self, arguments: list[str], environment: dict[str, str], beats: Path | None = None) -> int:
         if self.signalled:
@@ -135,7 +163,8 @@ class Task:
         # On this machine a group of its own, so that Ctrl-C reaches it once, through the launcher.
         self.child = subprocess.Popen(
             [sys.executable, "-P", *arguments], cwd=self.plan.cwd, env=environment, stdin=subprocess.DEVNULL,
-            process_group=0 if _local() else None, preexec_fn=_end_with_parent if _local() else None,
+            umask=self.plan.umask, process_group=0 if _local() else None,
+            preexec_fn=_end_with_parent if _local() else None,
         )  # fmt: skip
         if self.signalled:  # it came between the two lines above
             self.child.send_signal(signal.SIGUSR1)
@@ -156,12 +185,33 @@ class Task:
         if self.child is not None and self.child.poll() is None:
             self.child.send_signal(signal.SIGUSR2 if number == signal.SIGUSR1 else signal.SIGUSR1)
 
-    def _write(self, code: int | None) -> None:
+    def _end_with_launcher(self) -> None:
+        """Ends as on SIGTERM when launch/submit.py is gone, be it by kill -9. By a timer, as a thread
+        more would have Linux tell the child twice that this process is gone, which training takes for an order to end.
+        """
+        launcher = int(os.environ["MSCGAN_JOB"].removeprefix("local-"))
+        began = process.start(launcher)
+
+        def look(_number, frame) -> None:
+            if not self.signalled and (not began or process.start(launcher) != began):
+                say("launch/submit.py is gone: this saves and ends, as after Ctrl-C")
+                self._pass_on(signal.SIGTERM, frame)
+
+        signal.signal(signal.SIGALRM, look)
+        signal.setitimer(signal.ITIMER_REAL, LOOK_SECONDS, LOOK_SECONDS)
+
+    def _write(self, code: int | None) -> bool:
+        """Writes the record. False where it cannot be (a full disk): the exit code then speaks for itself."""
         child = self.child.pid if self.child is not None and self.child.returncode is None else 0
         me = os.getpid()
         fields = {"pid": me, "start": process.start(me), "child": child, "child_start": process.start(child)}
         node = os.environ.get("SLURMD_NODENAME", "")
-        runs.write_rank(self.record, self.place.rank, world=self.place.world, node=node, code=code, **fields)
+        try:
+            runs.write_rank(self.record, self.place.rank, world=self.place.world, node=node, code=code, **fields)
+        except OSError as error:
+            say(f"warning: {self.record} cannot be written ({error.strerror})")
+            return False
+        return True
 
 
 def place() -> Place:

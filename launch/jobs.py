@@ -1,7 +1,9 @@
-"""This user's runs, on SLURM and on this machine: list, show, logs, cancel. Works with and without accounting.
+"""This user's runs, on SLURM and on this machine. Works with and without accounting.
 
 python launch/jobs.py list
 python launch/jobs.py logs -f 123           a job is named by its id, its run folder, or the last word of its name
+python launch/jobs.py save 123              a checkpoint now; training goes on
+python launch/jobs.py stop 123              to end after the next checkpoint, for good; then `save`, to end now
 """
 
 import argparse
@@ -13,24 +15,27 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from launch import runs, slurm
-from launch.follow import SKIP, Tail, exit_code, follow_job, log_file
+from launch import runs, shown, slurm, states
+from launch.follow import SKIP, Tail, exit_code, follow_job
 from launch.states import alive, find, job_id, orphans, task_id, task_states
-from mscgan import process
-from mscgan.errors import UserError, run
+from mscgan import asked, process
+from mscgan.errors import UserError, of_disk, run
 
 STOP_SECONDS = 60  # for a run on this machine to save before it is killed
+SAVE_SECONDS = 120  # that `save` waits for the checkpoint
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python launch/jobs.py", description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{list,show,logs,cancel}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{list,show,logs,save,stop,cancel}")
     listing = commands.add_parser("list", help="a line a job, newest last")
-    listing.add_argument("--all", action="store_true", help="also those before the last 20")
+    listing.add_argument("--all", action="store_true", help=f"also those before the last {shown.LISTED}")
     for name, text in (
         ("show", "all that is known of a job"),
         ("logs", "what a rank printed"),
+        ("save", "save a checkpoint now, and go on"),
+        ("stop", "end training after its next checkpoint; the same command goes on from there"),
         ("cancel", "end a job"),
     ):
         command = commands.add_parser(name, help=text)
@@ -41,86 +46,21 @@ def main() -> int:
     given = parser.parse_args()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `jobs.py list | head` ends quietly
     if given.command == "list":
-        return _list(given.all)
+        return shown.jobs(given.all)
     plan, index = find(given.job)
     if given.command == "show":
-        return _show(plan)
+        return shown.job(plan)
     if given.command == "logs":
         return _logs(plan, index, given.rank, given.follow)
+    if given.command in ("save", "stop"):
+        return _ask(plan, index, given.command)
     return _cancel(plan, index)
-
-
-def _list(everything: bool) -> int:
-    plans = [runs.read_plan(folder) for folder in runs.registered()]
-    plans = plans if everything else plans[-20:]
-    ids = [job_id(plan) for plan in plans]
-    known = _known(ids)
-    print(f"{'JOB':<14} {'STATE':<12} {'KIND':<10} {'PAIRS SEEN':>10}  RUN")
-    for plan in plans:
-        for index, state in enumerate(task_states(plan, known)):
-            checkpoint = runs.newest_checkpoint(plan.works[index].run)
-            seen = f"{int(checkpoint[6:]):,}" if checkpoint else ""
-            print(f"{task_id(plan, index):<14} {state:<12} {plan.kind:<10} {seen:>10}  {_short(plan.works[index].run)}")
-    return 0
-
-
-def _known(ids: list[str]) -> dict[str, slurm.State]:
-    """What the scheduler knows; where it is silent that is said, and the runs' own notes have to do."""
-    jobs = [job for job in ids if job.isdigit()]
-    try:
-        return slurm.states(jobs) if jobs else {}
-    except slurm.NoAnswer as error:
-        print(f"note: {error}", file=sys.stderr)
-        return {}
-
-
-def _short(path: str) -> str:
-    return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
-
-
-def _show(plan: runs.Plan) -> int:
-    known = _known([job_id(plan)])
-    states = task_states(plan, known)
-    print(
-        f"job       {job_id(plan)} ({plan.name})\nkind      {plan.kind}\n"
-        f"code      {plan.commit}\nfolder    {plan.folder}"
-    )
-    for index, work in enumerate(plan.works):
-        state = known.get(task_id(plan, index))
-        where = (
-            f" on {state.nodes}"
-            if state and state.nodes
-            else f" ({state.reason})"
-            if state and state.reason != "None"
-            else ""
-        )
-        print(f"\nrun       {work.run}\nstate     {states[index]}{where}")
-        print(
-            f"newest    {runs.newest_checkpoint(work.run) or 'no checkpoint'}\n"
-            f"command   python {' '.join(work.arguments)}"
-        )
-        print(f"log       {_log(plan, index, 0)}")
-        for note in runs.notes(plan, index):
-            if note["attempt"] is not None:
-                start = f"start on {note.get('nodes') or 'this machine'}"
-                what = start if note["event"] == "start" else f"end: {note['outcome']}"
-                newest = note.get("checkpoint") or "no checkpoint"
-                print(f"  {note['time']}  attempt {note['attempt']}  {what}  {newest}")
-    return 0
-
-
-def _log(plan: runs.Plan, index: int, rank: int) -> Path:
-    """A rank's log: one a job on SLURM, the newest attempt's on this machine."""
-    if "slurm" in runs.read_job(plan.folder):
-        return log_file(plan, task_id(plan, index), rank)
-    files = sorted(Path(plan.folder).glob(f"*_{rank}_log.out"), key=lambda file: file.stat().st_mtime)
-    return files[-1] if files else Path(plan.folder) / f"none_{rank}_log.out"
 
 
 def _logs(plan: runs.Plan, index: int | None, rank: int, follow: bool) -> int:
     if follow and "slurm" in runs.read_job(plan.folder):
         return follow_job(plan, index, rank)
-    tail = Tail(_log(plan, index or 0, rank), skip=SKIP)
+    tail = Tail(shown.log_of(plan, index or 0, rank), skip=SKIP)
     if not tail.file.exists():
         raise UserError(
             f"no log of rank {rank} yet: {tail.file} does not exist; `python launch/jobs.py show {job_id(plan)}`"
@@ -133,6 +73,43 @@ def _logs(plan: runs.Plan, index: int | None, rank: int, follow: bool) -> int:
         time.sleep(0.5)
     tail.show()
     return exit_code(plan, index or 0, task_id(plan, index or 0), None)
+
+
+def _ask(plan: runs.Plan, index: int | None, what: str) -> int:
+    """Asks trainings to save now, or to end after their next save, by a file that rank 0 looks for."""
+    if plan.kind != "train":
+        raise UserError(f"job {job_id(plan)} is {plan.kind}, which saves nothing to go on from; `cancel` ends it")
+    now = task_states(plan, states.ask([plan]))
+    chosen = [place for place in range(len(plan.works)) if index in (None, place)]
+    waiting = {"PENDING", "CONFIGURING", "SUSPENDED", "REQUEUED"} if what == "stop" else set()
+    there = [place for place in chosen if now[place] in {"RUNNING", *waiting}]
+    if not there:
+        raise UserError(f"job {job_id(plan)} does not run: it is {', '.join({now[place] for place in chosen})}")
+    before = {place: runs.newest_checkpoint(plan.works[place].run) for place in there}
+    for place in there:
+        local = "pid" in runs.read_job(plan.folder)
+        try:
+            asked.ask(plan.works[place].run, what, job_id(plan) if local else task_id(plan, place))
+        except OSError as error:
+            raise of_disk(error) from error
+    if what == "stop":
+        for place in there:
+            print(f"{plan.works[place].run} will end after its next checkpoint, or before its next attempt; to have it "
+                  f"end now: python launch/jobs.py save {task_id(plan, place)}")  # fmt: skip
+        return 0
+    end = time.monotonic() + SAVE_SECONDS
+    for place in there:
+        folder = plan.works[place].run
+        while runs.newest_checkpoint(folder) == before[place] and time.monotonic() < end:
+            time.sleep(0.5)
+        newest = runs.newest_checkpoint(folder)
+        if newest == before[place]:
+            raise UserError(
+                f"{folder} was asked to save, and has not within {SAVE_SECONDS} s; it will after the step it is in, if "
+                f"it still runs: `python launch/jobs.py show {task_id(plan, place)}`"
+            )
+        print(f"{folder} saved {newest}")
+    return 0
 
 
 def _cancel(plan: runs.Plan, index: int | None) -> int:

@@ -18,11 +18,11 @@ from typing import cast
 
 from submitit.local.local import LocalExecutor, LocalJob
 
-from launch import attempt, runs
+from launch import attempt, notations, options, runs
 from launch.follow import SKIP, Tail
 from launch.job import Job
 from mscgan import process
-from mscgan.errors import AGAIN, DONE, FAILED, UserError
+from mscgan.errors import AGAIN, DONE, FAILED, STOPPED, UserError
 
 WITHOUT_GPU = 4  # processes at most on a machine without GPUs; further cores become their threads
 POLL_SECONDS = 0.2
@@ -45,16 +45,17 @@ def processes(plan: runs.Plan, batches: list[int]) -> int:
         UserError: several nodes, or more GPUs than there are.
     """
     here, settings = gpus_here(), plan.settings
-    nodes, wanted = int(settings["nodes"]), settings["gpus_per_node"]
+    nodes, wanted = notations.node_counts(settings["nodes"])[0], options.gpus_asked(settings)
     if plan.kind in runs.ONE_PROCESS:
         return 1
-    if nodes > 1 and here < nodes * (int(wanted) if wanted.isdigit() and int(wanted) else 1):
-        each = "all GPUs" if wanted == "auto" else f"{wanted} GPUs" if int(wanted) else "CPUs"
+    if nodes > 1 and here < nodes * (wanted or 1):
+        each = "all GPUs" if wanted is None else f"{wanted} GPUs" if wanted else "CPUs"
         raise UserError(
-            f"no SLURM controller answers: a cluster would give {nodes} nodes with {each} each, and here are "
-            f"{here} GPUs; give --nodes 1, or leave --nodes out, to run here, or --dry-run to see the cluster's script"
+            f"this would run on this machine, without SLURM: a cluster would give {nodes} nodes with {each} each, and "
+            f"here are {here} GPUs; give --nodes 1, or leave --nodes out, to run here, or --dry-run to see the "
+            "cluster's script"
         )
-    gpus = here // nodes if wanted == "auto" else int(wanted)
+    gpus = here // nodes if wanted is None else wanted
     if not gpus:
         return nodes * int(settings.get("tasks_per_node") or (1 if here else _without_gpu(batches)))
     if here and nodes * gpus > here:
@@ -201,7 +202,7 @@ def _failed(ranks: Path) -> bool:
     """Whether a rank ended with a failure, or without having written how it ended."""
     for record in runs.read_ranks(ranks).values():
         ended = process.start(record["pid"]) != record["start"]
-        if record["code"] not in (None, DONE, AGAIN) or (record["code"] is None and ended):
+        if record["code"] not in (None, DONE, AGAIN, STOPPED) or (record["code"] is None and ended):
             return True
     return False
 
@@ -209,7 +210,7 @@ def _failed(ranks: Path) -> bool:
 def _show_failed(plan: runs.Plan, index: int, number: int, tail: Tail) -> None:
     """Shows the end of the log of a rank that failed where rank 0's, already shown, does not say why."""
     codes = {rank: record["code"] for rank, record in runs.read_ranks(runs.ranks_folder(plan, index, number)).items()}
-    failed = [rank for rank, code in codes.items() if code not in (DONE, AGAIN)]
+    failed = [rank for rank, code in codes.items() if code not in (DONE, AGAIN, STOPPED)]
     why = [rank for rank in failed if codes[rank] == attempt.judge(codes, FAILED)[1]]
     if why and 0 not in why:
         log = tail.file.with_name(tail.file.name.replace("_0_log", f"_{why[0]}_log"))

@@ -1,4 +1,4 @@
-"""The preflight's talk between ranks: a store that rank 0 serves, and a sum over all ranks. The torch of launch/."""
+"""The talk between ranks before training: a store that rank 0 serves, a sum over all ranks. The torch of launch/."""
 
 import json
 import os
@@ -49,7 +49,7 @@ class Meeting:
         if self.rank == 0:
             self._store.set(topic, json.dumps(content))
             return content
-        self._store.wait([topic], timedelta(hours=1))
+        self._store.wait([topic], timedelta(days=7))
         return json.loads(self._store.get(topic))
 
     def all_reduce(self, gpu: int | None, seconds: float) -> str:

@@ -3,6 +3,7 @@
 RUN/                                what training writes: config.yaml, checkpoints/, logs, pictures
 RUN/attempts.jsonl                  a line at each start and end of an attempt
 RUN/bad_nodes/NODE.json             what the preflight last found there: {"node", "time", "reasons": [...]}
+RUN/asked/save, RUN/asked/stop      what `jobs.py save` and `stop` ask of the training (mscgan/asked.py)
 RUN/launch-20260102-030405-ab12cd/  one launch, private (0700)
     launch.json                     the Plan below, complete before anything is queued
     job.json                        the scheduler's job id, or the process that runs it on this machine
@@ -10,20 +11,26 @@ RUN/launch-20260102-030405-ab12cd/  one launch, private (0700)
     snapshot/                       the code that runs, whatever happens to the checkout meanwhile
     ranks/0-1/rank-00003.json       run 0, attempt 1: the processes of rank 3 and its exit code
     123_3_log.out                   what rank 3 of job 123 printed; rank 0's also has the batch script's lines
+
+A file that cannot be read, as one that a full disk cut off, is named once and passed over: it hides no other launch.
 """
 
+import errno
 import json
 import os
 import re
 import secrets
+import socket
 import stat
-import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from mscgan import files, process
-from mscgan.errors import UserError
+from mscgan.errors import UserError, say
 from mscgan.heartbeat import HANG_SECONDS
 
 # These paths are written into sbatch scripts. A % would be a pattern of SLURM's.
@@ -40,6 +47,7 @@ class Work:
     shards: str = ""  # data.root, for the preflight and the stage-in
     stage_to: str = ""  # data.stage_to
     manifest_sha256: str = ""  # of the shards at the time of the launch
+    folders: list[str] = field(default_factory=list)  # others that its arguments name, for a container
 
 
 @dataclass
@@ -58,8 +66,9 @@ class Plan:
     stalled_tries: int = 1
     hang_seconds: float = HANG_SECONDS
     preflight: bool = False
+    umask: int = 0o077  # of the programs; the launch folder is private whatever it is
     here: bool = False  # without SLURM, the user looking on: a failure is tried again only after a new checkpoint
-    settings: dict[str, str] = field(default_factory=dict)  # the launcher's options, for people to read
+    settings: dict[str, Any] = field(default_factory=dict)  # the launcher's options (launch/options.py)
 
 
 def unique_name(kind: str) -> str:
@@ -86,9 +95,30 @@ def private_folder(path: Path) -> Path:
     check_path(str(path))
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = path.stat()
     except OSError as error:
-        raise UserError(f"cannot make the folder {path}: {error.strerror}; give another with run=FOLDER") from error
+        raise _cannot_make(path, error) from error
+    return check_private(path)
+
+
+def check_private(path: Path) -> Path:
+    """Returns the path of a folder that `private_folder` would take or could make; makes none.
+
+    Raises:
+        UserError: as `private_folder`.
+    """
+    path = Path(os.path.abspath(path))
+    check_path(str(path))
+    try:
+        found = path.stat()
+        if not stat.S_ISDIR(found.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    except FileNotFoundError as error:
+        parent = next(parent for parent in path.parents if parent.exists())
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise _cannot_make(path, PermissionError(errno.EACCES, f"you may not write to {parent}")) from error
+        return path
+    except OSError as error:
+        raise _cannot_make(path, error) from error
     if found.st_uid != os.getuid():
         raise UserError(
             f"{path} belongs to user id {found.st_uid}, you are {os.getuid()}; give a folder of yours with run=FOLDER"
@@ -96,6 +126,10 @@ def private_folder(path: Path) -> Path:
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise UserError(f"others may write to {path} (mode {stat.S_IMODE(found.st_mode):o}); run: chmod go-w '{path}'")
     return path
+
+
+def _cannot_make(path: Path, error: OSError) -> UserError:
+    return UserError(f"cannot make the folder {path}: {error.strerror}; give another with run=FOLDER")
 
 
 def write_plan(plan: Plan) -> None:
@@ -106,14 +140,40 @@ def read_plan(folder: Path | str) -> Plan:
     """The plan of a launch folder.
 
     Raises:
-        UserError: no launch there, or a folder that others may write to.
+        UserError: no launch there, one that is damaged, or a folder that others may write to.
     """
     file = Path(folder) / "launch.json"
-    if not file.is_file():
-        raise UserError(f"{folder} is no launch folder: it has no launch.json")
+    try:
+        text = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"{folder} is no launch folder: it has no launch.json") from error
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror})") from error
     private_folder(Path(folder))
-    values = json.loads(file.read_text())
-    return Plan(**(_known(Plan, values) | {"works": [Work(**_known(Work, work)) for work in values["works"]]}))
+    try:
+        values = json.loads(text)
+        plan = Plan(**(_known(Plan, values) | {"works": [Work(**_known(Work, work)) for work in values["works"]]}))
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{file} is damaged; the run itself is not: submit it again to go on from its newest checkpoint, in a "
+            "launch of its own"
+        ) from error
+    return plan
+
+
+def readable(folders: Iterator[Path] | list[Path]) -> Iterator[Plan]:
+    """The plans of launch folders, one by one as they are asked for. One that cannot be read is named and left out."""
+    for folder in folders:
+        try:
+            yield read_plan(folder)
+        except UserError as error:
+            say_once(f"note: a launch is left out: {error}")
+
+
+@cache
+def say_once(text: str) -> None:
+    """Says it once in this process, however often a file is looked at, or a part of a launch is."""
+    say(text)
 
 
 def _known(cls: type, values: dict) -> dict:
@@ -138,23 +198,56 @@ def facts(run: Path | str, schema: int) -> dict:
 
 
 def note(run: Path | str, **values) -> None:
-    """Appends a line to RUN/attempts.jsonl."""
+    """Appends a line to RUN/attempts.jsonl: whole, or not at all, and never to half a line of before.
+
+    Raises:
+        OSError: the disk is full, or this user may not write there.
+    """
+    file = Path(run) / "attempts.jsonl"
     line = json.dumps({"time": time.strftime("%Y-%m-%d %H:%M:%S"), **values}) + "\n"
-    descriptor = os.open(Path(run) / "attempts.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    files.append(file, line if _ends_whole(file) else f"\n{line}")
+
+
+def _ends_whole(file: Path) -> bool:
     try:
-        os.write(descriptor, line.encode())
-    finally:
-        os.close(descriptor)
+        with file.open("rb") as opened:
+            if not opened.seek(0, os.SEEK_END):
+                return True
+            opened.seek(-1, os.SEEK_END)
+            return opened.read(1) == b"\n"
+    except FileNotFoundError:
+        return True
 
 
 def notes(plan: Plan, index: int, event: str = "") -> list[dict]:
     """The lines of RUN/attempts.jsonl on a run of this launch, oldest first. event: start | end; empty: both."""
+    file = Path(plan.works[index].run) / "attempts.jsonl"
     try:
-        lines = (Path(plan.works[index].run) / "attempts.jsonl").read_text().splitlines()
+        lines = file.read_bytes().splitlines()
     except FileNotFoundError:
         return []
-    found = [note for note in map(json.loads, lines) if note["launch"] == plan.name and note["index"] == index]
-    return [note for note in found if event in ("", note["event"])]
+    except OSError as error:
+        say_once(f"note: {file} cannot be read ({error.strerror})")
+        return []
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            one = json.loads(line)
+            if missing := _OF_A_NOTE[one["event"]] - one.keys():
+                raise KeyError(*missing)
+            if (one["launch"], one["index"]) == (plan.name, index) and event in ("", one["event"]):
+                found.append(one)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            if line.strip():
+                say_once(f"note: line {number} of {file} is not whole and is passed over")
+    return found
+
+
+# What every line has, so that whoever reads it need not ask.
+_OF_A_NOTE = {
+    "start": {"launch", "index", "time", "checkpoint"},
+    "end": {"launch", "index", "time", "outcome", "code", "again"},
+}
 
 
 def write_bad_nodes(run: Path, bad: dict[str, list[str]]) -> None:
@@ -167,9 +260,15 @@ def write_bad_nodes(run: Path, bad: dict[str, list[str]]) -> None:
 
 def bad_nodes(plan: Plan, index: int) -> list[str]:
     """The nodes found bad since this attempt began."""
-    since = notes(plan, index, "start")[-1]["unix"] - 1
-    written = Path(plan.works[index].run).glob("bad_nodes/*.json")
-    return sorted(json.loads(file.read_text())["node"] for file in written if file.stat().st_mtime >= since)
+    starts = notes(plan, index, "start")
+    found = set()
+    for file in (Path(plan.works[index].run) / "bad_nodes").glob("*.json"):
+        try:
+            if starts and file.stat().st_mtime >= starts[-1].get("unix", 0) - 1:
+                found.add(json.loads(file.read_bytes())["node"])
+        except (OSError, ValueError, KeyError, TypeError):
+            say_once(f"note: {file} cannot be read and is passed over")
+    return sorted(found)
 
 
 def ranks_folder(plan: Plan, index: int, attempt: int) -> Path:
@@ -182,8 +281,15 @@ def write_rank(folder: Path, rank: int, **values) -> None:
 
 
 def read_ranks(folder: Path) -> dict[int, dict]:
-    """The records of an attempt's ranks: task and child, with pid and start, and exit code (None while it runs)."""
-    return {int(file.stem[5:]): json.loads(file.read_text()) for file in sorted(folder.glob("rank-*.json"))}
+    """The records of an attempt's ranks: task and child, with pid and start, node, exit code (None while it runs), and
+    `written`, when the record was, in nanoseconds of the file system's own clock: nodes' clocks differ."""
+    found = {}
+    for file in sorted(folder.glob("rank-*.json")):
+        try:
+            found[int(file.stem[5:])] = json.loads(file.read_bytes()) | {"written": file.stat().st_mtime_ns}
+        except (OSError, ValueError, TypeError):
+            say_once(f"note: {file} cannot be read and is passed over")
+    return found
 
 
 def _index() -> Path:
@@ -195,20 +301,25 @@ def register(folder: Path | str) -> None:
     """Adds a launch to this user's list, which jobs.py reads: run folders may lie anywhere."""
     try:
         _index().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _index().open("a") as file:
-            file.write(f"{folder}\n")
+        files.append(_index(), f"{folder}\n" if _ends_whole(_index()) else f"\n{folder}\n")
     except OSError as error:
-        note = f"note: {_index()} cannot be written ({error.strerror}); launch/jobs.py will not list this run"
-        print(note, file=sys.stderr)  # chain.sh reads stdout
+        say(f"note: {_index()} cannot be written ({error.strerror}); launch/jobs.py will not list this run")
+
+
+def newest_first() -> Iterator[Path]:
+    """This user's launch folders, newest first; each is looked at when it is asked for."""
+    try:
+        lines = _index().read_text(errors="replace").splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for line in dict.fromkeys(reversed(lines)):
+        if line and os.path.exists(f"{line}/launch.json"):
+            yield Path(line)
 
 
 def registered() -> list[Path]:
     """This user's launch folders that still exist, oldest first."""
-    try:
-        lines = _index().read_text().splitlines()
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [Path(line) for line in dict.fromkeys(lines) if (Path(line) / "launch.json").is_file()]
+    return list(newest_first())[::-1]
 
 
 def write_job(folder: Path | str, **values) -> None:
@@ -218,15 +329,22 @@ def write_job(folder: Path | str, **values) -> None:
 def announce(plan: Plan) -> str:
     """Writes down that this process runs the launch. Returns its job's id."""
     me = os.getpid()
-    write_job(plan.folder, pid=me, start=process.start(me), machine=process.machine())
+    write_job(plan.folder, pid=me, start=process.start(me), machine=process.machine(), host=socket.gethostname())
     register(plan.folder)
     return f"local-{me}"
 
 
 def read_job(folder: Path | str) -> dict:
-    """What runs a launch: {"slurm": "123"} or {"pid": 42, "start": "...", "machine": "..."}, which mscgan/process.py
-    tells; empty before it was submitted."""
+    """What runs a launch: {"slurm": "123"} or {"pid": 42, "start": "...", "machine": "...", "host": "..."}, which
+    mscgan/process.py tells; empty before it was submitted, and where that can no longer be read."""
+    file = Path(folder) / "job.json"
     try:
-        return json.loads((Path(folder) / "job.json").read_text())
+        job = json.loads(file.read_bytes())
+        if not ("slurm" in job or {"pid", "start"} <= job.keys()):
+            raise ValueError(job)
+        return job
     except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError):
+        say_once(f"note: {file} cannot be read: which job this launch is, is not known")
         return {}

@@ -1,6 +1,7 @@
 """The sbatch script of a launch, and its way to SLURM through submitit's SlurmExecutor."""
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -11,11 +12,11 @@ from submitit.core.utils import FailedJobError
 from submitit.helpers import clean_env
 from submitit.slurm.slurm import SlurmExecutor
 
-from launch import options, runs, slurm
+from launch import notations, options, runs, slurm
 from launch.job import Job
-from mscgan.errors import UserError
+from mscgan.errors import MISTAKE, UserError
 
-SAME_NAME = ("partition", "account", "qos", "constraint", "exclude", "nodelist", "comment", "dependency", "mem")
+YEAR = 365 * 24 * 60  # minutes
 
 
 class _Executor(SlurmExecutor):
@@ -40,10 +41,14 @@ def check(plan: runs.Plan) -> None:
     Raises:
         UserError: it could not; with the scheduler's reason.
     """
-    with _outside_any_job():
+    with _environment():
         test = slurm.command("sbatch", "--test-only", input=script(plan))
+        if test.returncode == 0 and (arguments := _srun(plan) + _image(plan)):
+            settings, same = plan.settings, ("partition", "account", "qos", "reservation")
+            where = [f"--{name}={settings[name]}" for name in same if name in settings]
+            test = slurm.command("srun", "--test-only", "--nodes=1", "--ntasks=1", *where, *arguments, "true")
     if test.returncode != 0:
-        raise UserError(f"SLURM refuses this job: {_reason(test.stderr)}; nothing was queued")
+        raise UserError(f"SLURM refuses this job: {slurm.complaint(test.stderr)}; nothing was queued")
 
 
 def submit(plan: runs.Plan) -> str:
@@ -53,58 +58,106 @@ def submit(plan: runs.Plan) -> str:
         UserError: sbatch refuses it; with the scheduler's reason.
     """
     tasks = [Job(plan.folder, index) for index in range(len(plan.works))]
-    with _outside_any_job():
+    with _environment():
         try:
             executor = _executor(plan)
             job = executor.submit(tasks[0]) if len(tasks) == 1 else executor.submit_array(tasks)[0]
         except FailedJobError as error:
-            raise UserError(f"sbatch refused this job: {_reason(str(error))}") from error
+            raise UserError(f"sbatch refused this job: {slurm.complaint(str(error))}") from error
     number = job.job_id.split("_")[0]
     runs.write_job(plan.folder, slurm=number)
     runs.register(plan.folder)
     return number
 
 
+def batch(plan: runs.Plan) -> str:
+    """What the batch script of a .sbatch file does once its launch is prepared; #SBATCH lines come too late there."""
+    program = shlex.join(["-u", f"{plan.folder}/snapshot/launch/job.py", plan.folder])
+    text = _executor(plan)._make_submission_file_text(f"{_python(plan)} {program}", "")
+    return "\n".join(line for line in text.splitlines() if not line.startswith(("#SBATCH", "# Parameters"))) + "\n"
+
+
 def _executor(plan: runs.Plan) -> _Executor:
     settings = plan.settings
-    nodes, cpus = int(settings["nodes"]), int(settings["cpus_per_task"])
     executor = _Executor(plan.folder, python=_python(plan))
-    parameters = {name: settings[name] for name in SAME_NAME if name in settings}
-    more = {"requeue": True, "chdir": plan.cwd}
-    if "reservation" in settings:
-        more["reservation"] = settings["reservation"]
-    if "mail_user" in settings:
-        more |= {"mail-user": settings["mail_user"], "mail-type": "END,FAIL,REQUEUE,TIME_LIMIT"}
     executor.update_parameters(
-        job_name=plan.job_name,
-        time=options.minutes(settings["time"]),
-        nodes=nodes,
-        ntasks_per_node=plan.gpus or int(settings.get("tasks_per_node", 1)),
-        gpus_per_node=plan.gpus
-        or None,  # a node's GPUs are visible to all its ranks; gpus_per_task would break CUDA's IPC
-        cpus_per_task=cpus,
+        # For the paths of submitit's own records; the flags below say it to sbatch, and win.
+        nodes=notations.node_counts(settings["nodes"])[-1],
+        ntasks_per_node=_tasks(plan),
+        time=int(min(notations.minutes(settings["time"]), YEAR)),
         signal_delay_s=int(settings["signal_seconds"]),
         array_parallelism=int(settings["array_parallelism"]),
         stderr_to_stdout=True,
         wckey=None,
         setup=_setup(plan),
         teardown=_teardown(plan),
-        # srun since 22.05 does not take cpus-per-task over from sbatch.
-        srun_args=["--open-mode=append", "--kill-on-bad-exit=1", f"--cpus-per-task={cpus}", *_pyxis(plan)],
-        additional_parameters=more,
-        **parameters,
+        srun_args=[
+            "--open-mode=append",
+            "--kill-on-bad-exit=1",
+            f"--cpus-per-task={settings['cpus_per_task']}",  # srun since 22.05 does not take it over from sbatch
+            *_srun(plan),
+        ],
+        additional_parameters=_flags(plan),
     )
     return executor
+
+
+def _tasks(plan: runs.Plan) -> int:
+    """Processes of a node."""
+    return plan.gpus or int(plan.settings.get("tasks_per_node", 1))
+
+
+def _flags(plan: runs.Plan) -> dict[str, str | bool]:
+    """The options for sbatch, by the names that submitit has for them; True: one without a value."""
+    settings = plan.settings
+    flags: dict[str, str | bool] = {
+        name: settings[name] for name, option in options.OPTIONS.items() if option.sbatch and name in settings
+    }
+    flags |= {name: True for name in flags if options.OPTIONS[name].flag and flags[name] == "true"}
+    # A node's GPUs are visible to all its ranks; gpus_per_task would break CUDA's IPC.
+    del flags["gpus_per_node"]
+    if options.gpus_asked(settings) is None and plan.gpus:
+        flags["gpus_per_node"] = str(plan.gpus)
+    elif plan.gpus and not notations.gpus_of_gres(str(flags.get("gres", ""))):
+        flags["gpus_per_node"] = settings["gpus_per_node"]
+    if "mail_user" in flags:
+        flags.setdefault("mail_type", "END,FAIL,REQUEUE,TIME_LIMIT")
+    for text in settings.get("sbatch", []):
+        key, equals, value = text.partition("=")
+        flags[key.replace("-", "_")] = value if equals else True
+    flags |= {"job_name": plan.job_name, "ntasks_per_node": str(_tasks(plan)), "requeue": True, "chdir": plan.cwd}
+    # sbatch reads a backslash as an escape within any quotes.
+    return {
+        name: value.replace("\\", "\\\\") if isinstance(value, str) else value for name, value in flags.items() if value
+    }
+
+
+def _srun(plan: runs.Plan) -> list[str]:
+    """The user's own arguments of srun."""
+    return [text if text.startswith("-") else f"--{text}" for text in plan.settings.get("srun", [])]
+
+
+def _image(plan: runs.Plan) -> list[str]:
+    """The argument by which srun itself, with pyxis, enters a container."""
+    container = plan.settings.get("container", "")
+    return [f"--container-image={container}"] if container and not container.endswith(".sif") else []
 
 
 def _setup(plan: runs.Plan) -> list[str]:
     snapshot = shlex.quote(f"{plan.folder}/snapshot")
     return [
         "umask 077",
-        *plan.settings.get("setup", []),
+        "unset SLURM_EXPORT_ENV  # with sbatch --export=NONE the ranks would not get what follows",
+        *(_or_end(line) for line in plan.settings.get("setup", [])),
         f"export PYTHONPATH={snapshot}${{PYTHONPATH:+:$PYTHONPATH}}",
         f"{_attempt(plan, 'begin')} || exit $?",
     ]
+
+
+def _or_end(line: str) -> str:
+    """A setup line that ends the job where it fails, with its text."""
+    text = shlex.quote(f": {line}")
+    return f'{line} || {{ echo "error: a setup line failed with exit code $?"{text} >&2; exit {MISTAKE}; }}'
 
 
 def _teardown(plan: runs.Plan) -> list[str]:
@@ -117,43 +170,65 @@ def _attempt(plan: runs.Plan, what: str) -> str:
 
 
 def _python(plan: runs.Plan) -> str:
-    """What runs the tasks. -P: the checkout, where the job stands, must not come before the snapshot."""
+    """What runs the tasks, after srun's own arguments. -P: the checkout, where the job stands, must not come before
+    the snapshot."""
     container = plan.settings.get("container", "")
     if not container:
         return f"{shlex.quote(sys.executable)} -P"
-    if not container.endswith(".sif"):
-        return "python3 -P"  # pyxis: srun itself enters the image
-    binds = ",".join(_mounts(plan))
-    return shlex.join(["apptainer", "exec", "--nv", "--bind", binds, "--pwd", plan.cwd, container, "python3", "-P"])
+    mounts = ",".join(mount if ":" in mount else f"{mount}:{mount}" for mount in _mounts(plan))
+    if container.endswith(".sif"):
+        before = ["apptainer", "exec", "--nv", "--bind", mounts, "--pwd", plan.cwd, container]
+    else:  # pyxis: srun itself enters the image
+        before = [*_image(plan), f"--container-mounts={mounts}", f"--container-workdir={plan.cwd}"]
+    return " ".join([*map(_quoted_for_node, before), "python3 -P"])
 
 
-def _pyxis(plan: runs.Plan) -> list[str]:
-    container = plan.settings.get("container", "")
-    if not container or container.endswith(".sif"):
-        return []
-    mounts = ",".join(f"{path}:{path}" for path in _mounts(plan))
-    return [f"--container-image={container}", f"--container-mounts={mounts}", f"--container-workdir={plan.cwd}"]
+def _quoted_for_node(text: str) -> str:
+    """One word of the script, in which the node fills in its own variables, as in data.stage_to=$SLURM_TMPDIR."""
+    if "$" not in text:
+        return shlex.quote(text)
+    escaped = re.sub(r'(["`\\]|\$(?![\w{]))', r"\\\1", text)
+    return '"' + re.sub(r"\$\{?(\w+)\}?", r"${\1:?is not set on this node}", escaped) + '"'
 
 
 def _mounts(plan: runs.Plan) -> list[str]:
-    """Folders that a container must see under their own names."""
-    paths = [plan.cwd, plan.folder]
+    """Folders that a container must see under their own names, and what the user mounts.
+
+    Raises:
+        UserError: a name that the list of mounts would be cut at.
+    """
+    weights = os.environ.get("MSCGAN_WEIGHTS") or os.path.expanduser("~/.cache/mscgan/weights")  # mscgan/weights.py
+    paths = [plan.cwd, plan.folder, *([weights] if os.path.isdir(weights) else [])]
+    found = set(plan.settings.get("mount", []))
     for work in plan.works:
-        paths += [work.run, work.shards] + ([work.stage_to] if "$" not in work.stage_to else [])
-    return sorted({os.path.abspath(Path(plan.cwd, path)) for path in paths if path})
+        paths += [work.run, work.shards, *work.folders]
+        if work.stage_to:
+            paths.append(work.stage_to)
+    for path in filter(None, paths):
+        if path.startswith("$"):
+            found.add(path)
+            continue
+        for name in (os.path.abspath(Path(plan.cwd, path)), os.path.realpath(Path(plan.cwd, path))):
+            if "," in name or ":" in name:
+                raise UserError(f"a container cannot see {name}: the list of its mounts is cut at , and : ; rename it")
+            found.add(name)
+    return sorted(found)
 
 
 @contextmanager
-def _outside_any_job() -> Iterator[None]:
-    """Hides the environment of a job that the user submits from, but keeps which cluster this is."""
-    conf = os.environ.get("SLURM_CONF")
-    with clean_env():
-        if conf:
-            os.environ["SLURM_CONF"] = conf
+def _environment() -> Iterator[None]:
+    """What sbatch sees. Outside a job all that the user's shell has, but for the SBATCH_ variables whose options stand
+    in the script, which they would win over. Inside a job nothing of that job, but which cluster this is."""
+    if "SLURM_JOB_ID" in os.environ:
+        conf = os.environ.get("SLURM_CONF")
+        with clean_env():
+            if conf:
+                os.environ["SLURM_CONF"] = conf
+            yield
+        return
+    hidden = {*options.VARIABLES, *options.TAKEN_VARIABLES} & set(os.environ)
+    before = {name: os.environ.pop(name) for name in hidden}
+    try:
         yield
-
-
-def _reason(text: str) -> str:
-    """sbatch's complaint in one line."""
-    lines = [line.removeprefix("sbatch: ").removeprefix("error: ").strip() for line in text.splitlines()]
-    return "; ".join(dict.fromkeys(line for line in lines if line)) or "no reason given"
+    finally:
+        os.environ.update(before)

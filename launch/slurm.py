@@ -34,12 +34,27 @@ def command(*arguments: str, input: str = "", timeout: float = 60) -> subprocess
         return subprocess.CompletedProcess(arguments, 127, "", str(error))
 
 
-def controller_up() -> bool:
-    """Whether sbatch is here and a controller answers; srun on PATH alone says nothing."""
+def controller() -> tuple[bool, str]:
+    """Whether sbatch is here and a controller answers; and what is said instead where SLURM is installed and set up,
+    and none does. srun on PATH alone says nothing."""
     if not (shutil.which("sbatch") and shutil.which("srun")):
-        return False
+        return False, ""
     ping = command("scontrol", "ping", timeout=10)  # without its slurm.conf it would try for a minute
-    return ping.returncode == 0 and "is UP" in ping.stdout
+    if ping.returncode == 0 and "is UP" in ping.stdout:
+        return True, ""
+    if "Could not establish a configuration source" in ping.stderr:
+        return False, ""  # a package that nobody has set up: no cluster's
+    return False, complaint(ping.stderr or ping.stdout)
+
+
+def controller_up() -> bool:
+    return controller()[0]
+
+
+def complaint(text: str) -> str:
+    """What a SLURM command complains of, in one line."""
+    lines = [re.sub(r"^(\w+: )?((error|fatal): )?", "", line).strip() for line in text.splitlines()]
+    return "; ".join(dict.fromkeys(line for line in lines if line)) or "no reason given"
 
 
 def gpus_per_node(partition: str) -> int:
@@ -55,14 +70,19 @@ class NoAnswer(UserError):
     """The scheduler did not answer, which says nothing about any job."""
 
 
-def queue() -> dict[str, State]:
+def queue(job: str = "") -> dict[str, State]:
     """This user's jobs by id, an array's tasks one by one: those that wait or run, and those that ended not long ago.
+
+    job: asks for this one alone.
 
     Raises:
         NoAnswer: squeue failed.
     """
+    whose = f"--jobs={job}" if job else f"--user={getpass.getuser()}"
     fields = "--format=%i|%T|%j|%N|%r"
-    asked = command("squeue", "--noheader", "--array", "--states=all", f"--user={getpass.getuser()}", fields)
+    asked = command("squeue", "--noheader", "--array", "--states=all", whose, fields)
+    if job and "Invalid job id" in asked.stderr:
+        return {}  # forgotten
     if asked.returncode != 0:
         raise NoAnswer(f"squeue gives no answer ({' '.join(asked.stderr.split())}); try again when it does")
     return _parse(asked.stdout)
@@ -76,7 +96,7 @@ def states(jobs: list[str]) -> dict[str, State]:
         NoAnswer: squeue failed.
     """
     numbers = {job.split("_")[0] for job in jobs}
-    found = _of(numbers, queue())
+    found = _of(numbers, queue(*numbers) if len(numbers) == 1 else queue())
     missing = numbers - {job.split("_")[0] for job in found}
     if missing:
         fields = "--format=JobID,State,JobName,NodeList,Reason"
@@ -88,8 +108,9 @@ def states(jobs: list[str]) -> dict[str, State]:
 
 
 def _parse(text: str) -> dict[str, State]:
-    rows = [line.split("|") for line in text.splitlines() if line.count("|") == 4]
-    return {row[0]: State(row[2], row[1].split()[0], row[3], row[4]) for row in rows}
+    rows = [line.split("|") for line in text.splitlines() if line.count("|") >= 4]
+    # A name may hold the separator too.
+    return {row[0]: State("|".join(row[2:-2]), row[1].split()[0], row[-2], row[-1]) for row in rows}
 
 
 def _of(numbers: set[str], found: dict[str, State]) -> dict[str, State]:
@@ -131,8 +152,13 @@ def run_again(job: str, without: list[str]) -> bool:
 
 
 def _exclude(job: str, nodes: list[str]) -> None:
-    before = show(job).get("ExcNodeList", "(null)")
-    names = ",".join(([] if before == "(null)" else [before]) + nodes)
+    shown = show(job)
+    before = "" if (old := shown.get("ExcNodeList", "(null)")) == "(null)" else old
+    names = ",".join(filter(None, [before, *nodes]))
+    if _too_few(shown, names):
+        left = f" {before} alone" if before else " no node"
+        print(f"job {job} keeps away from{left}: without {', '.join(nodes)} too few nodes would be left", flush=True)
+        return
     for _ in range(20):
         done = command("scontrol", "update", f"JobId={job}", f"ExcNodeList={names}")
         if done.returncode == 0:
@@ -140,3 +166,11 @@ def _exclude(job: str, nodes: list[str]) -> None:
             return
         time.sleep(0.2)  # still ending
     print(f"cannot exclude {names}: {done.stderr.strip()}", flush=True)
+
+
+def _too_few(shown: dict[str, str], excluded: str) -> bool:
+    """Whether fewer nodes than the job needs would be left of its partition: it would wait for ever."""
+    names = command("sinfo", "--noheader", "--Node", f"--partition={shown.get('Partition', '')}", "--format=%N").stdout
+    without = command("scontrol", "show", "hostnames", excluded).stdout
+    needed = int((re.findall(r"\d+", shown.get("NumNodes", "")) or [1])[0])
+    return bool(names.split()) and len({*names.split()} - {*without.split()}) < needed

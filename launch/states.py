@@ -5,7 +5,7 @@ from pathlib import Path
 
 from launch import runs, slurm
 from mscgan import process
-from mscgan.errors import AGAIN, DONE, UserError
+from mscgan.errors import AGAIN, DONE, STOPPED, UserError
 
 
 def find(text: str) -> tuple[runs.Plan, int | None]:
@@ -15,7 +15,7 @@ def find(text: str) -> tuple[runs.Plan, int | None]:
         UserError: there is none.
     """
     job, _, task = text.partition("_")
-    for plan in reversed([runs.read_plan(folder) for folder in runs.registered()]):
+    for plan in runs.readable(runs.newest_first()):
         folders = [plan.folder, str(Path(plan.folder).parent), *(work.run for work in plan.works)]
         if os.path.abspath(text) in folders or text in _last_words(plan):
             return plan, None
@@ -40,14 +40,27 @@ def task_id(plan: runs.Plan, index: int) -> str:
     return job_id(plan) if len(plan.works) == 1 else f"{job_id(plan)}_{index}"
 
 
-def alive(plan: runs.Plan) -> str:
+def alive(plan: runs.Plan, known: dict[str, slurm.State] | None = None) -> str:
     """The id of a launch's job if it waits, runs, is suspended or left processes here; else an empty string.
+
+    known: what the scheduler told of it; None: it is asked.
 
     Raises:
         NoAnswer: the scheduler does not say.
     """
-    states = set(task_states(plan, slurm.states([job_id(plan)]) if "slurm" in runs.read_job(plan.folder) else {}))
+    states = set(task_states(plan, ask([plan]) if known is None else known))
     return job_id(plan) if states - slurm.ENDED - {"STOPPED", "UNKNOWN"} or orphans(plan) else ""
+
+
+def ask(plans: list[runs.Plan]) -> dict[str, slurm.State]:
+    """What the scheduler knows of the jobs of launches, in one question however many they are. Nothing is asked where
+    none of them is on SLURM.
+
+    Raises:
+        NoAnswer: it does not say.
+    """
+    jobs = [job["slurm"] for plan in plans if "slurm" in (job := runs.read_job(plan.folder))]
+    return slurm.states(jobs) if jobs else {}
 
 
 def orphans(plan: runs.Plan) -> list[Path]:
@@ -66,6 +79,7 @@ def orphans(plan: runs.Plan) -> list[Path]:
 def task_states(plan: runs.Plan, known: dict[str, slurm.State]) -> list[str]:
     """The state of each run of a launch: the scheduler's, or what the run's own notes say where it knows none.
 
+    ENDING: here, and its submit.py is gone; its tasks have seen that and save (launch/job.py).
     A job whose name is not the launch's is another one: a controller that was set up anew gives out the same ids again.
     """
     job = runs.read_job(plan.folder)
@@ -79,9 +93,12 @@ def task_states(plan: runs.Plan, known: dict[str, slurm.State]) -> list[str]:
         if _started_here(job) and process.start(job["pid"]) == job["start"] != "":
             result.append("RUNNING" if index == 0 or runs.notes(plan, index) else "PENDING")
         elif ends and not ends[-1]["again"]:
-            result.append(_ended(ends[-1]))
+            result.append(ended(ends[-1]))
+        elif _started_here(job):
+            live = any(folder.name.startswith(f"{index}-") for folder in orphans(plan))
+            result.append("ENDING" if live else "STOPPED")
         else:
-            result.append("STOPPED" if _started_here(job) else "UNKNOWN")
+            result.append("UNKNOWN")
     return result
 
 
@@ -90,8 +107,8 @@ def _started_here(job: dict) -> bool:
     return "pid" in job and job.get("machine") == process.machine()
 
 
-def _ended(end: dict) -> str:
+def ended(end: dict) -> str:
     """A state from a run's last note."""
     if end["outcome"] == "cancelled":
         return "CANCELLED"
-    return {DONE: "COMPLETED", AGAIN: "STOPPED"}.get(end["code"], "FAILED")
+    return {DONE: "COMPLETED", AGAIN: "STOPPED", STOPPED: "STOPPED"}.get(end["code"], "FAILED")

@@ -13,6 +13,7 @@ run=FOLDER or runs/table2-PRESET.
 """
 
 import argparse
+import hashlib
 import itertools
 import os
 import re
@@ -21,30 +22,49 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from launch import guard, options, runs, slurm, start, table2_start
+from launch import guard, options, runs, sbatch, start, table2_start
 from mscgan import config as configuration
-from mscgan import schedule
+from mscgan import files, schedule
 from mscgan.errors import UserError, run
+from mscgan.paths import expanded
 
 JOBS = ("train", "evaluate", "generate", "shards", "throughput", "table2")
 
 
+BEFORE = "give sbatch {} itself, before that name"
+LATE = {
+    "on": "sbatch has chosen",
+    "tasks_per_node": BEFORE.format("--ntasks-per-node"),
+    "cpus_per_task": BEFORE.format("--cpus-per-task"),
+    "array_parallelism": "there is no sweep",
+    "sbatch": BEFORE.format("these options"),
+    "signal_seconds": BEFORE.format("--signal=USR2@SECONDS"),
+}
+# Jobs whose files are for others too: they are readable as the user's umask says. A run's and a launch's are private.
+FOR_OTHERS = ("evaluate", "generate", "shards", "throughput")
+
+
 def main() -> int:
-    os.umask(0o077)
+    umask = os.umask(0o077)
     given, extra = _arguments()
     settings = options.resolve(given)
     if given.job == "table2":
         return table2_start.submit(given, settings)
     targets = _targets(given)
-    on_slurm = not given.prepare and slurm.controller_up()
+    on_slurm = not given.prepare and start.on_slurm(settings)
+    if not given.prepare:
+        targets = _incomplete(given.job, targets)
+        if not targets:
+            return 0
     plan = start.plan_of(given.job, extra, settings, targets, on_slurm)
-    if given.dry_run:
-        return start.dry_run(plan, targets)
+    plan.umask = umask if plan.kind in FOR_OTHERS else plan.umask
     if given.prepare:
         return _prepare_here(plan, targets)
-    if _complete(plan, targets):
+    waits = "dependency" in settings
+    if given.dry_run:
+        start.dry_run(plan, targets, on_slurm, waits)
         return 0
-    ranks = start.checked(plan, targets, on_slurm, waits="dependency" in settings)
+    ranks = start.checked(plan, targets, on_slurm, waits)
     job = start.start(plan, targets, on_slurm)
     if on_slurm:
         several = f"{len(plan.works)} runs in {Path(plan.folder).parent}"
@@ -56,23 +76,21 @@ def main() -> int:
         return start.here(plan, ranks, stop)
 
 
-def _complete(plan: runs.Plan, targets: list[start.Target]) -> bool:
-    """Says it of a training that has nothing left to do in any of its runs, and refuses one that may not go on."""
-    facts = [runs.facts(work.run, schedule.SCHEMA) for work in plan.works]
-    if plan.kind != "train" or not all(facts):
-        return False
-    done = []
-    for target, found in zip(targets, facts, strict=True):
-        assert target.config, "training has a configuration"
-        if target.config.resume == "never":
-            return False  # training refuses it
+def _incomplete(kind: str, targets: list[start.Target]) -> list[start.Target]:
+    """Of the runs of a training those that have something left to do; says it of the others, and refuses one that may
+    not go on."""
+    left = []
+    for target in targets:
+        found = runs.facts(target.folder, schedule.SCHEMA) if kind == "train" else {}
+        if not found or not target.config or target.config.resume == "never":  # training refuses the last
+            left.append(target)
+            continue
         schedule.check(target.config, found, f"{target.folder}/checkpoints/{runs.newest_checkpoint(target.folder)}")
-        done.append(schedule.complete(target.config, found))
-    if not all(done):
-        return False
-    for target, found in zip(targets, facts, strict=True):
-        print(schedule.ending(target.folder, f"already complete: {found['pairs']} pairs in {target.folder}"))
-    return True
+        if not schedule.complete(target.config, found):
+            left.append(target)
+            continue
+        print(schedule.ending(target.config, f"already complete: {found['pairs']} pairs in {target.folder}"))
+    return left
 
 
 def _arguments() -> tuple[argparse.Namespace, list[str]]:
@@ -101,11 +119,12 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
     own, extra = sys.argv[1:], []
     if "--" in own:
         own, extra = own[: own.index("--")], own[own.index("--") + 1 :]
-    given = parser.parse_intermixed_args(own)
+    given = parser.parse_intermixed_args(options.joined(own))
     for text in [*given.overrides, *given.sweep, given.config or ""]:
         options.plain(text, "an argument")
     for text in extra:
         options.plain(text, "an argument after --")
+    given.overrides = [_with_path(text) for text in given.overrides]
     if given.job == "train" and not given.config:
         raise UserError("--job train needs --config PRESET, for example --config market1501")
     if given.job == "table2" and (not given.config or given.sweep or given.prepare or extra):
@@ -116,6 +135,8 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
         raise UserError(f"--seeds {given.seeds}: give a number above 0, with --job table2; others have train.seed=N")
     if given.job not in ("train", "table2", *start.OF_A_RUN) and (given.overrides or given.sweep or given.config):
         raise UserError(f"--job {given.job} takes its arguments after --, for example: --job {given.job} -- --help")
+    if given.prepare:
+        _refuse_beside_prepare(given)
     unused = [text for text in given.overrides if not text.startswith("run=")] + given.sweep
     if given.job in start.OF_A_RUN and unused:
         raise UserError(
@@ -123,6 +144,20 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
             f"and, after --, what `python -m mscgan.{given.job} --help` lists"
         )
     return given, extra
+
+
+def _refuse_beside_prepare(given: argparse.Namespace) -> None:
+    """What stands after a .sbatch file's name comes too late for sbatch, and there is nobody to look on."""
+    if "SLURM_JOB_ID" not in os.environ:
+        raise UserError("--prepare is for the .sbatch files; submit one with sbatch, for example launch/train.sbatch")
+    for name, option in options.OPTIONS.items():
+        if getattr(given, name) is None or not (option.sbatch or name in LATE):
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        raise UserError(f"{flag} after the .sbatch file's name does nothing; {LATE.get(name, BEFORE.format(flag))}")
+    for name in ("follow", "dry_run", "sweep", "seeds"):
+        if getattr(given, name):
+            raise UserError(f"the .sbatch files take no --{name.replace('_', '-')}; use launch/submit.py for it")
 
 
 def _targets(given: argparse.Namespace) -> list[start.Target]:
@@ -141,10 +176,16 @@ def _targets(given: argparse.Namespace) -> list[start.Target]:
     base.run = base.run or f"runs/{name}"
     if not given.sweep:
         return [start.Target(base, base.run)]
-    targets = []
-    for number, changes in enumerate(itertools.product(*(_swept(text) for text in given.sweep))):
+    swept = [_swept(text) for text in given.sweep]
+    keys = [changes[0].partition("=")[0] for changes in swept]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise UserError(f"--sweep {twice[0]} is given twice; give all its values in one, {twice[0]}=a,b,c")
+    targets: list[start.Target] = []
+    for changes in itertools.product(*swept):
         config = configuration.load(given.config, [*given.overrides, *changes])
-        config.run = f"{base.run}/{number}-" + re.sub(r"[^\w.=+-]", "_", "-".join(changes))[:100]
+        config.run = f"{base.run}/{_folder_name(config, keys)}"
+        if config in [target.config for target in targets]:
+            raise UserError(f"--sweep: {' '.join(changes)} is there twice; give each value once")
         targets.append(start.Target(config, config.run))
     return targets
 
@@ -155,20 +196,34 @@ def _swept(text: str) -> list[str]:
     found = re.findall(r"(?:\[[^\]]*\]|[^,\[])+", values)
     if not key or not equals or not found:
         raise UserError(f"--sweep is {text!r}; expected key=a,b,c, for example --sweep train.lr=1e-4,2e-4")
+    if key == "run":
+        raise UserError("--sweep run: each run of a sweep has a folder of its own below run=FOLDER; sweep another key")
     return [f"{key}={value}" for value in found]
 
 
+def _folder_name(config: configuration.Config, keys: list[str]) -> str:
+    """A run's folder in its sweep: what it is there for, whichever other values are swept and in which order. A part
+    of the hash makes good for what a folder's name cannot hold."""
+    values = {
+        leaf: str(value).replace(" ", "")
+        for leaf, value in sorted(configuration.leaves(config).items())
+        if any(f"{leaf}.".startswith(f"{key}.") for key in keys)
+    }
+    text = "-".join(f"{leaf}={value}" for leaf, value in values.items())
+    name = re.sub(r"[^\w.=+-]", "_", text)[:100]
+    return name if name == text else f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _with_path(override: str) -> str:
+    """`run=~/x` with the folder that it means; the configuration's other paths are its own to read."""
+    key, _, value = override.partition("=")
+    return f"run={expanded(value, override)}" if key == "run" and value else override
+
+
 def _prepare_here(plan: runs.Plan, targets: list[start.Target]) -> int:
-    """For the .sbatch files, inside their job: makes the launch folder at the first attempt, finds it at later ones."""
-    job = os.environ.get("SLURM_JOB_ID", "")
-    if not job:
-        raise UserError("--prepare is for the .sbatch files; submit one with sbatch, for example launch/train.sbatch")
-    if len(targets) > 1:
-        raise UserError("the .sbatch files take no --sweep; use launch/submit.py for it")
-    earlier = [folder for folder in runs.registered() if runs.read_job(folder).get("slurm") == job]
-    if int(os.environ.get("SLURM_RESTART_COUNT", "0")) and earlier:
-        print(earlier[-1])
-        return 0
+    """For the .sbatch files, inside their job: makes the launch folder at the first attempt. Later ones run the
+    batch.sh that is put into it."""
+    job = os.environ["SLURM_JOB_ID"]
     plan.gpus, tasks = (int(os.environ.get(f"SLURM_{name}", "0")) for name in ("GPUS_ON_NODE", "NTASKS_PER_NODE"))
     if plan.gpus and plan.kind not in runs.ONE_PROCESS and tasks != plan.gpus:
         raise UserError(
@@ -176,12 +231,16 @@ def _prepare_here(plan: runs.Plan, targets: list[start.Target]) -> int:
             f"--ntasks-per-node={plan.gpus}"
         )
     plan.job_name = os.environ["SLURM_JOB_NAME"]
-    ranks = int(os.environ.get("SLURM_JOB_NUM_NODES", "1")) * (tasks or 1)
-    start.check_work(plan, targets, ranks, on_slurm=False, waits="dependency" in plan.settings)
+    nodes = os.environ.get("SLURM_JOB_NUM_NODES", "1")
+    plan.settings |= {"nodes": nodes, "cpus_per_task": os.environ.get("SLURM_CPUS_PER_TASK", "1")}
+    batch = sbatch.batch(plan)
+    start.check_work(plan, targets, [int(nodes) * (tasks or 1)], on_slurm=False)
     with guard.only_submit(plan):
         guard.check_free(plan, on_slurm=True)
         start.prepare(plan, targets)
-        runs.write_job(plan.folder, slurm=job)
+        files.write(Path(plan.folder) / "batch.sh", batch)
+        # The .sbatch files look for these two.
+        runs.write_job(plan.folder, slurm=job, cluster=os.environ.get("SLURM_CLUSTER_NAME", ""))
     runs.register(plan.folder)
     if Path(plan.folder) not in runs.registered():  # the next attempt would begin anew, and so for ever
         raise UserError("a requeued job finds its launch by that list; set XDG_STATE_HOME to a folder you may write")

@@ -258,8 +258,11 @@ def check_free(table: Table) -> None:
         UserError: a job of an earlier start waits or runs.
     """
     folder = Path(table.folder).absolute()
-    for plan in [runs.read_plan(found) for found in runs.registered() if found.is_relative_to(folder)]:
-        if plan.kind in ("evaluate", "table2") and (job := states.alive(plan)):
+    plans = runs.readable([found for found in runs.registered() if found.is_relative_to(folder)])
+    scored = [plan for plan in plans if plan.kind in ("evaluate", "table2")]
+    known = states.ask(scored)
+    for plan in scored:
+        if job := states.alive(plan, known):
             raise UserError(
                 f"job {job} ({plan.kind}) of {table.folder} waits or runs; wait for it, or stop it with "
                 f"`python launch/jobs.py cancel {job}`"

@@ -4,13 +4,13 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from launch import guard, runs, slurm, start, table2
+from launch import guard, runs, start, table2
 from mscgan.errors import AGAIN
 
 
 def submit(given: argparse.Namespace, settings: dict) -> int:
     """Starts what is missing of table 2, a launch a part; where nothing is, writes the table here."""
-    table, on_slurm = table2.ask(given.config, given.overrides, given.seeds or 1), slurm.controller_up()
+    table, on_slurm = table2.ask(given.config, given.overrides, given.seeds or 1), start.on_slurm(settings)
     parts = table2.parts(table)
     works = [_targets(part) or [start.Target(None, table.folder)] for part in parts]
     plans = [start.plan_of(part.kind, [], settings, work, on_slurm) for part, work in zip(parts, works, strict=True)]
@@ -18,10 +18,11 @@ def submit(given: argparse.Namespace, settings: dict) -> int:
         for place, (part, plan, targets) in enumerate(zip(parts, plans, works, strict=True), 1):
             print(f"# part {place} of {len(parts)}, {part.kind}: {part.title}"
                   + "".join(f"; after part {before + 1}" for before in part.after))  # fmt: skip
-            start.dry_run(plan, targets)
+            start.dry_run(plan, targets, on_slurm, _waits(part))
+        table2.check_free(table)
         return 0
     for part, plan, targets in zip(parts, plans, works, strict=True):
-        start.checked(plan, targets, on_slurm, waits=part.kind != "train" or bool(part.after))
+        start.checked(plan, targets, on_slurm, _waits(part))
         guard.check_free(plan, on_slurm)
     table2.check_free(table)
     runs.private_folder(Path(table.folder))
@@ -31,6 +32,10 @@ def submit(given: argparse.Namespace, settings: dict) -> int:
 
         return table2_result.write(table.folder)
     return _queue(parts, plans, works, given.follow) if on_slurm else _one_by_one(table, parts, settings)
+
+
+def _waits(part: table2.Part) -> bool:
+    return part.kind != "train" or bool(part.after)
 
 
 def _targets(part: table2.Part) -> list[start.Target]:
@@ -61,8 +66,8 @@ def _one_by_one(table: table2.Table, parts: list[table2.Part], settings: dict) -
             print("".join(f"{line}\n" for line in left_out), end="", flush=True)
             if begin and not stop.asked:
                 targets = _targets(replace(part, runs=begin))
-                plan = start.plan_of(part.kind, [], settings, targets, on_slurm=False)
-                ranks = start.checked(plan, targets, on_slurm=False, waits=False)
+                plan = start.plan_of(part.kind, [], settings, targets, False)
+                ranks = start.checked(plan, targets, False, waits=False)
                 start.start(plan, targets, on_slurm=False)
                 start.here(plan, ranks, stop)
             if stop.asked:

@@ -7,6 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from mscgan.errors import UserError
+from mscgan.keys import FIND_POSES, Config
 
 LONGEST = 180  # bytes of a name: while it is written it is part of a longer one, and 255 is the most that disks take
 
@@ -47,6 +48,15 @@ def check_trained(run: Path) -> None:
     for name in ("config.yaml", "generator.safetensors"):
         if not (run / name).is_file():
             raise UserError(f"{run} has no {name}; give the folder of a run whose training has finished or saved")
+
+
+def check_makes_images(run: Path, config: Config) -> None:
+    """Refuses a run of a family that finds poses, for commands that want images."""
+    if config.family in FIND_POSES:
+        raise UserError(
+            f"{run} is a run of the family {config.family}, which makes no images but finds poses: "
+            f"`python -m mscgan.poses --estimator {run}` scores it (--score SHARDS) and uses it (--image, --folder)"
+        )
 
 
 def check_weights(path: Path, stage: str = "", seen: int = 0) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from mscgan import evaluation_file, summary
 from mscgan.errors import UserError
 from mscgan.evaluation import format_table
+from mscgan.paths import a_path
 from mscgan.scorers import NEEDS
 from mscgan.scoring import JOINTS, NOT_AS_PAIRS, SCORES
 from mscgan.summary import UNIT
@@ -106,8 +107,8 @@ def _sets(document: dict, method: str) -> Sets:
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m mscgan.evaluate compare", description=__doc__.split("\n")[0])
-    parser.add_argument("first", type=Path, metavar="RUN", help="a run's folder, or an evaluation.json")
-    parser.add_argument("second", type=Path, metavar="RUN", help="another, of the same pairs")
+    parser.add_argument("first", type=a_path, metavar="RUN", help="a run's folder, or an evaluation.json")
+    parser.add_argument("second", type=a_path, metavar="RUN", help="another, of the same pairs")
     options = parser.parse_args(arguments)
     print(f"first: {options.first}\nsecond: {options.second}")
     print(format_table(compare(options.first, options.second)))

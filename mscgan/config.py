@@ -22,7 +22,8 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from mscgan import files
 from mscgan.errors import UserError
-from mscgan.keys import SCALES, STAGES, TRACKERS, Config, MsCGAN, Train
+from mscgan.keys import PAF, SCALES, STAGES, TRACKERS, Config, MsCGAN, Train
+from mscgan.paths import expanded
 
 PRESETS = Path(__file__).parent / "configs"
 CHOICES = {
@@ -32,18 +33,21 @@ CHOICES = {
     "data.mask": ("pg2", "pose-gan"),
     "mscgan.pool": ("mean2", "mean3"),
     "pg2.edition": ("market1501", "deepfashion"),
+    "paf.stages": (1, 2, 3, 4, 5, 6),
+    "paf.missing": ("ignore", "absent"),
     "train.backend": ("deepspeed", "ddp"),
     "train.zero": (0, 1, 2, 3),
     "train.precision": ("auto", "bf16", "fp16", "fp32"),
 }
 POSITIVE = (
     "data.height data.width data.sigma data.radius train.batch train.tuned_batch train.accumulate train.lr "
-    "log.every log.samples log.checkpoint log.keep"
+    "log.every log.samples log.checkpoint log.keep paf.enlarge paf.sigma"
 ).split()
 NOT_NEGATIVE = (
     "train.ema_halflife train.warmup train.decay train.least_steps train.seed data.max_corrupt data.flip data.threads "
     "log.checkpoint_minutes "
-    "mscgan.lambda_bg_1 mscgan.lambda_L1_2 mscgan.lambda_bg_2 pg2.lambda_bg_1 pg2.lambda_L1_2 pg2.lambda_bg_2"
+    "mscgan.lambda_bg_1 mscgan.lambda_L1_2 mscgan.lambda_bg_2 pg2.lambda_bg_1 pg2.lambda_L1_2 pg2.lambda_bg_2 "
+    "paf.lambda_paf"
 ).split()
 
 
@@ -57,13 +61,16 @@ def load(preset: str, overrides: Sequence[str] = ()) -> Config:
     Raises:
         UserError: an unknown preset, family, variant, key or value.
     """
+    path = Path(expanded(preset, f"configuration {preset}"))
     shipped = PRESETS / f"{preset}.yaml"
-    path = shipped if shipped.exists() else Path(preset)
+    path = shipped if shipped.exists() else path
     if not path.is_file():
         raise UserError(f"no configuration {preset!r}; give one of {_names(PRESETS)}, or the path of a YAML file")
     for override in overrides:
         if "=" not in override or override.startswith("-") or not all(override.partition("=")[0].split(".")):
             raise UserError(f"{override!r} is not of the form key=value, for example train.batch=32")
+        if override.endswith("=") and override.count("=") == 1:
+            raise UserError(f"{override} is empty, as an unset variable of the shell leaves it; give {override}VALUE")
     file_is, command_is = f"configuration {path.name}", "command line"
     with _blamed(file_is):
         file = _read(path)
@@ -89,7 +96,16 @@ def load(preset: str, overrides: Sequence[str] = ()) -> Config:
                 _merged([layer for _, layer in layers[:count]])
         raise
     _check(config)
+    _expand(config)
     return config
+
+
+def _expand(config: Config) -> None:
+    """Fills in `~` and `$VAR` in every path; the variables of data.stage_to are the node's."""
+    config.run = expanded(config.run, f"run={config.run}")
+    config.data.root = expanded(config.data.root, f"data.root={config.data.root}")
+    config.data.stage_to = expanded(config.data.stage_to, f"data.stage_to={config.data.stage_to}", later=True)
+    config.train.init = expanded(config.train.init, f"train.init={config.train.init}")
 
 
 def _merged(layers: list[DictConfig]) -> Config:
@@ -298,6 +314,8 @@ def _check_options(config: Config) -> None:
             raise UserError(f"train.stage_lr.{stage} is {rate}; give a rate above 0 of one of {', '.join(stages)}")
     if options.base < 8 or options.base % 8:
         raise UserError(f"{family}.base is {options.base}; it must be a multiple of 8 (the FC layers scale with it)")
+    if isinstance(options, PAF) and (options.width < 8 or options.width % 8):
+        raise UserError(f"paf.width is {options.width}; it must be a multiple of 8")
     if isinstance(options, MsCGAN):
         scales, weights = options.scales, options.lambda_D
         if not scales or scales != [scale for scale in SCALES if scale in scales]:

@@ -63,7 +63,7 @@ def layers(config: Config) -> dict[str, list[Cost]]:
         calls.setdefault(module, (tuple(output.shape[1:]), gflop))  # a discriminator runs several times in a step
 
     for module in networks.modules():
-        if isinstance(module, Layer | nn.Linear):
+        if isinstance(module, Layer | nn.Linear | nn.Conv2d):
             module.register_forward_pre_hook(enter)
             module.register_forward_hook(leave)
     with counter:
@@ -101,7 +101,10 @@ def _step(config: Config, networks: nn.ModuleDict, stage: str, learns: bool) -> 
     """The family's step on one pair."""
     size = config.data.height, config.data.width
     image, condition, mask = (torch.empty(1, channels, *size, device="meta") for channels in (3, 21, 1))
-    inputs = SimpleNamespace(condition=condition, x=image, y=image, mask=mask)
+    keypoints = torch.empty(1, 18, 2, device="meta")
+    inputs = SimpleNamespace(
+        condition=condition, x=image, y=image, mask=mask, x_keypoints=keypoints, y_keypoints=keypoints
+    )
     networks.requires_grad_(False)
     trained = _family(config).trains(stage, networks)
     engines = {name: _Engine(module.requires_grad_(True), learns) for name, module in trained.items()}
@@ -111,18 +114,21 @@ def _step(config: Config, networks: nn.ModuleDict, stage: str, learns: bool) -> 
 def _each(networks: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The networks of a family, those inside another one (G1 in the generators) by themselves."""
     for name, module in networks.named_children():
-        holds_layers = any(isinstance(child, nn.Linear | nn.Sequential | nn.ModuleDict) for child in module.children())
+        kinds = nn.Linear | nn.Conv2d | nn.Sequential | nn.ModuleDict
+        holds_layers = any(isinstance(child, kinds) for child in module.children())
         if holds_layers:
             yield name, module
         else:
             yield from _each(module)
 
 
-def _cost(name: str, module: Layer | nn.Linear, output: tuple[int, ...], gflop: float) -> Cost:
+def _cost(name: str, module: nn.Module, output: tuple[int, ...], gflop: float) -> Cost:
     kind = "FC"
     if isinstance(module, Layer):
         kernel = module.conv.weight.shape[1]
         kind = f"{kernel}*{kernel} / {module.conv.stride}"
+    elif isinstance(module, nn.Conv2d):
+        kind = f"{module.kernel_size[0]}*{module.kernel_size[1]} / {module.stride[0]}"
     return Cost(name, kind, output, _parameters(module), gflop)
 
 

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as torch_dist
 from torch import Tensor
 
-from mscgan import heartbeat
+from mscgan import heartbeat, process
 from mscgan.errors import UserError, of_disk
 from mscgan.step import take_ranks
 
@@ -64,6 +64,7 @@ def init(device_type: str | None = None) -> Ranks:
     Raises:
         UserError: the environment is there in part, or this machine has too few GPUs.
     """
+    process.open_many_files()
     device_type = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
     take_ranks()
     missing = [name for name in ENVIRONMENT if name not in os.environ]

@@ -13,6 +13,7 @@ DONE = 0  # nothing is left to do; the launcher ends the job
 FAILED = 1  # a crash, and so is every code not named here; training runs again, at most `crash_retries` times
 MISTAKE = 2  # the user's to mend; the job ends
 AGAIN = 85  # saved on a signal, to go on from there; the job runs again
+STOPPED = 86  # saved, and ended there as `jobs.py stop` asked; the job ends
 BAD_NODE = 87  # the preflight found one; the job runs again without it
 HUNG = 88  # the watchdog ended a silent rank; the job runs again as after a crash
 STALLED = 93  # the launcher's own: `stalled_tries` attempts made no new checkpoint; the job ends
@@ -51,7 +52,10 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     (torchrun, srun, launch/local.py) ends them once rank 0 has ended, and it is said once.
     """
     try:
-        sys.exit(main())
+        code = main()
+        if sys.stdout:  # now, where a broken pipe is caught: at Python's end it would be told on stderr
+            sys.stdout.flush()
+        sys.exit(code)
     except UserError as error:
         rank, several = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "1") != "1"
         where = f"[rank {rank}] " if rank and several else ""

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mscgan.photos import Photo
+
 ESTIMATORS = ("movenet", "paf")
 
 
@@ -51,6 +53,19 @@ def digest(name: str) -> str:
         file = Path(name, "generator.safetensors") if Path(name).is_dir() else Path(name)
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def in_photo(estimate: Estimator, photo: Photo) -> list[Person]:
+    """The people in a photograph, in pixels of its file."""
+    height, width = photo.pixels.shape[:2]
+    people = estimate(photo.pixels)
+    return [one._replace(keypoints=rescaled(one.keypoints, (width, height), photo.size)) for one in people]
+
+
+def rescaled(keypoints: np.ndarray, before: tuple[int, int], after: tuple[int, int]) -> np.ndarray:
+    """(18, 2) keypoints of an image of (width, height) `before` in the same image of another size, and inside it."""
+    moved = (keypoints + 0.5) * np.divide(after, before) - 0.5  # a pixel's middle is at + 0.5
+    return np.where(keypoints == -1, -1, moved.clip(0, np.subtract(after, 1))).astype(np.float32)
 
 
 def largest_first(people: Iterable[np.ndarray]) -> list[np.ndarray]:

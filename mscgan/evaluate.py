@@ -26,11 +26,12 @@ import numpy as np
 import torch
 
 from mscgan import compare, dist, evaluate_folder, evaluation, trained
-from mscgan.checks import check_place
+from mscgan.checks import check_makes_images, check_place
 from mscgan.data.read import choose_pairs, open_shards
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError, run
 from mscgan.estimators import ESTIMATORS
+from mscgan.paths import a_path
 from mscgan.scored import RunImages, audit
 from mscgan.step import take_ranks
 
@@ -67,7 +68,9 @@ def evaluate(run: Path, chosen: Chosen, out: Path | None = None, ranks: dist.Ran
     Raises:
         UserError: what trained.load, open_shards, choose_pairs and evaluation.evaluate raise; an unknown score.
     """
-    data = trained.read_config(run).data
+    config = trained.read_config(run)
+    check_makes_images(run, config)
+    data = config.data
     shards = open_shards(data, chosen.split, chosen.root)
     rows = choose_pairs(shards, len(shards.pairs) if chosen.pairs is None else chosen.pairs)
     scores = evaluation.choose(chosen.scores)
@@ -151,7 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m mscgan.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--run", type=Path, required=True, help="the run's folder")
+    parser.add_argument("--run", type=a_path, required=True, help="the run's folder")
     parser.add_argument("--split", default="test", help="of the shards")
     parser.add_argument("--pairs", type=int, help="score so many pairs, spread evenly over the split; all by default")
     parser.add_argument("--data", default="", help="shards to use instead of the run's data.root")
@@ -163,7 +166,7 @@ def main() -> None:
         help="finds the poses of pckh and pck_torso: movenet, paf, or a run of paf's",
     )
     parser.add_argument("--keep", action="store_true", help="write what is made to generated/ beside the file")
-    parser.add_argument("--out", type=Path, help="the JSON file to write; one in the run's folder by default")
+    parser.add_argument("--out", type=a_path, help="the JSON file to write; one in the run's folder by default")
     options = parser.parse_args()
     scores = tuple(filter(None, options.scores.split(",")))
     chosen = Chosen(options.split, options.pairs, options.data, scores, options.keep, options.estimator)

@@ -17,6 +17,7 @@ from mscgan import evaluation, image_folder
 from mscgan.checks import check_place
 from mscgan.errors import say
 from mscgan.estimators import ESTIMATORS
+from mscgan.paths import a_path
 from mscgan.scored import FolderImages
 
 
@@ -63,14 +64,14 @@ def main(arguments: list[str]) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--generated", type=Path, required=True, metavar="DIR", help="the images to score")
-    parser.add_argument("--target", type=Path, metavar="DIR", help="the true images")
-    parser.add_argument("--source", type=Path, metavar="DIR", help="the source images")
-    parser.add_argument("--annotations", type=Path, metavar="CSV", help="the keypoint file of targets and sources")
-    parser.add_argument("--pairs", type=Path, metavar="CSV", help="a from,to list of the pairs to score")
+    parser.add_argument("--generated", type=a_path, required=True, metavar="DIR", help="the images to score")
+    parser.add_argument("--target", type=a_path, metavar="DIR", help="the true images")
+    parser.add_argument("--source", type=a_path, metavar="DIR", help="the source images")
+    parser.add_argument("--annotations", type=a_path, metavar="CSV", help="the keypoint file of targets and sources")
+    parser.add_argument("--pairs", type=a_path, metavar="CSV", help="a from,to list of the pairs to score")
     parser.add_argument("--scores", default="", metavar="A,B", help="which (mscgan/scoring.py); all by default")
     parser.add_argument("--estimator", default=ESTIMATORS[0], metavar="NAME", help="as for a run")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the JSON file to write")
+    parser.add_argument("--out", type=a_path, metavar="FILE", help="the JSON file to write")
     options = parser.parse_args(arguments)
     evaluate_folder(
         options.generated,

@@ -21,12 +21,13 @@ from pathlib import Path
 import torch
 
 from mscgan import trained
-from mscgan.checks import check_place
+from mscgan.checks import check_makes_images, check_place
 from mscgan.data.read import choose_pairs, open_shards
 from mscgan.errors import UserError, run
 from mscgan.estimators import ESTIMATORS, open_estimator
 from mscgan.framing import Box
 from mscgan.keys import Data
+from mscgan.paths import a_path
 from mscgan.pictures import save_png
 from mscgan.results import places, write
 from mscgan.user_inputs import (
@@ -46,22 +47,23 @@ def main() -> None:
     options = _arguments()
     torch.backends.cudnn.deterministic = True  # the same command, the same picture
     # What can be refused is refused before the networks are built.
-    data = trained.read_config(options.run).data
+    config = trained.read_config(options.run)
     if options.pairs is not None:
-        _pairs(options, data)
+        _pairs(options, config.data)
     else:
-        _poses(options, data)
+        check_makes_images(options.run, config)
+        _poses(options, config.data)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m mscgan.generate", description="Makes pictures with a trained run.")
-    parser.add_argument("--run", type=Path, required=True, help="the run's folder")
-    parser.add_argument("--image", type=Path, help="a photograph of a person")
+    parser.add_argument("--run", type=a_path, required=True, help="the run's folder")
+    parser.add_argument("--image", type=a_path, help="a photograph of a person")
     parser.add_argument(
         "--pose-of",
         nargs="+",
         default=[],
-        type=Path,
+        type=a_path,
         metavar="PHOTO",
         help="whose pose to take: photographs or folders",
     )
@@ -80,7 +82,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, help="make a grid of so many pairs of the shards instead")
     parser.add_argument("--split", default="test", help="of which split the pairs are")
     parser.add_argument("--data", default="", help="shards to use instead of the run's data.root")
-    parser.add_argument("--out", type=Path, help="the PNG or the folder to write; in the run's folder by default")
+    parser.add_argument("--out", type=a_path, help="the PNG or the folder to write; in the run's folder by default")
     words = sys.argv[1:]
     if "--box" in words[:-1]:  # argparse takes a value that begins with a minus for an option
         at = words.index("--box")

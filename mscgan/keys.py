@@ -5,7 +5,9 @@ mscgan/config.py reads them from YAML files and the command line, and says what 
 
 from dataclasses import dataclass, field
 
-STAGES = {"mscgan": ("I", "II", "joint"), "pg2": ("I", "II")}  # of each family, in the order in which a run has them
+# Of each family, in the order in which a run has them.
+STAGES = {"mscgan": ("I", "II", "joint"), "pg2": ("I", "II"), "paf": ("pose",)}
+FIND_POSES = ("paf",)  # families that make no images
 TRACKERS = ("wandb", "mlflow")
 SCALES = (1, 2, 4)  # at which MsCGAN's D1, D2 and D3 judge: the full size, a half, a quarter
 
@@ -48,6 +50,17 @@ class PG2:
 
 
 @dataclass
+class PAF:
+    base: int = 64  # channels of the trunk's first layer; the released network's
+    width: int = 128  # channels of the features and of the stages' layers; the released network's
+    stages: int = 6  # 1 to 6; the released network's
+    enlarge: int = 3  # times that images are enlarged, so that small people's joints have cells of their own
+    sigma: float = 7.0  # pixels of the enlarged image, of the confidence maps
+    missing: str = "ignore"  # a joint without keypoint: ignore (nothing is known of it) | absent (it is not there)
+    lambda_paf: float = 2.0  # of the fields beside the maps, as means: the original sums 38 channels against 19
+
+
+@dataclass
 class Train:
     pairs: dict[str, int] = field(default_factory=dict)  # of each of the family's stages; configs/family has defaults
     init: str = ""  # generator.safetensors to start from
@@ -85,14 +98,15 @@ class Config:
     run: str = ""  # the run's folder: configuration, checkpoints, logs, pictures, scores
     resume: str = "auto"  # auto: go on from the newest complete checkpoint | never: refuse a folder that has one
     allow: list[str] = field(default_factory=list)  # keys that a run that goes on may change (mscgan/schedule.py)
-    family: str = "mscgan"  # the method: mscgan | pg2
+    family: str = "mscgan"  # the method: mscgan | pg2, or paf, which finds poses
     variant: str = ""  # a named setting of it, one of configs/variant
     data: Data = field(default_factory=Data)
     mscgan: MsCGAN = field(default_factory=MsCGAN)
     pg2: PG2 = field(default_factory=PG2)
+    paf: PAF = field(default_factory=PAF)
     train: Train = field(default_factory=Train)
     log: Log = field(default_factory=Log)
 
-    def options(self) -> MsCGAN | PG2:
+    def options(self) -> MsCGAN | PG2 | PAF:
         """What the family takes for its networks and losses."""
         return getattr(self, self.family)

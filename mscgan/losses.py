@@ -24,6 +24,8 @@ MEANING = {  # of the terms by their names; k is a discriminator's number
     "D_source": "-log(1 - D(x))",
     "D_fake": "-log(1 - D(y_hat))",
     "G_D": "-log D(y_hat)",  # in its edition for DeepFashion the mean of this and of the same of x
+    "paf": "mean (L - L*)^2",  # of part affinity fields, summed over the network's stages
+    "heat": "mean (S - S*)^2",  # of confidence maps, likewise
 }
 
 

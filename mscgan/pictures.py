@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from mscgan import curve, files
 from mscgan.errors import UserError, run
 from mscgan.losses import meaning
+from mscgan.paths import a_path
 
 # OpenPose's drawing, 0-based: neck-shoulders, arms, legs, then the head. (pose.LIMBS has more: they fill the body.)
 SKELETON = (
@@ -27,6 +28,7 @@ PANELS = (  # title, and how the names of its loss terms begin
     ("G1, G2: L1 and masked L1", ("L1_", "bg_")),
     ("D: real and generated pairs", ("D",)),
     ("G2 against D", ("G_D",)),
+    ("affinity fields and confidence maps", ("paf", "heat")),
 )
 
 
@@ -68,6 +70,12 @@ def draw_pose(
             radius = 0.75 * thick
             draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=colour)
     return np.array(picture)
+
+
+def draw_pose_on(image: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
+    """The skeleton of (18, 2) keypoints on a darkened image, (H, W, 3) uint8 both."""
+    drawn = draw_pose(keypoints, *image.shape[:2])
+    return np.where(drawn.any(2, keepdims=True), drawn, image // 2)
 
 
 def pose_column(keypoints: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -175,7 +183,7 @@ def _font(title: str, width: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFon
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m mscgan.pictures", description="Plots the losses of a run.")
-    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument("run", type=a_path, help="the run's folder")
     folder = parser.parse_args().run
     loss_plots(folder / "metrics.jsonl", folder / "losses.png")
     print(folder / "losses.png")

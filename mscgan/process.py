@@ -1,6 +1,9 @@
-"""Which process this is, to others: its machine, its start, its job. Standard library only, for the launcher's sake."""
+"""Which process this is, to others: its machine, its start, its job; and how many files it may open. Standard library
+only, for the launcher's sake.
+"""
 
 import os
+import resource
 from pathlib import Path
 
 
@@ -35,9 +38,18 @@ def machine() -> str:
 def job() -> str:
     """The job that this process is of: 123 or 123_4 on SLURM, local-42 under launch/local.py, else an empty string."""
     get = os.environ.get
+    if own := get("MSCGAN_JOB"):  # also inside an allocation
+        return own
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         return f"{get('SLURM_ARRAY_JOB_ID')}_{get('SLURM_ARRAY_TASK_ID')}"
-    return get("MSCGAN_JOB") or get("SLURM_JOB_ID", "")
+    return get("SLURM_JOB_ID", "")
+
+
+def open_many_files() -> None:
+    """Raises this process's limit of open files to the most that it may set, for it and those it starts. Shells often
+    give 1,024 of them; each rank holds its shards open, a socket to each of the others and pipes to its readers."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def attempt() -> int:

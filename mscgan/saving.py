@@ -61,9 +61,14 @@ class Saver:
         self._failures, self._tries, self._again = 0, TRIES, False
         self._token = dist.from_rank_0(secrets.token_hex(4))  # two owners do not write into one folder
         self._not_before = time.monotonic() + self._seconds
+        self.leaves = False  # whether rank 0 is asked to end after the next save, as all ranks know since the last step
 
-    def meet(self, pairs: int, signalled: bool) -> tuple[bool, bool]:
+    def meet(self, pairs: int, signalled: bool, asked: bool = False, leaves: bool = False) -> tuple[bool, bool]:
         """Once a step, in its only collective: whether a rank was signalled, and whether a save should begin.
+
+        Args:
+            asked: of rank 0: to save now, whatever pairs and minutes say.
+            leaves: of rank 0: for `self.leaves` of all.
 
         Raises:
             UserError: saves failed too often for a reason that people can mend, or the run is another's now.
@@ -72,8 +77,9 @@ class Saver:
         working = not self._work.done()
         failed = not working and self._work.exception() is not None
         due = self._again or pairs // self._every > self._begun // self._every
-        wanted = self._ranks.rank == 0 and due and time.monotonic() >= self._not_before  # rank 0's clock decides
-        signalled, working, failed, wanted = dist.all_any(signalled, working, failed, wanted)
+        due = due and time.monotonic() >= self._not_before
+        wanted = self._ranks.rank == 0 and (due or asked)  # rank 0's clock decides
+        signalled, working, failed, wanted, self.leaves = dist.all_any(signalled, working, failed, wanted, leaves)
         if self._phase and not working:
             self._advance(failed)
         return signalled, wanted and not self._phase

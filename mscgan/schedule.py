@@ -8,7 +8,7 @@ import shlex
 from dataclasses import dataclass
 
 from mscgan.errors import UserError
-from mscgan.keys import STAGES, Config
+from mscgan.keys import FIND_POSES, STAGES, Config
 
 # Of a checkpoint. 1 had the weights of convolutions in another order; 2 was called images-000012345; 3 did not say
 # where its stage began; 4 had no digests.
@@ -128,12 +128,12 @@ def complete(config: Config, facts: dict) -> bool:
     return bool(facts) and facts["pairs"] >= schedule(config.family, config.train.pairs)[-1].end
 
 
-def ending(run: str, said: str) -> str:
+def ending(config: Config, said: str) -> str:
     """What a run that is complete says last: that it is, and the commands that come next, with the report's path."""
-    folder = shlex.quote(run)
-    return (
-        f"{said}; next:\n"
-        f"    python -m mscgan.evaluate --run {folder}\n"
-        f"    python -m mscgan.generate --run {folder} --pairs 8\n"
-        f"    python -m mscgan.report {folder}    # writes {shlex.quote(f'{run}/report.html')}"
-    )
+    folder = shlex.quote(config.run)
+    commands = [f"evaluate --run {folder}", f"generate --run {folder} --pairs 8"]
+    if config.family in FIND_POSES:
+        find = f"poses --estimator {folder}"
+        commands = [f"{find} --score {shlex.quote(config.data.root)}", f"{find} --image a.jpg --picture pose.png"]
+    commands.append(f"report {folder}    # writes {shlex.quote(f'{config.run}/report.html')}")
+    return f"{said}; next:" + "".join(f"\n    python -m mscgan.{command}" for command in commands)

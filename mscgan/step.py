@@ -6,7 +6,9 @@ import shutil
 import socket
 import subprocess
 
-PORTS = 6_000  # training's ports are 20000 to 25999, the preflight's 26000 to 31999: below those the kernel gives away
+# Training's ports are 20000 to 23999, the preflight's 24000 to 27999, the stage-in's 28000 to 31999: below those that
+# the kernel gives away.
+PORTS = 4_000
 
 
 def take_ranks() -> None:

@@ -4,7 +4,8 @@ One process a device; RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADD
 (launch/submit.py and torchrun set them, and so does mscgan/step.py under `srun -n N`; without them, one process). A
 folder that another process trains in is refused (mscgan/lease.py). The same command again goes on from the newest
 checkpoint, at any number of processes.
-Exit codes (mscgan/errors.py): DONE, FAILED, MISTAKE, or AGAIN after USR1, USR2, TERM or Ctrl-C: saved, run it again.
+Exit codes (mscgan/errors.py): DONE, FAILED, MISTAKE, AGAIN after USR1, USR2, TERM or Ctrl-C (saved, run it again), or
+STOPPED after a save where that was asked for (mscgan/asked.py).
 
 RUN/config.yaml keeps what this start took, with the precision that `auto` came to, and RUN/config-000012345.yaml what
 each start took, by the pairs from which it went on.
@@ -29,14 +30,14 @@ from PIL.Image import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from mscgan import checkpoint, dist, heartbeat, trackers
+from mscgan import asked, checkpoint, dist, heartbeat, process, trackers
 from mscgan.checks import check_weights
 from mscgan.config import check_compile, load, micro_batch, save
 from mscgan.data.loader import Loader
 from mscgan.data.shards import ShardSet
 from mscgan.data.tar_check import TarCheck
 from mscgan.engine import best_precision
-from mscgan.errors import AGAIN, DONE, FAILED, UserError, run, say
+from mscgan.errors import AGAIN, DONE, FAILED, STOPPED, UserError, run, say
 from mscgan.keys import Config, Data
 from mscgan.lease import Lease, take
 from mscgan.losses import Terms
@@ -75,7 +76,7 @@ def train(config: Config) -> int:
     if complete(config, start.facts):
         dist.on_rank_0(partial(checkpoint.export_again, folder, start.document))
         if ranks.rank == 0:
-            say(ending(config.run, f"already complete: {start.facts['pairs']} pairs"))
+            say(ending(config, f"already complete: {start.facts['pairs']} pairs"))
         code = DONE
     else:
         config = _for_this_machine(config, ranks, start.facts)
@@ -105,6 +106,7 @@ def _own(folder: Path) -> Lease:
     lease = take(folder)
     heartbeat.sweep(folder)
     checkpoint.sweep(folder)
+    asked.sweep(folder, process.job())
     return lease
 
 
@@ -143,6 +145,7 @@ def _train(
     with (
         closing(Telemetry(folder, ranks.rank, total, pairs, steps, config.train.batch, config)) as telemetry,
         Saver(folder, ranks, pairs, log.checkpoint, log.checkpoint_minutes, log.keep, still_own) as saver,
+        asked.Asked(folder, ranks.rank) as wish,
     ):
         for line in _said(start, config, ranks, allowed, changed):
             telemetry.say(line)
@@ -166,9 +169,11 @@ def _train(
 
             # What is due after it: log, checkpoint, pictures, the end.
             over = pairs >= stage.end
-            stop, wanted = saver.meet(pairs, bool(signalled or tar_check.damage or (lease and lease.lost)))
+            ill = tar_check.damage or (lease and lease.lost)
+            stop, wanted = saver.meet(pairs, bool(signalled or ill), wish.save, wish.stop)
             _heed(tar_check, stop, folder, telemetry)
             saves = over or stop or wanted
+            leaves = saver.leaves and saves and not stop
             shows = over or _due(pairs, config.train.batch, log.samples)
             if saves or shows or _due(pairs, config.train.batch, log.every):
                 means, replaced = history.means(loader.corrupt)
@@ -176,20 +181,25 @@ def _train(
                 telemetry.log(pairs, (pairs - 1) // len(shards.pairs), stage.name, means, replaced)
             if saves:
                 own = {"pairs": pairs, "steps": steps, "began": stage.start, "ends": stage.end}
-                saver.save(state, own | made, last=stop or pairs >= total)
+                if wish.save:
+                    telemetry.say(f"saves at {pairs} pairs, as was asked")
+                    wish.save = False
+                saver.save(state, own | made, last=stop or leaves or pairs >= total)
             if shows:
                 grid = _pictures(telemetry, pairs, state, samples, title) if samples else None
                 dist.on_rank_0(_looked(still_own))  # making them took a while
                 if grid is not None:
                     telemetry.pictures(pairs, grid)
-            if stop and pairs < total:
-                code = AGAIN
+            if (stop or leaves) and pairs < total:
+                code = AGAIN if stop else STOPPED
     if last_word := tar_check.last_word():
         say(last_word)
     if ranks.rank == 0:
+        if code != AGAIN:
+            asked.forget(folder, "stop")
         where = f"{pairs} pairs, {steps} steps"
         went_on = f"saved at {where} ({checkpoint.newest(folder)}); the same command goes on from there"
-        say(ending(config.run, f"done: {where}") if code == DONE else went_on)
+        say(ending(config, f"done: {where}") if code == DONE else went_on)
     return code
 
 

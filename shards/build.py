@@ -32,6 +32,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mscgan.errors import UserError, run
+from mscgan.paths import a_path
 from shards import folder, photographs, synthetic
 from shards.audit import lines
 from shards.own_frame import CROPS
@@ -86,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to make")
+    common.add_argument("--out", type=a_path, required=True, metavar="DIR", help="the folder to make")
     common.add_argument(
         "--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (as many as cores)"
     )
@@ -112,12 +113,12 @@ def _parser() -> argparse.ArgumentParser:
 
     for dataset in DATASETS:
         taken = commands.add_parser(dataset, parents=[common], help="photographs with the public keypoint files")
-        taken.add_argument("--images", type=Path, required=True, metavar="DIR", help="where the pictures lie")
-        taken.add_argument("--annotations", type=Path, metavar="CSV", help="keypoints of the train split")
-        taken.add_argument("--test-annotations", type=Path, metavar="CSV", help="keypoints of the test split")
+        taken.add_argument("--images", type=a_path, required=True, metavar="DIR", help="where the pictures lie")
+        taken.add_argument("--annotations", type=a_path, metavar="CSV", help="keypoints of the train split")
+        taken.add_argument("--test-annotations", type=a_path, metavar="CSV", help="keypoints of the test split")
         taken.add_argument(
             "--pairs",
-            type=Path,
+            type=a_path,
             nargs="+",
             default=[],
             metavar="FILE",
@@ -129,10 +130,10 @@ def _parser() -> argparse.ArgumentParser:
         taken.add_argument("--seed", type=int, default=0, help="of the draw (0: as the public lists)")
 
     own = commands.add_parser(folder.NAME, parents=[common], help="your own pictures, of any names, formats and sizes")
-    own.add_argument("--images", type=Path, required=True, metavar="DIR", help="where they lie, in it or below")
+    own.add_argument("--images", type=a_path, required=True, metavar="DIR", help="where they lie, in it or below")
     own.add_argument(
         "--annotations",
-        type=Path,
+        type=a_path,
         metavar="FILE",
         help="their keypoints in pixels of each: a keypoint file, COCO's, or a folder of OpenPose's",
     )

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mscgan import files
 from mscgan.data.annotations import Annotation, read
 from mscgan.errors import UserError, run
+from mscgan.paths import a_path
 from shards import deepfashion, market1501
 
 DATASETS = {"market1501": market1501, "deepfashion": deepfashion}
@@ -60,10 +61,10 @@ def usable(rows: list[Annotation], dataset) -> tuple[list[Annotation], list[str]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=DATASETS)
-    parser.add_argument("--annotations", type=Path, required=True, metavar="CSV")
+    parser.add_argument("--annotations", type=a_path, required=True, metavar="CSV")
     parser.add_argument("--sample", type=int, metavar="N", help="draw N of the pairs (all, in order)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (0: as the public lists)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--out", type=a_path, required=True, metavar="FILE")
     a = parser.parse_args()
     check_draw(a.sample, a.seed)
     dataset = DATASETS[a.dataset]

@@ -22,6 +22,7 @@ from mscgan import files
 from mscgan.data.manifest import read_manifest
 from mscgan.data.tables import image_record, image_table, pair_table
 from mscgan.errors import UserError, run
+from mscgan.paths import a_path
 from shards.parallel import mapper, stoppable
 from shards.verify_tar import Record, TarReport, read_tar
 from shards.write import sha256
@@ -127,7 +128,7 @@ def _check_pairs(root: Path, split: dict, persons: list[str], places: list[str])
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root", type=Path, metavar="DIR")
+    parser.add_argument("root", type=a_path, metavar="DIR")
     parser.add_argument(
         "--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (as many as cores)"
     )

@@ -8,12 +8,16 @@ import sys
 import time
 from pathlib import Path
 
+from mscgan.data.manifest import SCHEMA
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # Counts pairs to 8, checkpoints every 2, saves on a signal and exits with 85, as mscgan.train does.
 TRAIN = """\
 import argparse, os, signal, sys, time
 from pathlib import Path
+
+from mscgan.data.manifest import SCHEMA
 import yaml
 
 parser = argparse.ArgumentParser()
@@ -54,8 +58,8 @@ class Checkout:
         shutil.copytree(ROOT / "launch", root / "launch", ignore=shutil.ignore_patterns("__pycache__"))
         (root / "mscgan/data").mkdir(parents=True)
         names = (
-            "__init__ checks config errors evaluation_file files heartbeat keys lease owner process rates schedule "
-            "step table2 tolerance data/manifest"
+            "__init__ asked checks config errors evaluation_file files heartbeat keys lease owner paths process rates "
+            "schedule step table2 tolerance data/manifest"
         )
         for name in names.split():
             shutil.copy(ROOT / f"mscgan/{name}.py", root / f"mscgan/{name}.py")
@@ -65,7 +69,7 @@ class Checkout:
         shards.mkdir(parents=True)
         train = {"images": 2, "persons": 1, "pairs": 2, "tars": [], "pair_table": {"name": "a", "sha256": 64 * "0"}}
         train["image_table"] = {"name": "b", "sha256": 64 * "0"}
-        manifest = {"schema": 1, "dataset": "synthetic", "height": 64, "width": 32, "splits": {"train": train}}
+        manifest = {"schema": SCHEMA, "dataset": "synthetic", "height": 64, "width": 32, "splits": {"train": train}}
         (shards / "manifest.json").write_text(json.dumps(manifest))
         hidden = ("SLURM_", "SBATCH_", "SUBMITIT_", "MSCGAN_", "PYTHONPATH")
         self.env = {key: value for key, value in os.environ.items() if not key.startswith(hidden)}
@@ -75,6 +79,8 @@ class Checkout:
             "SLURM_CONF": f"{root}/slurm.conf",
         }
         (root / "slurm.conf").touch()  # where this machine has a SLURM, its commands find no controller there
+        (root / "config/mscgan").mkdir(parents=True)
+        (root / "config/mscgan/cluster.yaml").write_text("on: here\n")
 
     def squeue(self, *lines: str, code: int = 0) -> str:
         """A PATH on which squeue prints these lines and ends with this code."""

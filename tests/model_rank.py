@@ -22,6 +22,7 @@ BACKENDS = ("ddp", "deepspeed")
 WEIGHTS = {
     "mscgan": ["mscgan.lambda_bg_1=1.5", "mscgan.lambda_L1_2=7", "mscgan.lambda_bg_2=3", "mscgan.lambda_D=[0.7,0.4]"],
     "pg2": ["pg2.lambda_bg_1=1.5", "pg2.lambda_L1_2=7", "pg2.lambda_bg_2=3"],
+    "paf": ["paf.lambda_paf=3", "paf.width=8"],
 }
 
 

@@ -1,13 +1,17 @@
 """What is refused before the work."""
 
+import importlib
 import os
+import sys
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from mscgan import generate
 from mscgan.checks import beside, check_place, check_trained, check_weights
 from mscgan.errors import UserError
+from tests.run_factory import write_run
 
 
 def test_neighbours_of_a_like_name_are_named_if_they_are_of_the_kind(tmp_path):
@@ -55,3 +59,20 @@ def test_weights_for_a_run_on_anothers_stage_must_be_of_that_stages_end(tmp_path
                                      ("old", "I", 96, "an unknown number of pairs of stage I")):  # fmt: skip
         with pytest.raises(UserError, match=f"was made after {found}, and train.init_after={stage} .* {seen} of"):
             check_weights(tmp_path / name, stage, seen)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "generate"])
+def test_a_run_that_finds_poses_makes_no_images_and_its_command_is_named(command, tmp_path, monkeypatch):
+    run = write_run(tmp_path, 2, 2, "paf", "pose")
+    wanted = ["--image", "a.png", "--keypoints", "[]"] if command == "generate" else []
+    monkeypatch.setattr(sys, "argv", [command, "--run", str(run), *wanted])
+    with pytest.raises(UserError, match=r"makes no images but finds poses: `python -m mscgan.poses --estimator"):
+        importlib.import_module(f"mscgan.{command}").main()
+    assert not list(run.glob("evaluation*"))
+
+
+def test_a_run_that_finds_poses_has_its_grid_of_pairs(tmp_path, monkeypatch):
+    run = write_run(tmp_path, 2, 2, "paf", "pose")
+    monkeypatch.setattr(sys, "argv", ["generate", "--run", str(run), "--pairs", "2"])
+    generate.main()
+    assert (run / "pairs-test.png").exists()

@@ -143,7 +143,7 @@ def test_what_is_another_familys_is_refused(written, overrides, said, tmp_path):
         ("train.pairs.I=-1", "train.pairs.I is -1; it must not be negative"),
         ("train.pairs=16", "train.pairs"),
         ("train.precision=fp8", "choose one of auto, bf16, fp16, fp32"),
-        ("family=gan", "no family 'gan'; choose one of mscgan, pg2"),
+        ("family=gan", "no family 'gan'; choose one of mscgan, paf, pg2"),
         ("family=../demo", "no family '../demo'"),
         ("variant=half", "no variant 'half'; choose one of mscgan, one-discriminator"),
         ("mscgan.scales=[1,3]", "mscgan.scales is [1, 3]; give some of 1, 2, 4, rising"),
@@ -234,3 +234,19 @@ def test_a_mistake_is_blamed_on_who_wrote_it_and_the_nearest_key_is_named(writte
 def test_a_file_may_name_its_run_after_what_the_command_line_changes(tmp_path):
     (tmp_path / "mine.yaml").write_text("run: runs/${train.seed}")
     assert config.load(str(tmp_path / "mine.yaml"), ["train.seed=7"]).run == "runs/7"
+
+
+def test_a_pose_estimator_has_presets_and_limits_of_its_own():
+    market, fashion = (config.load(preset, ["family=paf"]) for preset in ("market1501", "deepfashion"))
+    assert (market.paf.base, market.paf.width, market.paf.stages, market.paf.enlarge) == (64, 128, 6, 3)
+    assert (market.train.lr, market.train.betas, market.train.pairs) == (1e-4, [0.9, 0.999], {"pose": 352000})
+    assert (fashion.paf.enlarge, fashion.train.pairs) == (1, {"pose": 180000})
+    assert config.load("demo", ["family=paf"]).train.stage_lr == {"pose": 1.5e-3}
+    for override, said in {
+        "paf.width=12": "paf.width is 12; it must be a multiple of 8",
+        "paf.stages=7": "paf.stages is 7; choose one of 1, 2, 3, 4, 5, 6",
+        "paf.missing=no": "choose one of ignore, absent",
+        "paf.enlarge=0": "paf.enlarge is 0; it must be above 0",
+    }.items():
+        with pytest.raises(UserError, match=said):
+            config.load("demo", ["family=paf", override])

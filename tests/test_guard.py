@@ -209,6 +209,30 @@ def test_a_job_does_not_stand_in_its_own_way(launch, squeue, monkeypatch):
     guard.check_free(plan, on_slurm=True)
 
 
+def test_the_scheduler_is_asked_once_for_all_runs_of_a_sweep(launch, monkeypatch):
+    asked = []
+
+    def command(*arguments, **_):
+        asked.append(arguments[0])
+        return subprocess.CompletedProcess(arguments, 0, "", "")
+
+    monkeypatch.setattr(slurm, "command", command)
+    folders = [f"run/{number}" for number in range(20)]
+    launch(1, *folders, job="77")
+    guard.check_free(launch(2, *folders), on_slurm=True)
+    assert asked == ["squeue"]
+
+
+def test_a_damaged_launch_keeps_nobody_from_the_run_but_its_job_does(launch, squeue):
+    damaged = launch(1, job="77")
+    (runs.Path(damaged.folder) / "launch.json").write_text("{")
+    squeue()
+    guard.check_free(launch(2), on_slurm=True)
+    squeue(row("77", damaged))
+    with REFUSED:
+        guard.check_free(launch(2), on_slurm=True)
+
+
 def test_one_submit_at_a_time(tmp_path, launch):
     with guard.only_submit(launch(1, "run/0", "run/1")):
         with pytest.raises(UserError, match="belongs to process"), guard.only_submit(launch(2, "run/1")):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -200,6 +201,8 @@ def says(rank, *collectives, unix=100.0, groups=None):
 )  # fmt: skip
 def test_one_sentence_says_who_is_missing_where(told, stopped, expected):
     assert hang.explain(told, 3, stopped) == expected
+    named = {int(rank) for rank in re.findall(r"rank (\d)(?: on n\d)? (?:never|did not|was stopped)", expected)}
+    assert hang.culprits(told, 3, stopped) == sorted(named)
 
 
 def test_what_a_rank_said_on_another_occasion_does_not_count(tmp_path):

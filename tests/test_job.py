@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -9,8 +10,10 @@ import sys
 import pytest
 
 from launch import affinity, attempt, job, runs, slurm
-from mscgan import step
+from mscgan import asked, step
+from mscgan.errors import UserError
 from tests.launch_checkout import ROOT
+from tests.small_disk import fill, small_disk
 
 PROGRAM = """\
 import os, signal, sys, time
@@ -117,7 +120,7 @@ def test_every_attempt_and_neighbour_has_a_port_of_its_own(monkeypatch):
             monkeypatch.setenv("SLURM_JOB_ID", str(number))
             monkeypatch.setenv("SLURM_RESTART_COUNT", str(restart))
             ports.add(step.master_port())
-    assert len(ports) == 60 and all(20_000 <= port < 26_000 for port in ports)
+    assert len(ports) == 60 and all(20_000 <= port < 24_000 for port in ports)
 
 
 @pytest.mark.parametrize(
@@ -141,13 +144,15 @@ def test_an_attempt_is_judged_by_the_rank_that_says_most(codes, step_code, expec
     assert attempt.judge(dict(enumerate(codes)), step_code) == expected
 
 
-def play(plan, number, code, checkpoint=None):
-    """One attempt whose only rank ends with `code`, after a new checkpoint if there is one."""
+def play(plan, number, code, checkpoint=None, bad=None):
+    """One attempt whose only rank ends with `code`, after a new checkpoint if there is one, and finds a bad node."""
     began = attempt.begin(plan, 0, number, "77")
     if began:
         return began
     if checkpoint:
         (runs.Path(plan.works[0].run) / "checkpoints" / f"pairs-{checkpoint}").mkdir(parents=True)
+    if bad:
+        runs.write_bad_nodes(runs.Path(plan.works[0].run), {bad: ["no good"]})
     runs.write_rank(runs.ranks_folder(plan, 0, number), 0, code=code, world=1)
     return attempt.end(plan, 0, number, "77", code)
 
@@ -166,10 +171,15 @@ def test_a_job_whose_checkpoint_does_not_advance_stops_with_93(plan, code):
     assert "began at pairs-500" in verdicts[-1].reason
 
 
-def test_bad_nodes_are_no_lack_of_progress(plan):
-    plan.crash_retries = 9
-    assert all(play(plan, number, 87).again for number in range(5))
-    assert play(plan, 5, 0).outcome == "done"
+def test_bad_nodes_are_no_lack_of_progress_and_no_crashes(plan):
+    for number in range(5):
+        assert play(plan, number, 87, bad=f"n{number}").again
+    assert play(plan, 5, 1).again and play(plan, 6, 0).outcome == "done"
+
+
+def test_a_bad_node_that_is_found_again_though_it_was_excluded_stops_the_job_in_the_end(plan):
+    verdicts = [play(plan, number, 87, bad="n1") for number in range(4)]
+    assert [verdict.again for verdict in verdicts] == [True, True, True, False]
 
 
 def test_on_this_machine_a_stop_before_the_first_checkpoint_is_no_failure(plan):
@@ -187,10 +197,138 @@ def test_attempts_that_never_reached_their_end_count_too(plan):
     )
 
 
-def test_crashes_are_counted_even_when_each_got_further(plan):
-    verdicts = [play(plan, number, 1, checkpoint=number + 1) for number in range(3)]
-    assert [verdict.again for verdict in verdicts] == [True, True, False]  # crash_retries=2
-    assert verdicts[-1].code == 1 and "crash_retries is 2" in verdicts[-1].reason
+def test_crashes_are_counted_since_the_last_new_checkpoint(plan):
+    assert all(play(plan, number, 1, checkpoint=number + 1).again for number in range(9))
+    verdicts = [play(plan, number, 1) for number in (9, 10)]
+    assert [verdict.again for verdict in verdicts] == [True, False]  # crash_retries=2, and one came with pairs-9
+    assert verdicts[-1].code == 1 and "after 2 such ends before since the newest checkpoint" in verdicts[-1].reason
+    assert "crash_retries is 2" in verdicts[-1].reason
+
+
+def test_an_interruption_that_saved_nothing_is_called_so_and_is_no_progress(plan):
+    assert play(plan, 0, 85, checkpoint=1).outcome == "saved"
+    verdicts = [play(plan, number, 85) for number in (1, 2, 3)]
+    assert [verdict.outcome for verdict in verdicts] == ["interrupted", "interrupted", "no progress"]
+    assert verdicts[0].reason == "interrupted before anything new was saved (exit code 85); goes on from pairs-1"
+
+
+def test_what_was_stopped_on_request_ends_and_does_not_run_again(plan):
+    verdict = play(plan, 0, 86, checkpoint=2)
+    assert (verdict.outcome, verdict.code, verdict.again) == ("stopped", 86, False)
+
+
+def test_a_stop_that_is_asked_for_between_two_attempts_ends_the_job(plan):
+    asked.ask(plan.works[0].run, "stop", "78")  # of another job
+    assert play(plan, 0, 85, checkpoint=2).again
+    asked.ask(plan.works[0].run, "stop", "77")
+    assert attempt.begin(plan, 0, 1, "77") == 86
+    assert runs.notes(plan, 0)[-1]["outcome"] == "stopped" and not asked.is_asked(plan.works[0].run, "stop", "77")
+
+
+def ended(plan, number, *records):
+    """An attempt whose ranks ended in this order: (rank, node, code), code None for one that was killed itself."""
+    assert attempt.begin(plan, 0, number, "77") == 0
+    folder = runs.ranks_folder(plan, 0, number)
+    for place, (rank, node, code) in enumerate(records):
+        runs.write_rank(folder, rank, code=code, world=len(records), node=node)
+        os.utime(folder / f"rank-{rank:05d}.json", ns=(place, place))
+    (runs.Path(plan.works[0].run) / f"checkpoints/pairs-{number + 1}").mkdir(parents=True)
+    return attempt.end(plan, 0, number, "77", 1)
+
+
+@pytest.mark.parametrize(
+    ("records", "expected"),
+    [
+        ([(1, "n2", 7), (0, "n1", 7)], "rank 1 on n2 failed first, with exit code 7"),
+        ([(1, "n2", 137), (0, "n1", 1)], "rank 1 on n2 failed first, with exit code 137"),  # and took rank 0 along
+        ([(0, "n1", 85), (1, "n2", 85)], "saved"),
+        ([(1, "n2", 137), (0, "n1", 85)], "rank 1 on n2 failed first, with exit code 137"),
+        ([(0, "n1", 85), (1, "n2", None)], "rank 1 on n2 was killed"),
+        ([(0, "n1", 85), (1, "n2", None), (2, "n2", None)], "rank 1 on n2 was killed"),
+        ([(0, "n1", None), (1, "n2", None)], "crash (exit code 1)"),  # nobody can tell
+        ([(0, "", 3), (1, "", 143)], "rank 0 failed first, with exit code 3"),  # on this machine
+    ],
+)
+def test_the_rank_that_failed_first_and_its_node_are_named(plan, records, expected):
+    assert ended(plan, 0, *records).reason.startswith(expected)
+
+
+def test_a_node_that_failed_twice_is_kept_away_from(plan):
+    first, second, third = (
+        ended(plan, number, (0, "n1", 85), (1, node, 1)) for number, node in enumerate(["n2", "n3", "n2"])
+    )
+    assert (first.without, second.without, third.without) == ([], [], ["n2"])
+    assert runs.notes(plan, 0, "end")[-1]["failed"] == {"rank": 1, "node": "n2", "code": 1}
+
+
+def test_a_mistake_is_laid_to_no_node(plan):
+    for number in range(3):
+        verdict = ended(plan, number, (0, "n1", 2), (1, "n2", 143))
+        assert verdict.without == [] and verdict.outcome == "mistake"
+
+
+def test_half_a_line_hides_no_other_and_the_next_is_not_joined_to_it(plan, capsys):
+    play(plan, 0, 85, checkpoint=1)
+    file = runs.Path(plan.works[0].run) / "attempts.jsonl"
+    file.write_text(file.read_text() + '{"time": "2026-01-01", "event": "en')
+    play(plan, 1, 85, checkpoint=2)
+    file.write_text(file.read_text() + '[1]\n{"event": "end"}\nnull\n')
+    assert play(plan, 2, 0).outcome == "done"
+    assert [note["event"] for note in runs.notes(plan, 0)] == ["start", "end"] * 3
+    told = capsys.readouterr().err
+    assert told.count("is not whole and is passed over") == 4 and f"line 3 of {file}" in told
+
+
+def test_records_that_are_not_whole_are_named_and_passed_over(plan, capsys):
+    attempt.begin(plan, 0, 0, "77")
+    folder = runs.ranks_folder(plan, 0, 0)
+    runs.write_rank(folder, 0, code=1, world=2, node="n1")
+    (folder / "rank-00001.json").write_text('{"code": ')
+    bad = runs.Path(plan.works[0].run) / "bad_nodes"
+    bad.mkdir()
+    (bad / "n1.json").write_text("")
+    assert attempt.end(plan, 0, 0, "77", 1).outcome == "crash" and runs.bad_nodes(plan, 0) == []
+    told = capsys.readouterr().err
+    assert "rank-00001.json cannot be read" in told and "n1.json cannot be read" in told
+
+
+def test_a_full_disk_ends_the_job_before_an_attempt_and_loses_no_verdict_after_one(plan, tmp_path):
+    with small_disk(tmp_path / "disk") as disk:
+        plan.works[0].run = str(disk)
+        assert attempt.begin(plan, 0, 0, "77") == 0
+        runs.write_rank(runs.ranks_folder(plan, 0, 0), 0, code=85, world=1)
+        (disk / "checkpoints/pairs-1").mkdir(parents=True)
+        before = (disk / "attempts.jsonl").read_bytes()
+        (disk / "attempts.jsonl").write_bytes(before + b" " * (4096 - len(before) - 1) + b"\n")  # a whole page
+        filler = fill(disk)
+        assert attempt.end(plan, 0, 0, "77", 0).again
+        with pytest.raises(UserError, match="make room"):
+            attempt.begin(plan, 0, 1, "77")
+        filler.unlink()
+        assert attempt.begin(plan, 0, 1, "77") == 0
+
+
+@pytest.mark.parametrize("code", [85, 2])
+def test_the_exit_code_of_a_rank_whose_record_cannot_be_written_counts(plan, code):
+    assert attempt.judge({0: None, 1: 0}, code)[1] == code
+    plan.folder = "/dev/null/nowhere"
+    task = job.Task.__new__(job.Task)
+    task.record, task.child, task.place = runs.Path("/dev/null/nowhere"), None, job.Place(0, 1, 0, 1, "", 0, 0, "77")
+    assert not task._write(code)
+
+
+def test_a_program_may_open_as_many_files_as_this_user_may(plan):
+    (runs.Path(plan.cwd) / "program.py").write_text(
+        "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = min(hard - 1, 256)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, hard))
+    try:
+        output = start(plan).communicate()[0]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert f"({hard}, {hard})" in output
 
 
 def test_a_mistake_is_never_tried_again(plan):
@@ -219,7 +357,7 @@ def again(tmp_path, monkeypatch, state, without=()):
     result = slurm.run_again("77", list(without))
     signal.signal(signal.SIGTERM, handler)
     calls = (tmp_path / "calls").read_text().splitlines()
-    return result, [call for call in calls if "show job" not in call]
+    return result, [call for call in calls if "show " not in call]
 
 
 def test_a_requeue_comes_before_the_exclusion_of_a_bad_node_and_keeps_those_excluded_before(tmp_path, monkeypatch):

@@ -88,6 +88,13 @@ def test_the_later_of_pairs_and_minutes_counts(alone, tmp_path, monkeypatch):
         assert saver.meet(80, False) == (False, True)
 
 
+def test_what_is_asked_is_done_whatever_pairs_and_minutes_say(alone, tmp_path):
+    with Saver(tmp_path, alone, 40, 1000, 60.0, 2, lambda: None) as saver:
+        assert saver.meet(48, False) == (False, False) and not saver.leaves
+        assert saver.meet(56, False, leaves=True) == (False, False) and saver.leaves  # it waits for a save
+        assert saver.meet(64, False, asked=True, leaves=True) == (False, True) and saver.leaves
+
+
 def test_a_state_that_is_not_finite_is_not_written(alone, tmp_path):
     class Broken(Numbers):
         def share(self, rank: int, world: int, kept: dict) -> Share:

@@ -120,3 +120,14 @@ def test_it_is_complete_at_the_end_of_the_last_stage():
 def test_it_costs_no_torch():
     check = "import sys, mscgan.schedule; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT).returncode == 0
+
+
+def test_what_comes_after_a_run_that_finds_poses_is_to_score_and_use_it():
+    config = Config(run="runs/a b", family="paf")
+    config.data.root = "shards"
+    assert schedule.ending(config, "done").splitlines() == [
+        "done; next:",
+        "    python -m mscgan.poses --estimator 'runs/a b' --score shards",
+        "    python -m mscgan.poses --estimator 'runs/a b' --image a.jpg --picture pose.png",
+        "    python -m mscgan.report 'runs/a b'    # writes 'runs/a b/report.html'",
+    ]

@@ -56,7 +56,7 @@ def test_files_of_the_copy_that_were_lost_or_changed_are_copied_again(root, tmp_
 
 
 def test_a_copy_that_was_cut_off_is_finished(root, tmp_path, monkeypatch):
-    def killed(source, target):
+    def killed(source, target, count):
         target.with_name(".train-00000.tar.1.tmp").write_bytes(b"half")
         raise KeyboardInterrupt
 

@@ -1,19 +1,21 @@
 """launch/submit.py and what it stands on: options, snapshot, sbatch script, and the way on a machine without SLURM."""
 
-import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
 
-from launch import local, options, runs, slurm, snapshot, start
+from launch import local, runs, slurm, snapshot, start
 from mscgan import config, schedule
 from mscgan.errors import UserError
 from tests.launch_checkout import ROOT, Checkout
 from tests.shard_factory import write_shards
+
+SLURM = shutil.which("sbatch")
 
 
 @pytest.fixture
@@ -21,67 +23,16 @@ def checkout(tmp_path):
     return Checkout(tmp_path / "checkout")
 
 
-def given(**values):
-    return argparse.Namespace(**(dict.fromkeys(options.OPTIONS) | values))
-
-
-@pytest.mark.parametrize(
-    "value",
-    ["x\ntouch F\n#", "$(touch F)", "`touch F`", "a;touch F", "a'b", 'a"b', "a\tb", "a\x1bb", "a\\b", "a>F", ""],
-)
-def test_no_option_takes_what_a_shell_would_read(value):
-    for name in options.OPTIONS:
-        with pytest.raises(UserError) as error:
-            options.resolve(given(**{name: [value] if name == "setup" else value}))
-        assert "\n" not in str(error.value)
-
-
-def test_options_take_what_sites_need():
-    accepted = {
-        "gpus_per_node": "8", "mem": "256G", "time": "2-12:00:00", "partition": "gpu,gpu-long",
-        "constraint": "a100&[rack1|rack2]", "exclude": "n[1-3,7],m2", "mail_user": "a.b@example.org",
-        "dependency": "afterok:12:13", "comment": "try no. 3 (new data)",
-        "container": "nvcr.io#nvidia/pytorch:25.10-py3", "setup": ["module load cuda/13.0", "source /opt/nccl.sh"],
-    }  # fmt: skip
-    assert options.resolve(given(**accepted)).items() >= accepted.items()
-
-
-def test_the_users_file_wins_over_the_sites_and_the_command_line_over_both(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    options.user_file().parent.mkdir()
-    options.user_file().write_text("time: 12:30:00\nnodes: 2\nsetup: [module load a, module load b]\n")
-    settings = options.resolve(given(nodes="3"))
-    assert (settings["time"], settings["nodes"]) == ("12:30:00", "3")  # YAML's own reading of the time is 45000
-    assert settings["setup"] == ["module load a", "module load b"]
-    assert settings["signal_seconds"] == "120"
-
-    for text, complaint in (
-        ("nods: 2", "unknown key 'nods'"),
-        ("partition: 'a b'", "partition is 'a b'"),
-        ("[", "expected"),
-    ):
-        options.user_file().write_text(text)
-        with pytest.raises(UserError, match=complaint):
-            options.resolve(given())
-
-
-@pytest.mark.parametrize(
-    ("time", "minutes"),
-    [("90", 90), ("90:30", 91), ("1:30:00", 90), ("2-0", 2880), ("1-2:30", 1590), ("1-00:00:30", 1441)],
-)
-def test_times_are_read_as_slurm_reads_them(time, minutes):
-    assert options.minutes(time) == minutes
-
-
 def test_the_dry_run_prints_a_script_and_leaves_nothing(checkout):
     code, script = checkout.train(
         "--dry-run", "--nodes=2", "--gpus-per-node=4", "--cpus-per-task=6", "--time=1-0", "--reservation=r",
         "--setup=module load a", "--sweep=train.lr=1e-4,2e-4", "--sweep=train.betas=[0.5,0.9]", "--array-parallelism=1",
+        "--comment=it's a\\b",
     )  # fmt: skip
     assert code == 0
     assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
-    for line in ("nodes=2", "ntasks-per-node=4", "gpus-per-node=4", "cpus-per-task=6", "time=1440", "reservation=r",
-                 "requeue", "signal=USR2@120", "array=0-1%1"):  # fmt: skip
+    for line in ("nodes=2", "ntasks-per-node=4", "gpus-per-node=4", "cpus-per-task=6", "time=1-0", "reservation=r",
+                 "requeue", "signal=USR2@120", "array=0-1%1", "comment='it'\"'\"'s a\\\\b'"):  # fmt: skip
         assert f"#SBATCH --{line}\n" in script
     assert "gpus-per-task" not in script
     srun = next(line for line in script.splitlines() if line.startswith("srun "))
@@ -129,27 +80,235 @@ def test_the_folder_one_submits_from_is_checked_too(checkout, tmp_path):
     assert done.returncode == 2 and "may hold letters" in done.stderr and not (tmp_path / "run").exists()
 
 
-def test_the_sbatch_files_find_their_launch_again(checkout):
-    job = {"SLURM_JOB_ID": "5", "SLURM_JOB_NAME": "x", "SLURM_GPUS_ON_NODE": "2", "PATH": checkout.squeue()}
-    code, output = checkout.train("--prepare", **job, SLURM_NTASKS_PER_NODE="1")
+JOB = {"SLURM_JOB_ID": "5", "SLURM_JOB_NAME": "x", "SLURM_NTASKS_PER_NODE": "1", "SLURM_CLUSTER_NAME": "here"}
+
+
+def test_a_later_attempt_of_a_sbatch_file_runs_the_first_ones_copy_of_the_code(checkout):
+    code, folder = checkout.train("--prepare", **JOB, PATH=checkout.squeue())
+    assert code == 0, folder
+    launch = checkout.root / folder.strip()
+    batch = (launch / "batch.sh").read_text()
+    assert subprocess.run(["bash", "-n"], input=batch, text=True).returncode == 0 and "#SBATCH" not in batch
+    assert f"{launch}/snapshot/launch/job.py {launch}\n" in batch
+    assert f"{checkout.root}/launch" not in batch.replace(str(launch), "")
+
+    (launch / "batch.sh").write_text("echo in $PWD: $0")
+    (checkout.root / "launch/chain.sh").write_text("exit 7")
+
+    def attempt(**more):
+        environment = checkout.env | JOB | {"SLURM_SUBMIT_DIR": str(checkout.root)} | more
+        script = ["bash", checkout.root / "launch/train.sbatch"]
+        done = subprocess.run(script, env=environment, cwd="/", capture_output=True, text=True)
+        return done.returncode, done.stdout
+
+    assert attempt(SLURM_RESTART_COUNT="1") == (0, f"in {checkout.root}: {launch}/batch.sh\n")
+    assert attempt()[0] == attempt(SLURM_RESTART_COUNT="0")[0] == 7  # the first attempt makes its own
+    assert attempt(SLURM_RESTART_COUNT="1", SLURM_JOB_ID="55")[0] == 7  # nor is it another job's
+    assert attempt(SLURM_RESTART_COUNT="1", SLURM_CLUSTER_NAME="there")[0] == 7  # or another cluster's
+
+
+def test_the_sbatch_files_refuse_what_comes_too_late_or_would_idle(checkout):
+    job = JOB | {"SLURM_GPUS_ON_NODE": "2", "PATH": checkout.squeue()}
+    code, output = checkout.train("--prepare", **job)
     assert code == 2 and "--ntasks-per-node=2" in output  # the second GPU would idle
     job["SLURM_NTASKS_PER_NODE"] = "2"
-    code, folder = checkout.train("--prepare", **job)
-    assert code == 0 and (checkout.root / folder.strip() / "launch.json").is_file()
-    assert checkout.train("--prepare", **job, SLURM_RESTART_COUNT="1") == (0, folder)
+    for late, said in (
+        ("--nodes=4", "give sbatch --nodes itself"), ("--sbatch=wckey=a", "give sbatch"), ("--on=here", "has chosen"),
+        ("--signal-seconds=9", "--signal=USR2@SECONDS"), ("--follow", "take no --follow"), ("--dry-run", "take no"),
+        ("--sweep=train.seed=1,2", "take no --sweep"),
+    ):  # fmt: skip
+        code, output = checkout.train("--prepare", late, **job)
+        assert code == 2 and said in output and output.count("\n") == 1, output
     code, output = checkout.train("--prepare", "run=runs/b", **job, XDG_STATE_HOME="/dev/null")
     assert code == 2 and "set XDG_STATE_HOME" in output
 
 
-def test_containers_get_the_folders_that_the_job_uses(checkout):
+def test_setup_and_container_hold_for_the_sbatch_files_too(checkout):
+    options = "on: here\nsetup: [module load a]\nsrun: [mpi=pmix]\ncontainer: /images/a.sif\n"
+    (checkout.root / "config/mscgan/cluster.yaml").write_text(options)
+    code, folder = checkout.train("--prepare", "--mount=/more", **JOB, PATH=checkout.squeue())
+    assert code == 0, folder
+    batch = (checkout.root / folder.strip() / "batch.sh").read_text()
+    assert batch.index("module load a ||") < batch.index("attempt.py begin") < batch.index(" --mpi=pmix apptainer exec")
+    assert "/more:/more" in batch
+
+
+def test_a_sbatch_file_without_an_environment_says_so_in_a_line(checkout):
+    environment = checkout.env | JOB | {"SLURM_SUBMIT_DIR": str(checkout.root)}
+    bare = checkout.root / "bare"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", bare], check=True)
+    for more in ({"MSCGAN_PYTHON": f"{bare}/bin/python"}, {"PATH": f"{bare}/bin:/usr/bin:/bin"}):
+        done = subprocess.run(
+            ["bash", checkout.root / "launch/train.sbatch"], env=environment | more, capture_output=True, text=True
+        )
+        assert done.returncode == 2 and done.stderr.count("\n") == 1 and "MSCGAN_PYTHON" in done.stderr, done.stderr
+
+
+def test_a_setup_line_that_fails_ends_the_job_with_its_text(checkout):
+    _, script = checkout.train("--dry-run", "--setup=true", "--setup=ls /no/such", "--setup=touch mark")
+    before = script.partition("export PYTHONPATH")[0]
+    done = subprocess.run(["bash"], input=before, cwd=checkout.root, capture_output=True, text=True)
+    assert done.returncode == 2 and not (checkout.root / "mark").exists()
+    assert done.stderr.endswith("error: a setup line failed with exit code 2: ls /no/such\n")
+
+
+def test_containers_get_the_folders_that_the_job_uses(checkout, tmp_path):
     arguments = ("--dry-run", "run=runs/a", "data.root=/data/market", "data.stage_to=/local/nvme")
-    _, pyxis = checkout.train(*arguments, "--container=nvcr.io#nvidia/pytorch:25.10-py3")
-    assert "--container-image=nvcr.io#nvidia/pytorch:25.10-py3" in pyxis
+    _, pyxis = checkout.train(*arguments, "--container=nvcr.io#nvidia/pytorch:25.10-py3", "--mount=/a b:/c")
+    assert "--container-image=nvcr.io#nvidia/pytorch:25.10-py3" in pyxis and ",/a b:/c," in f",{pyxis}".replace(
+        "=", ","
+    )
     _, apptainer = checkout.train(*arguments, "--container=/images/mscgan.sif")
     assert "apptainer exec --nv --bind" in apptainer and "/images/mscgan.sif python3 -P -u -m submitit" in apptainer
     for script in (pyxis, apptainer):
         for folder in ("/data/market", "/local/nvme", f"{checkout.root}/runs/a"):
-            assert folder in script
+            assert f"{folder}:{folder}" in script
+
+
+def test_containers_get_the_folders_that_a_jobs_own_arguments_name(checkout, tmp_path):
+    for name in ("images", "lists", "real", "out"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "lists/keypoints.csv").touch()
+    (tmp_path / "link").symlink_to("real")
+    what = ["market1501", "--images", f"{tmp_path}/images", f"--annotations={tmp_path}/lists/keypoints.csv"]
+    what += ["--pairs", f"{tmp_path}/link", "--out", f"{tmp_path}/out/new", "--size", "1000", "x" * 300]
+    code, script = checkout.run("submit.py", "--job=shards", "--dry-run", "--container=/a.sif", "--", *what)
+    assert code == 0, script
+    for name in ("images", "lists", "link", "real", "out"):
+        assert f"{tmp_path}/{name}:{tmp_path}/{name}" in script
+    assert "1000:" not in script and "xxx:" not in script
+
+
+def test_a_container_sees_the_data_of_the_run_that_is_evaluated(checkout, tmp_path):
+    (checkout.root / "runs/a").mkdir()
+    (checkout.root / "runs/a/config.yaml").write_text("data: {root: /data/market}")
+    _, script = checkout.run("submit.py", "--job=evaluate", "run=runs/a", "--dry-run", "--container=/a.sif")
+    assert "/data/market:/data/market" in script
+
+
+def test_a_container_refuses_what_its_list_of_mounts_would_be_cut_at(checkout):
+    for name in ("a,b", "a:b"):
+        code, output = checkout.train("--dry-run", f"run=runs/{name}", "--container=/a.sif")
+        assert code == 2 and f"cannot see {checkout.root}/runs/{name}" in output
+        assert checkout.train("--dry-run", f"run=runs/{name}")[0] == 0
+
+
+def test_a_container_sees_a_folder_that_only_the_node_can_name(checkout):
+    _, script = checkout.train("--dry-run", "run=runs/a", "data.stage_to=$NODES/own", "--container=/a.sif")
+    (line,) = [line for line in script.splitlines() if line.startswith("srun ")]
+    words = line.replace("srun ", "printf '%s\\n' ", 1)
+    done = subprocess.run(["bash"], input=words, env={"NODES": "/nvme $x"}, capture_output=True, text=True)
+    assert "/nvme $x/own:/nvme $x/own" in done.stdout, done.stderr
+    done = subprocess.run(["bash"], input=words, env={}, capture_output=True, text=True)
+    assert done.returncode != 0 and "NODES: is not set on this node" in done.stderr
+
+
+def commands(checkout, **lines):
+    """A PATH with these commands in front, each a line of bash."""
+    for name, line in lines.items():
+        file = checkout.root / "bin" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"#!/bin/bash\n{line}\n")
+        file.chmod(0o700)
+    return f"{checkout.root}/bin:{checkout.env['PATH']}"
+
+
+def test_where_slurm_is_installed_and_silent_nothing_starts_here_unasked(checkout):
+    (checkout.root / "config/mscgan/cluster.yaml").unlink()
+    down = "echo 'Slurmctld(primary) at head is DOWN'; echo 'scontrol: error: no answer' >&2; exit 1"
+    path = commands(checkout, sbatch="exit 1", srun="exit 1", scontrol=down)
+    for asked in ((), ("--on=auto",), ("--on=slurm",), ("--dry-run",), ("--nodes=128",)):
+        code, output = checkout.train("run=runs/a", *asked, PATH=path)
+        assert code == 2 and "its controller does not answer (no answer)" in output and output.count("\n") == 1
+    assert not (checkout.root / "runs/a").exists()
+    code, output = checkout.train("run=runs/a", "--on=here", PATH=path)
+    assert code == 0 and "this runs on this machine" in output
+
+
+def test_where_slurm_is_a_package_that_nobody_set_up_it_runs_here(checkout):
+    (checkout.root / "config/mscgan/cluster.yaml").unlink()
+    unset = "echo 'scontrol: fatal: Could not establish a configuration source' >&2; exit 1"
+    path = commands(checkout, sbatch="exit 1", srun="exit 1", scontrol=unset)
+    code, output = checkout.train("run=runs/a", PATH=path)
+    assert code == 0 and "no SLURM is set up here, so this runs on this machine" in output
+    code, output = checkout.train("run=runs/b", "--on=slurm", PATH=path)
+    assert code == 2 and "--on slurm: no SLURM is set up on this machine" in output
+
+
+def test_sbatch_sees_the_users_shell_but_not_what_the_script_says(checkout):
+    """Outside a job all of it; inside one nothing of that job. A stand-in for sbatch writes down what it sees."""
+    path = commands(
+        checkout, srun="exit 0", scontrol="echo Slurmctld is UP", squeue="exit 0", sinfo="exit 0",
+        sbatch=f"env > {checkout.root}/seen.txt",
+    )  # fmt: skip
+    shell = {
+        "SBATCH_NETWORK": "a", "SBATCH_QOS": "b", "SBATCH_SIGNAL": "9@9", "SLURM_MPI_TYPE": "pmix",
+        "SLURM_CPU_BIND": "cores",
+    }  # fmt: skip
+
+    def seen(**more):
+        code, output = checkout.train("run=runs/a", "--on=slurm", "--dry-run", **shell, **more, PATH=path)
+        assert code == 0, output
+        lines = (checkout.root / "seen.txt").read_text().splitlines()
+        return {line.partition("=")[0] for line in lines} & {*shell, *more}, output
+
+    found, output = seen()
+    assert found == {"SBATCH_NETWORK", "SLURM_MPI_TYPE", "SLURM_CPU_BIND"}
+    assert "#SBATCH --qos=b\n" in output and "note: SBATCH_SIGNAL of your shell is not used" in output
+    found, output = seen(SLURM_JOB_ID="3")
+    assert found == set() and "--qos" not in output
+
+
+def test_a_dry_run_says_all_that_a_start_would_refuse(checkout):
+    """On SLURM; where there is none, what can be known without it."""
+    refuses = "echo 'sbatch: error: Invalid qos' >&2; exit 1"
+    path = commands(checkout, srun="exit 0", scontrol="echo Slurmctld is UP", squeue="exit 0", sinfo="exit 0",
+                    sbatch=refuses)  # fmt: skip
+    code, output = checkout.train("run=runs/a", "--dry-run", "--on=slurm", PATH=path)
+    assert code == 2 and output.endswith("error: SLURM refuses this job: Invalid qos; nothing was queued\n")
+    assert output.startswith("#!/bin/bash")
+    commands(checkout, sbatch="exit 0", squeue="exit 1")
+    (checkout.root / "runs/a/launch-1").mkdir(parents=True)
+    code, output = checkout.train("run=runs/a", "--dry-run", "--on=slurm", PATH=path)
+    assert code == 2 and "squeue gives no answer" in output
+    commands(checkout, squeue="exit 0")
+    for place in ("slurm", "here"):
+        for arguments, said in (
+            (["train.batch=7", "--nodes=2-4"], "batch 7 is not a multiple of 2 ranks"),
+            (["train.batch=8", "--nodes=2-4"], "batch 8 is not a multiple of 3 ranks"),
+            (["data.height=128", "data.width=64"], "holds images of 64x32"),
+            (["run=launch/submit.py"], "cannot make the folder"),
+            (["train.init=launch/submit.py"], "give a run's generator.safetensors"),
+        ):
+            where = (f"--on={place}", "--gpus-per-node=0")
+            code, output = checkout.train("run=runs/a", "--dry-run", *where, *arguments, PATH=path)
+            assert code == 2 and said in output.splitlines()[-1], output
+    (checkout.root / "runs/open").mkdir(mode=0o700)
+    (checkout.root / "runs/open").chmod(0o770)
+    code, output = checkout.train("run=runs/open", "--dry-run")
+    assert code == 2 and "others may write" in output
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(checkout):
+    write_checkpoint(checkout.root / "runs/done", facts(config.load("demo"), 26_500))
+    environment = checkout.env | {"PYTHONUNBUFFERED": ""}
+    for what in ("--dry-run | head -1", "run=runs/done | true"):  # more than fits into a pipe, and less
+        command = f"{sys.executable} launch/submit.py --config demo {what}"
+        done = subprocess.run(["bash", "-c", command], cwd=checkout.root, env=environment, capture_output=True)
+        assert b"Traceback" not in done.stderr and b"BrokenPipe" not in done.stderr, done.stderr
+
+
+def test_shards_are_readable_as_the_users_umask_says_and_the_launch_is_not(checkout):
+    (checkout.root / "shards").mkdir()
+    text = "import pathlib; pathlib.Path('data').mkdir(); pathlib.Path('data/a.tar').write_text('')"
+    (checkout.root / "shards/build.py").write_text(text)
+    command = f"umask 022; {sys.executable} launch/submit.py --job shards -- synthetic"
+    done = subprocess.run(["bash", "-c", command], cwd=checkout.root, env=checkout.env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (checkout.root / "data").stat().st_mode & 0o777 == 0o755
+    assert (checkout.root / "data/a.tar").stat().st_mode & 0o777 == 0o644
+    (launch,) = checkout.root.glob("runs/shards-*/launch-*")
+    assert all(file.stat().st_mode & 0o077 == 0 for file in [launch, *launch.rglob("*")] if not file.is_symlink())
 
 
 def test_submitting_never_imports_torch():
@@ -162,7 +321,7 @@ def test_submitting_never_imports_torch():
 def test_two_processes_train_here_from_the_snapshot_in_a_private_folder(checkout):
     code, output = checkout.train("run=runs/a", "train.seed=7")
     assert code == 0, output
-    assert "no SLURM controller answers, so this runs on this machine: 2 processes" in output
+    assert "this runs on this machine: 2 processes" in output
     assert "rank 0 of 2 begins at 0 with seed 7" in output and "code snapshot" in output and "submitit" not in output
     (launch,) = (checkout.root / "runs/a").glob("launch-*")
     assert [folder.stat().st_mode & 0o777 for folder in (launch.parent, launch)] == [0o700, 0o700]
@@ -231,8 +390,11 @@ def test_each_run_of_a_sweep_has_its_value_and_its_folder(checkout):
     assert code == 0
     assert "with seed 3" in output and "with seed 4" in output
     assert {folder.parents[1].name for folder in checkout.root.glob("runs/s/*/checkpoints/pairs-8")} == {
-        "0-train.seed=3", "1-train.seed=4",
+        "train.seed=3", "train.seed=4",
     }  # fmt: skip
+    code, output = checkout.train("run=runs/s", "--sweep=train.seed=2,3", "--gpus-per-node=0", "--tasks-per-node=1")
+    assert code == 0 and "with seed 2" in output and "begins at 8 with seed 3" in output  # goes on where it stood
+    assert len(list(checkout.root.glob("runs/s/*/checkpoints"))) == 3
 
 
 @pytest.mark.parametrize(
@@ -241,7 +403,15 @@ def test_each_run_of_a_sweep_has_its_value_and_its_folder(checkout):
         (["run=runs/$(touch F)"], "may hold letters"),
         (["run=runs/%j"], "may hold letters"),
         (["run=runs/a\nb"], "control characters"),
+        (["run=" + "a" * 300], "255 bytes at most"),
+        (["data.root=" + "a" * 300], "255 bytes at most"),
+        (["run=$UNSET"], "the variable UNSET is not set"),
+        (["run="], "run= is empty"),
         (["--sweep=train.lr"], "expected key=a,b,c"),
+        (["--sweep=run=a,b"], "sweep another key"),
+        (["--sweep=train.lr=1e-4,2e-4,0.0001"], "train.lr=0.0001 is there twice"),
+        (["--sweep=train.lr=1e-4", "--sweep=train.lr=2e-4"], "given twice"),
+        (["--on=slurm"], "SLURM is installed here, but its controller does not answer" if SLURM else "no SLURM is set"),
         (["train.speed=1"], "train.speed"),
         (["--job=shards"], "takes its arguments after --"),
         (["--prepare"], "is for the .sbatch files"),
@@ -291,7 +461,7 @@ def on_slurm(tmp_path, **values):
     """What submit.py checks for a training of 2 ranks on SLURM."""
     resolved = config.load("demo", [f"run={tmp_path}/run", *(f"{key}={value}" for key, value in values.items())])
     plan = runs.Plan("n", "train", "", "", "", [])
-    start.check_work(plan, [start.Target(resolved, resolved.run)], ranks=2, on_slurm=True)
+    start.check_work(plan, [start.Target(resolved, resolved.run)], [2], on_slurm=True)
 
 
 def test_on_slurm_only_what_the_nodes_see_too_is_refused(tmp_path, capsys):
@@ -372,7 +542,11 @@ def test_several_nodes_need_a_cluster_or_gpus_enough(gpus, wanted, each, monkeyp
 
 def test_several_nodes_without_a_cluster_are_refused_before_any_folder_is_made(checkout):
     code, output = checkout.train("run=runs/a", "--nodes=4")
-    assert code == 2 and output.startswith("error: no SLURM controller answers") and output.count("\n") == 1
+    assert (
+        code == 2
+        and output.startswith("error: this would run on this machine, without SLURM")
+        and output.count("\n") == 1
+    )
     assert not (checkout.root / "runs/a").exists()
     assert checkout.train("run=runs/a", "--nodes=4", "--dry-run")[0] == 0
 
@@ -481,3 +655,8 @@ def test_data_among_the_code_is_not_copied(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="largest file is mscgan/shard.tar"):
         snapshot.take(tmp_path / "project", tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
+
+
+def test_a_jobs_name_may_hold_what_the_list_is_cut_at():
+    (found,) = slurm._parse("7_1|RUNNING|my job|a|n1|None\n").items()
+    assert found == ("7_1", slurm.State("my job|a", "RUNNING", "n1", "None"))

@@ -4,11 +4,12 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
 
 import pytest
 import yaml
 
-from launch import runs, table2
+from launch import runs, slurm, table2
 from mscgan import config as configuration
 from mscgan import schedule
 from mscgan.config import PRESETS
@@ -297,3 +298,23 @@ def test_scores_that_a_job_will_make_are_not_queued_twice(tmp_path, monkeypatch)
     job = runs.announce(plan)  # this process
     with pytest.raises(UserError, match=rf"job {job} \(evaluate\) of .* waits or runs"):
         table2.check_free(table)
+
+
+def test_the_scheduler_is_asked_once_however_many_launches_there_were(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    table, asked = table2.ask("demo", [f"run={tmp_path}/table"]), []
+    for number in range(20):
+        work = runs.Work(f"{tmp_path}/table/mscgan-seed-0", [])
+        folder = runs.private_folder(tmp_path / f"table/launch-{number}")
+        plan = runs.Plan(f"mscgan-evaluate-{number}", "evaluate", str(folder), "", "", [work])
+        runs.write_plan(plan)
+        runs.write_job(plan.folder, slurm=str(100 + number))
+        runs.register(plan.folder)
+
+    def command(*arguments, **_):
+        asked.append(arguments[0])
+        return subprocess.CompletedProcess(arguments, 0, "", "")
+
+    monkeypatch.setattr(slurm, "command", command)
+    table2.check_free(table)
+    assert sorted(asked) == ["sacct", "squeue"]

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mscgan import dist
+from mscgan import asked, dist
 from mscgan.config import check_compile, load, micro_batch
 from mscgan.data.batch import Batch
 from mscgan.data.order import permutation
@@ -138,6 +138,26 @@ def test_a_run_killed_between_checkpoints_ends_with_the_weights_of_one_never_kil
     assert expected.keys() == got.keys()
     assert all(torch.equal(expected[name], got[name]) for name in expected)
     assert [losses(line) for line in curve(run)] == [losses(line) for line in curve(undisturbed)]
+
+
+def test_a_run_saves_and_ends_when_it_is_asked_and_the_same_command_goes_on(shards, tmp_path):
+    run, longer = (
+        tmp_path / "run",
+        ["train.backend=ddp", "train.pairs.I=480", "train.pairs.II=0", "log.checkpoint=9999"],
+    )
+    run.mkdir()
+    for what in ("save", "stop"):
+        asked.ask(run, what, "")  # no launcher started it, so it is of no job
+    codes, error, _ = start(2, run, shards, *longer)
+    assert codes == [86, 86], error
+    saved = int(re.search(r"saves at (\d+) pairs, as was asked", error)[1])
+    assert 0 < saved < 480 and [path.name for path in run.glob("checkpoints/pairs-*")] == [f"pairs-{saved:09d}"]
+    asked.ask(run, "stop", "77")  # of another job
+    asked.ask(run, "save", "")
+    codes, error, _ = start(2, run, shards, *longer)
+    assert codes == [0, 0] and f"goes on from {saved} pairs" in error, error
+    assert "pairs, as was asked" in error and not list((run / "asked").iterdir())
+    assert [line["pairs"] for line in curve(run)] == list(range(12, 481, 12))
 
 
 @pytest.mark.parametrize("later", [(), ("variant=three-discriminators", "train.pairs.II=0", "train.pairs.joint=36")])

@@ -2,7 +2,8 @@
 
 A family is a module with six names. It holds no state: mscgan/state.py builds the networks anew at each stage.
 
-    MAKES                           names of the networks that make images: averaged, exported, evaluated
+    MAKES                           names of the networks that make images (paf's: find poses): averaged, exported,
+                                    evaluated
     build(options, height, width)   ModuleDict of every network by name, on the CPU, in float32, its weights drawn
     trains(stage, networks)         {name: module}: what the stage trains, an engine each; all else is frozen
     step(stage, engines, networks, inputs, options)
@@ -19,6 +20,6 @@ mscgan/prepare.py, `engines` by name of mscgan/engine.py. A family imports neith
 nobody but this file and the tests imports a family by its name.
 """
 
-from mscgan.models import mscgan, pg2
+from mscgan.models import mscgan, paf, pg2
 
-FAMILIES = {"mscgan": mscgan, "pg2": pg2}
+FAMILIES = {"mscgan": mscgan, "pg2": pg2, "paf": paf}

@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from mscgan import files
 from mscgan.checks import check_place
 from mscgan.errors import UserError, run
+from mscgan.paths import a_path
 from mscgan.report import images, plots, scores
 from mscgan.report.reading import Run, differing_keys, provenance, read
 
@@ -45,8 +46,10 @@ def page(runs: list[Run]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m mscgan.report", description="Writes a page on runs.")
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder; several stand side by side")
-    parser.add_argument("--out", type=Path, help="the HTML file to write; report.html in the first run by default")
+    parser.add_argument(
+        "runs", type=a_path, nargs="+", metavar="RUN", help="a run's folder; several stand side by side"
+    )
+    parser.add_argument("--out", type=a_path, help="the HTML file to write; report.html in the first run by default")
     options = parser.parse_args()
     out = options.out or options.runs[0] / "report.html"
     runs = read(options.runs)

@@ -14,6 +14,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -60,6 +61,7 @@ PreemptMode=REQUEUE
 {accounting}
 NodeName=n[1-{nodes}] NodeHostname={host} NodeAddr=127.0.0.1 Port={node_ports} CPUs=16 RealMemory=16000 Gres=gpu:8
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE PriorityTier=1 GraceTime=10
+PartitionName=fragile Nodes=ALL MaxTime=INFINITE PriorityTier=1 PreemptMode=CANCEL GraceTime=0
 PartitionName=urgent Nodes=ALL MaxTime=INFINITE PriorityTier=10 PreemptMode=OFF
 """
 
@@ -99,7 +101,8 @@ def missing_packages(accounting: bool = False) -> str:
 
 
 class Cluster:
-    """Nodes n1, n2, ... with 16 CPUs and 8 fake GPUs each; partitions main (default) and urgent (preempts main)."""
+    """Nodes n1, n2, ... with 16 CPUs and 8 fake GPUs each; partitions main (default), fragile
+    (preempted without grace and not requeued) and urgent (preempts both)."""
 
     def __init__(self, nodes: int = 4, accounting: bool = False):
         # A socket's path may have 108 characters at most: a short folder, not pytest's.
@@ -108,6 +111,7 @@ class Cluster:
         outside = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "SBATCH_"))}
         self.env = outside | {
             "PATH": PATH, "SLURM_CONF": str(self.root / "slurm.conf"), "OMP_NUM_THREADS": "1",
+            "MSCGAN_PYTHON": sys.executable,
             "XDG_STATE_HOME": str(self.root / "home"), "XDG_CONFIG_HOME": str(self.root / "home"),
         }  # fmt: skip
         self.daemons: dict[str, subprocess.Popen] = {}

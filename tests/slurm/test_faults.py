@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
-from training import ROOT, SECONDS, TINY, Training, train
+from training import ROOT, SECONDS, SUBMIT, TINY, Training, submit, train
 
 HANG_SECONDS = 10
 
@@ -104,6 +106,54 @@ def test_preemption_by_a_higher_partition(cluster, shards, undisturbed, tmp_path
 
     training.is_struck_by(strike)
     assert_same_training(training, undisturbed)
+
+
+@pytest.mark.slow
+def test_preemption_without_grace_is_said_at_submit_and_the_next_job_of_the_chain_goes_on(
+    cluster, shards, undisturbed, tmp_path
+):
+    run = tmp_path / "run"
+    what = [*"--nodes=2 --gpus-per-node=0 --tasks-per-node=1 --cpus-per-task=1 --partition=fragile".split(), *TINY]
+    what += [f"data.root={shards}", f"run={run}"]
+    done = subprocess.run([*SUBMIT, *what], env=cluster.env, capture_output=True, text=True)
+    assert "partition fragile preempts by CANCEL without grace" in done.stderr
+    first = Training(cluster, run, done.stdout.split()[1].rstrip(":"))
+    second = Training(cluster, run, submit(cluster, *what, "--dependency=singleton"))
+    first.until(lambda: list(run.glob("checkpoints/pairs-*")), "made no checkpoint")
+    urgent = ["sbatch", "--parsable", "--partition=urgent", "--nodes=4", "--exclusive", "--output=/dev/null"]
+    cluster.run(*urgent, "--wrap=sleep 3")
+    assert first.ends() == "PREEMPTED"
+    assert_same_training(second, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_node_on_which_a_rank_failed_twice_is_named_and_kept_away_from(cluster, shards, undisturbed, tmp_path):
+    training = train(cluster, shards, tmp_path / "run", "--preflight=false")
+    struck = []
+
+    def strike(training):
+        struck.append(training.nodes()[1])
+        a_rank_is_killed(training)
+
+    while len(struck) < 2 or struck[-1] not in struck[:-1]:
+        training.is_struck_by(strike)
+    assert struck[-1] in cluster.job(training.job)["ExcNodeList"].split(",") and struck[-1] not in training.nodes()
+    shown = cluster.run(sys.executable, str(ROOT / "launch/jobs.py"), "show", training.job)
+    assert f"failed    rank 1 on {struck[-1]}, exit code 137; the end of {training.run}" in shown
+    assert f"rank 1 on {struck[-1]} failed first, with exit code 137; crash" in training.log(0)
+    assert_same_training(training, undisturbed)
+
+
+def test_so_many_nodes_are_never_excluded_that_the_job_cannot_run(cluster, tmp_path):
+    job = cluster.run("sbatch", "--parsable", "--nodes=3", "--hold", f"--output={tmp_path}/log", "--wrap=true")
+    code = "import sys; from launch import slurm; slurm._exclude(sys.argv[1], sys.argv[2].split())"
+    cluster.run("scontrol", "release", job)
+    cluster.run("scontrol", "hold", job)
+    program = [sys.executable, "-c", code, job]
+    assert "keeps away from n1 from now on" in cluster.run(*program, "n1", cwd=ROOT)
+    assert "keeps away from n1 alone" in cluster.run(*program, "n2 n3", cwd=ROOT)
+    assert cluster.job(job)["ExcNodeList"] == "n1"
+    cluster.run("scancel", job)
 
 
 @pytest.mark.slow

@@ -63,6 +63,24 @@ class Training:
         self._until(lambda: self._state() == "COMPLETED", "did not end", seconds)
         return (self.run / "generator.safetensors").read_bytes()
 
+    def begins(self, sign: str = "heartbeat/*/rank-00000") -> None:
+        """Waits until training has begun."""
+        self.until(lambda: list(self.run.glob(sign)), "did not begin")
+
+    def ends(self, count: int = 1) -> str:
+        """Waits for the end of the job, or of all `count` tasks of its array. Returns the state of the last."""
+        end = time.monotonic() + SECONDS
+        while True:
+            asked = ("squeue", "-h", "--array", "--states=all", f"--jobs={self.job}", "--format=%T")
+            states = self.cluster.run(*asked).split()
+            if len(states) == count and not {"PENDING", "RUNNING", "COMPLETING", "CONFIGURING"} & {*states}:
+                return states[-1]
+            assert time.monotonic() < end, states
+            time.sleep(0.2)
+
+    def until(self, true: Callable[[], object], complaint: str) -> None:
+        self._until(lambda: bool(true()), complaint)
+
     def array_completes(self, count: int) -> None:
         """Waits for the end of all tasks of a job array."""
 
