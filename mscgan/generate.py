@@ -8,8 +8,9 @@
     --pairs 8 [--split test] [--data DIR] [--out ...]    source | target pose | stage by stage | target, for pairs
                                               spread evenly over the split's pair table
 
-Prints the paths of the PNGs. Beside each result, in a folder "shown", lies a picture source | pose | result, so that a
-wrong pose is seen. Runs on the CUDA device where there is one.
+Of several files those that show nobody are left out, and said. Prints the paths of the PNGs. Beside each result, in a
+folder "shown", lies a picture source | pose | result, so that a wrong pose is seen. Runs on the CUDA device where there
+is one.
 """
 
 import argparse
@@ -82,7 +83,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--split", default="test", help="of which split the pairs are")
     parser.add_argument("--data", default="", help="shards to use instead of the run's data.root")
     parser.add_argument("--out", type=a_path, help="the PNG or the folder to write; in the run's folder by default")
-    options = parser.parse_args()
+    words = sys.argv[1:]
+    if "--box" in words[:-1]:  # argparse takes a value that begins with a minus for an option
+        at = words.index("--box")
+        words[at : at + 2] = [f"--box={words[at + 1]}"]
+    options = parser.parse_args(words)
     poses = [*options.pose_of, *options.keypoints]
     if (options.pairs is None) == (options.image is None) or (options.image is None) != (not poses):
         raise UserError("give --image with --pose-of or --keypoints, or --pairs alone")
@@ -97,8 +102,8 @@ def _box(text: str) -> Box:
         left, top, right, bottom = (float(side) for side in sides)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r}; expected LEFT,TOP,RIGHT,BOTTOM, as 100,50,400,650") from error
-    if not (left < right and top < bottom and all(math.isfinite(side) for side in (left, top, right, bottom))):
-        raise argparse.ArgumentTypeError(f"{text!r}; LEFT must be below RIGHT, and TOP below BOTTOM")
+    if not all(1 <= side < math.inf for side in (right - left, bottom - top)):
+        raise argparse.ArgumentTypeError(f"{text!r}; LEFT must be a pixel or more below RIGHT, TOP below BOTTOM")
     return left, top, right, bottom
 
 

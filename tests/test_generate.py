@@ -214,6 +214,13 @@ def test_the_image_is_cut_to_the_person_or_to_a_box(made, here, monkeypatch, cap
     assert (opened("auto.png") != opened("whole.png")).any()
 
 
+def test_a_box_may_begin_left_of_the_photograph(made, here, monkeypatch):
+    words = ["--run", made, "--image", "me.png", "--keypoints", TEXT, "--out", "a.png"]
+    assert exit_code(monkeypatch, *words, "--box", "-16,-32,48,96") == 0
+    x = opened("shown/a.png")[48 : 48 + 256, 4 : 4 + 128]
+    assert (x[:60, 64] == x[0, 64]).all()  # its edges are repeated
+
+
 def test_a_box_is_in_pixels_of_the_file_also_where_that_is_reduced(made, here, monkeypatch):
     large = np.zeros((4400, 6000, 3), np.uint8)
     large[2000:4000, 3000:4000] = (0, 0, 255)
@@ -288,8 +295,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(made, here, monkeypatch, capsys, 
     ("box", "reason"),
     [
         ("1,2,3", "expected LEFT,TOP,RIGHT,BOTTOM"),
-        ("9,0,3,5", "LEFT must be below"),
-        ("0,0,nan,5", "LEFT must be below"),
+        ("9,0,3,5", "LEFT must be a pixel or more below"),
+        ("0,0,nan,5", "LEFT must be a pixel or more below"),
+        ("0,0,0.5,5", "LEFT must be a pixel or more below"),
     ],
 )
 def test_a_box_that_is_none_is_refused(made, here, monkeypatch, capsys, box, reason):

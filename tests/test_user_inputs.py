@@ -8,7 +8,7 @@ from PIL import Image
 
 from mscgan.errors import UserError
 from mscgan.estimators import Person
-from mscgan.user_inputs import photo_pose, plain, read_image, read_poses
+from mscgan.user_inputs import photo_pose, pictures_in, plain, read_image, read_poses
 from tests.pose_factory import BODY_25, COCO_18, expected, flat, standing, triples
 
 HEIGHT, WIDTH = 64, 32
@@ -233,3 +233,10 @@ def test_nobody_in_a_photograph_is_said_and_of_several_the_largest_is_taken(tmp_
 )
 def test_a_name_from_a_file_is_made_a_plain_one(name, safe):
     assert plain(name) == safe
+
+
+def test_the_photographs_of_a_folder_are_told_by_endings_of_any_case(tmp_path):
+    names = ["a.JPG", "b.mpo", "c.hif", "d.webp"]
+    for name in (*names, "e.json", "f.txt", ".g.png"):
+        (tmp_path / name).touch()
+    assert [path.name for path in pictures_in(tmp_path)] == names
