@@ -22,7 +22,7 @@ import torch
 
 from mscgan import dist
 from mscgan.dist import Ranks
-from mscgan.keys import PG2, Config, Data, Log, MsCGAN, Train
+from mscgan.keys import PAF, PG2, Config, Data, Log, MsCGAN, Train
 
 SECONDS = 540  # a child's limit: below the ten minutes after which those who wait for it give up
 
@@ -158,7 +158,7 @@ def _free_port() -> int:
 
 def config_of(values: dict) -> Config:
     """The configuration that dataclasses.asdict made these values of."""
-    parts = {"data": Data, "mscgan": MsCGAN, "pg2": PG2, "train": Train, "log": Log}
+    parts = {"data": Data, "mscgan": MsCGAN, "pg2": PG2, "paf": PAF, "train": Train, "log": Log}
     return Config(**values | {name: part(**values[name]) for name, part in parts.items()})
 
 

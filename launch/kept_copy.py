@@ -5,6 +5,7 @@ last process of the job on that node ends, and what a job that was killed left t
 """
 
 import fcntl
+import glob
 import os
 import re
 import shutil
@@ -29,9 +30,11 @@ def kept(copy: Path, to: Path | str) -> Iterator[None]:
     if others is None:
         yield
         return
-    for left in Path("/").glob(f"{others.lstrip('/')}/mscgan-{os.getuid()}-*"):
-        if left != copy:
-            _remove_unused(left)
+    for left in glob.glob(
+        f"{others}/mscgan-{os.getuid()}-*"
+    ):  # not Path.glob: it stumbles over folders that go meanwhile
+        if Path(left) != copy:
+            _remove_unused(Path(left))
     used = _lock_used(copy)
     try:
         yield

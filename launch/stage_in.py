@@ -147,8 +147,7 @@ def _missing(copy: Path, wanted: dict[str, str], verified: dict[str, list[int]])
 def own_folder(folder: Path) -> Path:
     """Makes a folder of this user alone, or looks at the one that is there. Raises UserError: it cannot be."""
     try:
-        _make(folder)
-        status = folder.lstat()
+        status = _make(folder)
     except OSError as error:
         raise UserError(
             f"cannot make {folder} on {host()} ({error.strerror}); data.stage_to must be a folder you may write"
@@ -158,13 +157,18 @@ def own_folder(folder: Path) -> Path:
     return folder
 
 
-def _make(folder: Path) -> None:
-    """Again where the folder above it goes between the two, by a job that ends (launch/kept_copy.py)."""
+def _make(folder: Path) -> os.stat_result:
+    """Again where it or the folder above it goes meanwhile, by a job that ends (launch/kept_copy.py)."""
     while True:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
             folder.mkdir(mode=0o700, exist_ok=True)
-            return
+            return folder.lstat()
+        except FileNotFoundError:
+            continue
+        except FileExistsError:  # also of a folder that went before it was looked at
+            if any(path.exists() and not path.is_dir() for path in (folder, *folder.parents)):
+                raise
 
 
 def _copy(

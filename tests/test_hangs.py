@@ -10,11 +10,11 @@ import threading
 import time
 
 import pytest
-import yaml
 
 from launch import attempt, hang, runs, watchdog
+from launch.options import OPTIONS
 from mscgan import heartbeat
-from tests.ranks import ROOT, logged, start_ranks
+from tests.ranks import logged, start_ranks
 
 SCALE = 1 / 150  # of all times that decide who is first; the dump after it keeps its own, for a busy machine
 RANK = f"""
@@ -98,7 +98,7 @@ def test_all_parts_take_the_launchers_value(monkeypatch):
 
 def test_the_defaults_of_the_launcher_are_the_products():
     assert runs.Plan.hang_seconds == heartbeat.HANG_SECONDS
-    assert yaml.safe_load((ROOT / "launch/cluster.yaml").read_text())["hang_seconds"] == heartbeat.HANG_SECONDS
+    assert float(OPTIONS["hang_seconds"].default) == heartbeat.HANG_SECONDS
 
 
 @pytest.mark.parametrize("how", ["asleep", "stopped"])
