@@ -54,7 +54,7 @@ def test_shards_are_built_by_several_processes(site, tmp_path):
 
 
 def test_a_job_runs_from_a_copy_of_the_wheels_code_alone(site, tmp_path):
-    job = run(site, tmp_path, "mscgan-submit", "--job", "shards", "--", "--help")
+    job = run(site, tmp_path, "mscgan-submit", "--on=here", "--job=shards", "--", "--help")
     assert job.returncode == 0 and "Makes a folder of shards" in job.stdout, job
     (snapshot,) = tmp_path.glob("runs/*/launch-*/snapshot")
     assert sorted(folder.name for folder in snapshot.iterdir()) == ["benchmarks", "launch", "mscgan", "shards"]
