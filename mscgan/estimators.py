@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from mscgan.errors import UserError
+
 if TYPE_CHECKING:  # Pillow is not wanted by those who know no photographs, as the family paf
     from mscgan.photos import Photo
 
@@ -52,8 +54,14 @@ def digest(name: str) -> str:
         file = weights.path(name)
     else:
         file = Path(name, "generator.safetensors") if Path(name).is_dir() else Path(name)
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    try:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(
+            f"--estimator {name}: cannot read {file} ({error.strerror}); give {' or '.join(ESTIMATORS)}, the folder of "
+            "a run of the family paf, or a file of its weights"
+        ) from error
 
 
 def in_photo(estimate: Estimator, photo: "Photo") -> list[Person]:

@@ -22,14 +22,11 @@ from mscgan import dist, files, lease
 from mscgan.checks import check_place
 from mscgan.data.annotations import HEADER
 from mscgan.errors import UserError
-from mscgan.estimators import ESTIMATORS, Estimator, in_photo, open_estimator
+from mscgan.estimators import ESTIMATORS, Estimator, digest, in_photo, open_estimator
 from mscgan.name_matching import few
-from mscgan.photos import read_photo
+from mscgan.photos import endings, read_photo
 from mscgan.step import take_ranks
 
-PICTURES = tuple(
-    ".jpg .jpeg .jfif .png .webp .avif .tif .tiff .bmp .gif .jp2 .ppm .pgm .tga .heic .heif".split()
-)  # endings
 LARGEST = 4 << 30  # bytes of a file that is read
 Result = TypeVar("Result")
 
@@ -72,13 +69,14 @@ def _names(folder: Path) -> list[str]:
     """The images of a folder and below it, by their paths in it."""
     if not folder.is_dir():
         raise UserError(f"--folder {folder} is not a folder; give a folder of images")
+    pictures = endings()
     names = sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
-        if path.suffix.lower() in PICTURES and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in pictures and not path.name.startswith(".") and path.is_file()
     )
     if not names:
-        raise UserError(f"--folder {folder} has no image ({', '.join(PICTURES[:4])} and others) in it or below")
+        raise UserError(f"--folder {folder} has no image (.jpg, .png, .webp and others) in it or below")
     if strange := [name for name in names if ":" in name or not name.isprintable()]:
         raise UserError(f"{few(strange)}: a colon or control character in a name breaks a keypoint file; rename them")
     return names
@@ -86,18 +84,7 @@ def _names(folder: Path) -> list[str]:
 
 def _digest(estimator: str) -> str:
     """Of what finds the poses: rows of another one are not gone on with."""
-    path = Path(estimator)
-    contents = [path / "generator.safetensors", path / "config.yaml"] if path.is_dir() else [path]
-    digest = hashlib.sha256(estimator.encode() if estimator in ESTIMATORS else b"")
-    for file in contents if estimator not in ESTIMATORS else []:
-        try:
-            digest.update(hashlib.sha256(files.read(file, LARGEST)).digest())
-        except OSError as error:
-            raise UserError(
-                f"--estimator {estimator}: cannot read {file} ({error.strerror}); give {', '.join(ESTIMATORS)}, the "
-                "folder of a run of the family paf, or a file of its weights"
-            ) from error
-    return digest.hexdigest()[:16]
+    return (hashlib.sha256(estimator.encode()).hexdigest() if estimator in ESTIMATORS else digest(estimator))[:16]
 
 
 def _own(out: Path) -> lease.Lease:

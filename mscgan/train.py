@@ -195,12 +195,16 @@ def _train(
     if last_word := tar_check.last_word():
         say(last_word)
     if ranks.rank == 0:
-        if code != AGAIN:
-            asked.forget(folder, "stop")
-        where = f"{pairs} pairs, {steps} steps"
-        went_on = f"saved at {where} ({checkpoint.newest(folder)}); the same command goes on from there"
-        say(ending(config, f"done: {where}") if code == DONE else went_on)
+        _end(config, folder, code, f"{pairs} pairs, {steps} steps")
     return code
+
+
+def _end(config: Config, folder: Path, code: int, where: str) -> None:
+    """Says how training ended, and forgets that it was to stop."""
+    if code != AGAIN:
+        asked.forget(folder, "stop")
+    went_on = f"saved at {where} ({checkpoint.newest(folder)}); the same command goes on from there"
+    say(ending(config, f"done: {where}") if code == DONE else went_on)
 
 
 def _heed(tar_check: TarCheck, stop: bool, folder: Path, telemetry: Telemetry) -> None:

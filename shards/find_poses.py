@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from mscgan import files
 from mscgan.errors import UserError
-from mscgan.estimators import ESTIMATORS, Estimator, largest_first, open_estimator
+from mscgan.estimators import ESTIMATORS, Estimator, digest, largest_first, open_estimator
 from mscgan.photos import read_photo
 from shards.parallel import mapper
-from shards.write import file_sha256, sha256
+from shards.write import sha256
 
 KEPT = "found-poses.jsonl"  # in OUT/.build
 NOBODY = [[-1, -1]] * 18
@@ -31,15 +31,7 @@ def identity(estimator: str) -> dict[str, str]:
     """
     if estimator in ESTIMATORS:
         return {"estimator": estimator}
-    path = Path(estimator)
-    weights = path / "generator.safetensors" if path.is_dir() else path
-    try:
-        return {"estimator": weights.name, "sha256": file_sha256(weights)}
-    except OSError as error:
-        raise UserError(
-            f"--estimator {estimator}: {weights}: {error.strerror}; give {' or '.join(ESTIMATORS)}, a run of the "
-            "family paf, or a file of its weights"
-        ) from error
+    return {"estimator": "paf", "sha256": digest(estimator)}  # wherever they lie
 
 
 def find_poses(pictures: dict[Path, str], estimator: str, kept: Path, workers: int) -> tuple[dict[str, list], int]:
