@@ -1,9 +1,11 @@
-"""How two processes of pytest (`make test`) share the tests: a file stays whole, and SLURM's go to one of them.
+"""What all tests share: a browser, and how two processes of pytest (`make test`) share the tests: a file stays whole,
+and SLURM's go to one of them.
 
 Nothing that an earlier evaluation left in the user's cache is used, but weights that are there are.
 """
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 os.environ.setdefault(
     "MSCGAN_WEIGHTS", str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mscgan/weights"))
 )
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 CACHE = tempfile.TemporaryDirectory()
 os.environ["XDG_CACHE_HOME"] = CACHE.name
 
@@ -20,3 +23,15 @@ def pytest_collection_modifyitems(items):
     for item in items:
         slurm = item.path.parent.name == "slurm"  # they share one cluster
         item.add_marker(pytest.mark.xdist_group("slurm" if slurm else item.path.name))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium that is installed on this machine; playwright's own is never downloaded."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here; on Debian and Ubuntu: apt-get install chromium")
+    sync = pytest.importorskip("playwright.sync_api", reason="playwright, which drives Chromium, is not installed")
+    with sync.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # root has no sandbox
+        yield chromium
+        chromium.close()

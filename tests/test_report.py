@@ -14,7 +14,6 @@ from mscgan.report.__main__ import main
 from tests.report_factory import score, write_curve, write_scores
 from tests.run_factory import write_run
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = """<script>document.title="taken"</script>"><img src=x onerror=alert(1)>'&{{ 7 * 7 }}$x$"""
 
 
@@ -119,18 +118,6 @@ def test_a_refusal_leaves_no_page(tmp_path, monkeypatch, schema, out, said):
     with pytest.raises(UserError, match=said):
         main()
     assert not list(tmp_path.rglob("*.html*"))
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A Chromium that is installed on this machine; playwright's own is never downloaded."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium here; on Debian and Ubuntu: apt-get install chromium")
-    sync = pytest.importorskip("playwright.sync_api", reason="playwright, which drives Chromium, is not installed")
-    with sync.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # root has no sandbox
-        yield chromium
-        chromium.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

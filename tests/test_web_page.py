@@ -5,7 +5,6 @@ import base64
 import io
 import json
 import re
-import shutil
 import time
 from dataclasses import replace
 from urllib.parse import urlsplit
@@ -19,7 +18,6 @@ from mscgan.trained import Trained
 from mscgan.web import studio
 from tests.web_factory import ask, photograph, served, two_people, write_studio
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WRIST = JOINTS.index("left wrist")
 SECOND = "document.querySelector('#results img').src"  # the picture of the last stage
 
@@ -36,18 +34,6 @@ def opened(tmp_path_factory):
 def address(opened):
     with served(opened) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A Chromium that is installed on this machine; playwright's own is never downloaded."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium here; on Debian and Ubuntu: apt-get install chromium")
-    sync = pytest.importorskip("playwright.sync_api", reason="playwright, which drives Chromium, is not installed")
-    with sync.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # root has no sandbox
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
