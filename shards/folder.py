@@ -22,13 +22,15 @@ import numpy as np
 from mscgan.config import takes
 from mscgan.data.annotations import Annotation, text
 from mscgan.errors import UserError
+from shards.claim import is_built
+from shards.digest import sha256
 from shards.find_poses import NOBODY, identity
 from shards.own_frame import Posed, box_of, framed, sizes
 from shards.own_pictures import OwnPicture, fingerprint, list_pictures, read_pictures
 from shards.own_poses import found, provenance, read_poses, told
 from shards.pairs import by_hash, ordered_pairs
 from shards.persons import BY_FOLDER, persons, some
-from shards.write import LONGEST_KEY, Image, Plan, Split, is_built, sha256
+from shards.write import LONGEST_KEY, Image, Plan, Split
 
 NAME = "folder"
 POSES, LEFT_OUT, SOURCES = "poses.csv", "left-out.csv", "sources.csv"

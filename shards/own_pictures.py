@@ -8,9 +8,9 @@ from pathlib import Path
 
 from mscgan.errors import UserError
 from mscgan.photos import endings, photo_size
+from shards.digest import file_sha256, sha256
 from shards.persons import some
 from shards.photographs import READERS
-from shards.write import file_sha256, sha256
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from mscgan.estimators import largest_first
 from mscgan.framing import place
 from mscgan.pose_checks import TOO_MANY, odd
 from mscgan.pose_formats import parse
+from shards.claim import locked
+from shards.digest import file_sha256, sha256
 from shards.find_poses import KEPT, NOBODY, find_poses
 from shards.own_pictures import OwnPicture
 from shards.persons import by_name, some
-from shards.write import file_sha256, locked, sha256
 
 ENDINGS = (".json", ".txt")  # of files that hold an image's pose each
 OF_FILE = "_keypoints"  # OpenPose writes a.jpg's people to a_keypoints.json

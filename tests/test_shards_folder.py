@@ -403,6 +403,21 @@ def test_a_finished_build_finds_nothing_again_and_another_is_refused_before_it_d
     assert len(estimator) == 12
 
 
+def test_a_damaged_folder_is_made_again_and_a_list_that_was_mended_in_it_is_kept(own, tmp_path, estimator):
+    finds = replace(own, annotations=None, estimator="movenet")
+    made(finds, tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    (tmp_path / "out/train-images.npy").unlink()
+    (tmp_path / "out" / POSES).write_text("mended")
+    made(finds, tmp_path / "out")
+    after = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert after == before | {f"{POSES}.old": b"mended"}
+    manifest = json.loads(before["manifest.json"])
+    (tmp_path / "out/manifest.json").write_text(json.dumps(manifest | {"schema": 1}))
+    with pytest.raises(UserError, match="manifest.json: has schema 1, this version reads 2; give --out a new folder"):
+        plan(finds, tmp_path / "out", 1)
+
+
 def test_poses_are_kept_where_the_build_failed_and_serve_another_size(own, tmp_path, estimator):
     finds = replace(own, annotations=None, estimator="movenet")
     whole = (own.images / "emil/ü:1.PNG").read_bytes()

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +164,41 @@ def test_the_same_build_again_does_nothing_and_another_is_refused(shards, monkey
     with pytest.raises(UserError, match="another configuration"):
         write(plan(**{**TEN_PEOPLE, "seed": 1}), shards, workers=1)
     assert {path.name: path.stat().st_mtime_ns for path in shards.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "remade"),
+    [
+        ("train-images.npy", 0),
+        ("test-pairs.npy", 0),
+        ("train-00001.tar", 12),
+        ("train-00001.idx", 12),
+    ],
+)
+@pytest.mark.parametrize("how", ["missing", "longer", "other bytes"])
+def test_what_is_damaged_of_a_finished_build_is_made_again_and_nothing_else(
+    shards, tmp_path, monkeypatch, capsys, name, remade, how
+):
+    monkeypatch.setattr(writer, "IMAGES_PER_TAR", 12)
+    out, made = shutil.copytree(shards, tmp_path / "out"), []
+    data = (out / name).read_bytes()
+    (out / name).unlink()
+    if how != "missing":
+        (out / name).write_bytes(data + b"x" if how == "longer" else data[:-1] + b"\1")
+    again = plan(**TEN_PEOPLE)
+    assert write(replace(again, make=lambda recipe: made.append(recipe) or again.make(recipe)), out, workers=1)
+    assert contents(out) == contents(shards) and len(made) == remade
+    assert f"{out}/{name} " in (said := capsys.readouterr().err) and ": it is made again\n" in said
+    assert not write(again, out, workers=1)
+
+
+@pytest.mark.parametrize("text", ["{", json.dumps({"schema": 1})])
+def test_a_manifest_that_says_nothing_is_refused_in_a_line(shards, tmp_path, text):
+    out = shutil.copytree(shards, tmp_path / "out")
+    (out / "manifest.json").write_text(text)
+    with pytest.raises(UserError, match="manifest.json: .*; give --out a new folder, or remove that one first"):
+        write(plan(**TEN_PEOPLE), out, workers=1)
+    assert (out / "manifest.json").read_text() == text
 
 
 @pytest.mark.parametrize("other", [{"people": 3}, {"height": 128}, {"width": 64}])
