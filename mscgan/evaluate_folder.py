@@ -70,16 +70,17 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--annotations", type=a_path, metavar="CSV", help="the keypoint file of targets and sources")
     parser.add_argument("--pairs", type=a_path, metavar="CSV", help="a from,to list of the pairs to score")
     parser.add_argument("--scores", default="", metavar="A,B", help="which (mscgan/scoring.py); all by default")
-    parser.add_argument("--estimator", default=ESTIMATORS[0], metavar="NAME", help="as for a run")
+    parser.add_argument("--estimator", metavar="NAME", help="as for a run")
     parser.add_argument("--out", type=a_path, metavar="FILE", help="the JSON file to write")
     options = parser.parse_args(arguments)
+    scores = tuple(filter(None, options.scores.split(",")))
     evaluate_folder(
         options.generated,
         options.target,
         options.source,
         options.annotations,
         options.pairs,
-        tuple(filter(None, options.scores.split(","))),
+        scores,
         options.out,
-        options.estimator,
+        evaluation.estimator_of(scores, options.estimator),
     )

@@ -39,6 +39,22 @@ def choose(names: Sequence[str]) -> list[str]:
     return [name for name in SCORES if not names or name in names]
 
 
+def estimator_of(names: Sequence[str], given: str | None) -> str:
+    """Who finds the poses for these scores: the estimator that was given, or the one of always.
+
+    names: as of `choose`.
+
+    Raises:
+        UserError: one was given, and none of the scores needs poses.
+    """
+    if given and OF_POSES.keys().isdisjoint(choose(names)):
+        raise UserError(
+            f"--estimator {given} does nothing here: it finds the poses of {' and '.join(OF_POSES)} alone; leave it "
+            "away, or add one of these to --scores"
+        )
+    return given or ESTIMATORS[0]
+
+
 def by_estimator(names: Sequence[str], estimator: str) -> list[str]:
     """What the name of an evaluation of these scores says of who finds the poses: nothing where it is as always.
 

@@ -157,6 +157,6 @@ def _too_large(name: str, came: str) -> str:
 def _too_slim(name: str, width: int, height: int) -> str:
     how = "wide as high" if width > height else "high as wide"
     return (
-        f"{name} is {width:,}x{height:,} pixels (width x height), more than {SLIMMEST} times as {how}: such a strip shows "
-        "no person; give a photograph of a usual shape"
+        f"{name} is {width:,}x{height:,} pixels (width x height), more than {SLIMMEST} times as {how}: such a "
+        "strip shows no person; give a photograph of a usual shape"
     )

@@ -110,6 +110,7 @@ def test_the_command_says_a_mistake_in_a_line(kept, tmp_path, monkeypatch, capsy
     for words, reason in (
         (["--generated", kept / "nothing"], "nothing"),
         (["--generated", kept / "true", "--scores", "ssim_C"], "no score 'ssim_C'"),
+        (["--generated", kept / "true", "--scores", "l1", "--estimator", "paf"], "poses of pckh and pck_torso alone"),
         (["--generated", kept / "run/generated/stage_II", "--target", kept / "true", "--out", kept], "is a folder"),
     ):
         monkeypatch.setattr(sys, "argv", ["evaluate", "folder", *map(str, words)])

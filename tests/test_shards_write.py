@@ -231,6 +231,22 @@ def test_a_name_that_is_no_key_is_refused(tmp_path, key):
         write(made, tmp_path / "out", workers=1)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("market1501 --images . --annotations a.csv --seed 1", "--seed does nothing here: it goes with --sample"),
+        (
+            "folder --images . --estimator paf --any-pose --person folder --height 64 --width 32",
+            "--any-pose does nothing here: it goes with --annotations",
+        ),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(tmp_path, monkeypatch, words, said):
+    monkeypatch.setattr("sys.argv", ["build.py", *words.split(), "--out", str(tmp_path / "out")])
+    with pytest.raises(UserError, match=said):
+        build()
+
+
 def test_the_command_builds_synthetic_shards(tmp_path, monkeypatch, capsys):
     arguments = "synthetic --people 2 --views 2 --height 64 --width 64 --workers 1 --out".split()
     monkeypatch.setattr("sys.argv", ["build.py", *arguments, str(tmp_path / "out")])
