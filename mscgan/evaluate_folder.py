@@ -1,7 +1,8 @@
 """Scores images that any model made: `python -m mscgan.evaluate folder --generated DIR --target DIR`
 
     --source DIR          the source images: a copy of them is the baseline
-    --annotations CSV     the field's keypoint file: with it, the scores within masks
+    --annotations CSV     the field's keypoint file, or the shards that the images come from: with it, the scores within
+                          masks. Shards of your own pictures have other names and pixels than these (sources.csv there)
     --pairs CSV           a from,to list: exactly its pairs are scored, in its order
     --scores A,B --estimator NAME --out FILE.json
 
@@ -67,7 +68,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--generated", type=a_path, required=True, metavar="DIR", help="the images to score")
     parser.add_argument("--target", type=a_path, metavar="DIR", help="the true images")
     parser.add_argument("--source", type=a_path, metavar="DIR", help="the source images")
-    parser.add_argument("--annotations", type=a_path, metavar="CSV", help="the keypoint file of targets and sources")
+    parser.add_argument("--annotations", type=a_path, metavar="CSV|SHARDS", help="keypoints of targets and sources")
     parser.add_argument("--pairs", type=a_path, metavar="CSV", help="a from,to list of the pairs to score")
     parser.add_argument("--scores", default="", metavar="A,B", help="which (mscgan/scoring.py); all by default")
     parser.add_argument("--estimator", metavar="NAME", help="as for a run")

@@ -18,7 +18,7 @@ from mscgan.evaluate_folder import evaluate_folder
 from mscgan.image_folder import match
 from mscgan.scored import FolderImages
 from tests.run_factory import write_run
-from tests.shard_factory import jpeg
+from tests.shard_factory import jpeg, write_shards
 
 PIXELS = ("ssim_A", "ssim_B", "mask_ssim_A", "mask_ssim_A_target", "mask_ssim_B", "l1", "sharpness")
 
@@ -66,6 +66,26 @@ def test_masks_are_drawn_of_the_annotations(kept, tmp_path):
         assert document["scores"]["generated"][score]["value"] == pytest.approx(of_run[score]["value"], abs=0.03)
     values = [document["scores"]["generated"][score]["value"] for score in ("mask_ssim_A", "mask_ssim_A_target")]
     assert values[0] != values[1]
+
+
+def test_keypoints_of_the_shards_are_exactly_the_runs(kept, tmp_path):
+    document = scored(kept, tmp_path, annotations=kept / "shards")
+    of_run = json.loads((kept / "run/evaluation.json").read_text())["scores"]["stage_II"]
+    for score in ("mask_ssim_A", "mask_ssim_A_target", "mask_ssim_B"):
+        assert document["scores"]["generated"][score]["value"] == pytest.approx(of_run[score]["value"], abs=1e-9)
+
+
+def test_a_file_of_the_users_own_names_and_pixels_is_refused_with_where_the_others_are(kept, tmp_path):
+    own = tmp_path / "poses.csv"
+    own.write_text(f"name:keypoints_y:keypoints_x\nanna/1.png: {[900] * 18}: {[700] * 18}\n")
+    with pytest.raises(UserError, match="no line for .*, but for anna/1; .* sources.csv there says which is which"):
+        scored(kept, tmp_path, annotations=own)
+    Image.new("RGB", (32, 64)).save(tmp_path / "1.png")
+    with pytest.raises(UserError, match="have no target in .*, which has 1.png; .* the keys of sources.csv there"):
+        scored(kept, tmp_path, target=tmp_path)
+    other = write_shards(tmp_path / "other", height=128, width=64)
+    with pytest.raises(UserError, match=r"its images are 128x64 \(height x width\), those to score 64x32"):
+        scored(kept, tmp_path, annotations=other)
 
 
 def test_the_real_images_are_the_targets_each_once(kept):
