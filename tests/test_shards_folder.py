@@ -273,6 +273,13 @@ def test_names_that_would_give_the_same_key_get_different_ones(tmp_path):
     assert all(len(key) <= 90 and set(key).isdisjoint("./ ") for key in keys.values())
 
 
+def test_of_copies_the_one_that_has_a_pose_is_kept(own, tmp_path):
+    shutil.copy(own.images / "bert/a b.jpg", own.images / "bert/a b (1).jpg")  # whose name comes first
+    report = made(own, tmp_path / "out")
+    assert "1 left out, a copy of another picture of the person: bert/a b (1).jpg" in report
+    assert "bert/a b.jpg" in {row["file"] for row in rows(tmp_path / "out" / SOURCES)}
+
+
 def test_a_picture_of_two_persons_is_said(own, tmp_path):
     shutil.copy(own.images / "bert/a b.jpg", own.images / "anna/d.jpg")
     everyone = {row.name: row.keypoints for _, row in numbered(own.annotations)}

@@ -122,7 +122,7 @@ def whole_text(path: Path) -> str:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a text file (byte {error.start})") from error
+        raise UserError(f"{path} is not a text file in UTF-8 (byte {error.start}); save it again as UTF-8") from error
 
 
 def _row(line: str) -> Annotation:
