@@ -112,8 +112,8 @@ def _table(path: Path) -> dict[str, str]:
                     raise UserError(f"{where}: {name} is there twice; remove one")
                 if not person.isprintable() or len(person.encode()) > LONGEST:
                     raise UserError(
-                        f"{where}: {person[:60]!r} cannot be a person's name: it has a character that no list can have, or "
-                        f"more than {LONGEST:,} bytes"
+                        f"{where}: {person[:60]!r} cannot be a person's name: it has a character that no list can "
+                        f"have, or more than {LONGEST:,} bytes"
                     )
                 rows[name] = person
     except csv.Error as error:
