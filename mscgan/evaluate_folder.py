@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 
 from mscgan import evaluation, image_folder
-from mscgan.checks import check_place
+from mscgan.checks import check_apart, check_place
 from mscgan.errors import say
 from mscgan.estimators import ESTIMATORS
 from mscgan.paths import a_path
@@ -41,6 +41,8 @@ def evaluate_folder(
     parts = [*(["+".join(wanted)] if scores else []), *evaluation.by_estimator(scores, estimator)]
     out = out or generated / ("-".join(["evaluation", *parts]) + ".json")
     check_place(out, "--out")
+    for path in (out, evaluation.of_pairs(out)):
+        check_apart(path, "--out", [given for given in (annotations, pairs) if given])
     matched = image_folder.match(generated, target, source, pairs)
     for note in matched.notes:
         say(f"note: {note}")

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from mscgan import trained
-from mscgan.checks import check_makes_images, check_place, check_together
+from mscgan.checks import check_apart, check_makes_images, check_place, check_together
 from mscgan.data.read import choose_pairs, open_shards
 from mscgan.errors import UserError, run
 from mscgan.estimators import ESTIMATORS, open_estimator
@@ -29,7 +29,7 @@ from mscgan.framing import Box
 from mscgan.keys import Data
 from mscgan.paths import a_path
 from mscgan.pictures import save_png
-from mscgan.results import places, write
+from mscgan.results import all_of, places, write
 from mscgan.user_inputs import (
     POSE_ENDINGS,
     Nobody,
@@ -167,6 +167,8 @@ def _poses(options: argparse.Namespace, data: Data) -> None:
         raise left_out[0]
     targets = named(targets)
     out = places(options.run, options.image.stem, options.out, targets)
+    for path in all_of(out):
+        check_apart(path, "--out", [options.image, *sources])
     _say([note, *(target.note for target in targets)])
     _say([f"left out: {error}" for error in left_out])
     model = trained.load(options.run)

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from mscgan import files, poses_folder, poses_score
-from mscgan.checks import check_place, check_together
+from mscgan.checks import check_apart, check_place, check_together
 from mscgan.errors import UserError, run, say
 from mscgan.estimators import Person, in_photo, open_estimator, rescaled
 from mscgan.photos import Photo, read_photo
@@ -63,6 +63,7 @@ def _images(images: list[Path], out: Path | None, picture: Path | None, estimato
     outs = _outs(images, out)
     for path, option in [*((path, "--out") for path in outs.values()), *([(picture, "--picture")] if picture else [])]:
         check_place(path, option)
+        check_apart(path, option, images)
     photos = [read_photo(path) for path in images]
     estimate = open_estimator(estimator)
     found: list[tuple[Path, Photo, Person]] = []

@@ -204,7 +204,7 @@ def _content(given: str) -> tuple[str, str]:
     """The text of a pose and what to call it, from a file or as it was given."""
     if not os.path.exists(given):
         if not any(mark in given for mark in "[{"):
-            raise UserError(f"no pose file {given!r}; give a file, or the text of a pose, such as [[x, y], ...]")
+            raise UserError(f"no pose file {given[:200]!r}; give a file, or the text of a pose, such as [[x, y], ...]")
         return given, _TEXT
     try:
         return files.read(given, MOST_BYTES).decode("utf-8-sig"), given
@@ -240,11 +240,17 @@ def _listed(people: list[np.ndarray]) -> str:
 
 
 def _named(images: list[People], wanted: str, name: str) -> People:
+    """The one of a file's images that a name means, as it is there, or without folder and ending."""
     found = [one for one in images if one.name == wanted]
     found = found or [one for one in images if Path(one.name).stem == Path(wanted).stem]
     if not found:
         near = difflib.get_close_matches(wanted, [one.name for one in images], n=3)
         raise UserError(f"{name} has no image {wanted!r}; it has {', '.join(near or [one.name for one in images[:3]])}")
+    if len(found) > 1:
+        names = ", ".join(one.name for one in found[:3])
+        raise UserError(
+            f"{name} has {len(found):,} poses that --name {wanted} means, {names}; give one that is there once"
+        )
     return found[0]
 
 

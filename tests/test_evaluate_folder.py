@@ -126,6 +126,12 @@ def test_a_name_that_is_no_utf8_is_refused_before_the_work(kept, tmp_path):
         scored(kept, tmp_path, generated=tmp_path / "made")
 
 
+def test_the_list_of_pairs_is_not_written_over(kept, tmp_path):
+    (tmp_path / "test-pairs.csv").write_text("from,to\na.jpg,b.jpg\n")
+    with pytest.raises(UserError, match="test-pairs.csv would be written over, .* with --out"):
+        scored(kept, tmp_path, pairs=tmp_path / "test-pairs.csv", out=tmp_path / "test.json")
+
+
 def test_the_command_says_a_mistake_in_a_line(kept, tmp_path, monkeypatch, capsys):
     for words, reason in (
         (["--generated", kept / "nothing"], "nothing"),

@@ -204,6 +204,39 @@ def test_every_picture_with_too_few_people_is_named_and_none_is_taken_for_anothe
     )
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        [*"--image me.png --out me.png".split()],
+        [*"--image me.png --out ./folder/../me.png".split()],
+        [*"--image shown/me2.png --out me2.png".split()],
+        [*"--image shown/me.png --out link.png".split()],
+    ],
+)
+def test_what_the_command_reads_is_never_written_over(made, here, monkeypatch, capsys, words):
+    monkeypatch.setattr(trained, "load", lambda folder: pytest.fail("the networks were built"))
+    Path("folder").mkdir()
+    Path("shown").mkdir()
+    for name in ("me.png", "me2.png"):
+        Image.new("RGB", (120, 220)).save(Path("shown", name))
+    Path("link.png").symlink_to("shown/me.png")
+    before = {path: path.read_bytes() for path in Path().rglob("*.png")}
+    assert exit_code(monkeypatch, "--run", made, *words, "--keypoints", TEXT) == 2
+    assert "would be written over, which this command reads; give another place" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in Path().rglob("*.png")} == before
+
+
+def test_a_name_that_means_two_poses_of_a_file_is_refused(made, here, monkeypatch, capsys):
+    ys, xs = (POSE[:, axis].tolist() for axis in (1, 0))
+    Path("p.csv").write_text("".join(f"{name}: {ys}: {xs}\n" for name in ("a/1.jpg", "b/1.jpg", "2.jpg", "2.jpg")))
+    for name, names in (("1", "a/1.jpg, b/1.jpg"), ("2.jpg", "2.jpg, 2.jpg")):
+        words = ["--image", "me.png", "--keypoints", "p.csv", "--name", name, "--out", "new"]
+        assert exit_code(monkeypatch, "--run", made, *words) == 2
+        assert f"error: p.csv has 2 poses that --name {name} means, {names}; give" in capsys.readouterr().err
+    words = ["--image", "me.png", "--keypoints", "p.csv", "--name", "b/1.jpg", "--out", "new"]
+    assert exit_code(monkeypatch, "--run", made, *words) == 0
+
+
 def test_one_image_of_a_csv_is_taken_by_its_name(made, here, monkeypatch, capsys):
     ys, xs = (POSE[:, axis].tolist() for axis in (1, 0))
     Path("p.csv").write_text("".join(f"c{i}.jpg: {ys}: {xs}\n" for i in range(3)))
