@@ -19,7 +19,9 @@ def locked(out: Path) -> Iterator[None]:
     ours = (state / "plan.json").exists() or (out / "manifest.json").exists()
     try:
         if out.exists() and not ours and any(path != state for path in out.iterdir()):
-            raise UserError(f"{out} holds other files and no shards; give --out a new or empty folder")
+            raise UserError(
+                f"{out} holds other files and no shards, as it has no manifest.json; give --out a new or empty folder"
+            )
         state.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the folder {out}: {error.strerror}; give --out another") from error
