@@ -1,7 +1,9 @@
 """What a command can refuse before its work begins. No torch and no numpy, for the launcher's sake."""
 
+import argparse
 import difflib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -35,6 +37,38 @@ def check_place(path: Path, option: str) -> None:
         raise UserError(f"cannot write {path} ({folder} is no folder); give another file with {option}")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"cannot write {path} (no permission to write to {folder}); give another file with {option}")
+
+
+def check_apart(path: Path, option: str, inputs: Iterable[Path | str]) -> None:
+    """Refuses to write over what the same command reads.
+
+    Args:
+        path: what will be written.
+        inputs: files that are read; those that are not there, or are no files but texts, are passed over.
+
+    Raises:
+        UserError: it is one of them; `option` is what to change.
+    """
+    for given in inputs:
+        if path.exists() and os.path.exists(given) and os.path.samefile(path, given):
+            raise UserError(f"{path} would be written over, which this command reads; give another place with {option}")
+
+
+def check_together(options: argparse.Namespace, needs: dict[str, tuple[object, tuple[str, ...]]]) -> None:
+    """Refuses an option that was given where it would do nothing.
+
+    Args:
+        options: of argparse; what was not given is None, False, "" or [].
+        needs: what has to be there too, in words -> (whether it is, names of the options that go with it).
+
+    Raises:
+        UserError: names the first such option and what it goes with.
+    """
+    for what, (there, names) in needs.items():
+        for name in names:
+            value = getattr(options, name)
+            if not there and value is not None and value is not False and value not in ("", []):
+                raise UserError(f"--{name.replace('_', '-')} does nothing here: it goes with {what}; leave it away")
 
 
 def check_trained(run: Path) -> None:

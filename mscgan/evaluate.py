@@ -161,15 +161,15 @@ def main() -> None:
     parser.add_argument("--scores", default="", metavar="A,B", help="which (mscgan/scoring.py); all by default")
     parser.add_argument(
         "--estimator",
-        default=Chosen.estimator,
         metavar="NAME",
-        help="finds the poses of pckh and pck_torso: movenet, paf, or a run of paf's",
+        help="finds the poses of pckh and pck_torso: movenet, paf, or a run of paf's; movenet by default",
     )
     parser.add_argument("--keep", action="store_true", help="write what is made to generated/ beside the file")
     parser.add_argument("--out", type=a_path, help="the JSON file to write; one in the run's folder by default")
     options = parser.parse_args()
     scores = tuple(filter(None, options.scores.split(",")))
-    chosen = Chosen(options.split, options.pairs, options.data, scores, options.keep, options.estimator)
+    estimator = evaluation.estimator_of(scores, options.estimator)
+    chosen = Chosen(options.split, options.pairs, options.data, scores, options.keep, estimator)
     take_ranks()
     ranks = dist.init() if os.environ.get("WORLD_SIZE", "1") != "1" else None
     torch.backends.cudnn.deterministic = True  # or transposed convolutions may differ from run to run

@@ -1,7 +1,8 @@
 """Scores images that any model made: `python -m mscgan.evaluate folder --generated DIR --target DIR`
 
     --source DIR          the source images: a copy of them is the baseline
-    --annotations CSV     the field's keypoint file: with it, the scores within masks
+    --annotations CSV     the field's keypoint file, or the shards that the images come from: with it, the scores within
+                          masks. Shards of your own pictures have other names and pixels than these (sources.csv there)
     --pairs CSV           a from,to list: exactly its pairs are scored, in its order
     --scores A,B --estimator NAME --out FILE.json
 
@@ -14,7 +15,7 @@ import argparse
 from pathlib import Path
 
 from mscgan import evaluation, image_folder
-from mscgan.checks import check_place
+from mscgan.checks import check_apart, check_place
 from mscgan.errors import say
 from mscgan.estimators import ESTIMATORS
 from mscgan.paths import a_path
@@ -40,6 +41,8 @@ def evaluate_folder(
     parts = [*(["+".join(wanted)] if scores else []), *evaluation.by_estimator(scores, estimator)]
     out = out or generated / ("-".join(["evaluation", *parts]) + ".json")
     check_place(out, "--out")
+    for path in (out, evaluation.of_pairs(out)):
+        check_apart(path, "--out", [given for given in (annotations, pairs) if given])
     matched = image_folder.match(generated, target, source, pairs)
     for note in matched.notes:
         say(f"note: {note}")
@@ -67,19 +70,20 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--generated", type=a_path, required=True, metavar="DIR", help="the images to score")
     parser.add_argument("--target", type=a_path, metavar="DIR", help="the true images")
     parser.add_argument("--source", type=a_path, metavar="DIR", help="the source images")
-    parser.add_argument("--annotations", type=a_path, metavar="CSV", help="the keypoint file of targets and sources")
+    parser.add_argument("--annotations", type=a_path, metavar="CSV|SHARDS", help="keypoints of targets and sources")
     parser.add_argument("--pairs", type=a_path, metavar="CSV", help="a from,to list of the pairs to score")
     parser.add_argument("--scores", default="", metavar="A,B", help="which (mscgan/scoring.py); all by default")
-    parser.add_argument("--estimator", default=ESTIMATORS[0], metavar="NAME", help="as for a run")
+    parser.add_argument("--estimator", metavar="NAME", help="as for a run")
     parser.add_argument("--out", type=a_path, metavar="FILE", help="the JSON file to write")
     options = parser.parse_args(arguments)
+    scores = tuple(filter(None, options.scores.split(",")))
     evaluate_folder(
         options.generated,
         options.target,
         options.source,
         options.annotations,
         options.pairs,
-        tuple(filter(None, options.scores.split(","))),
+        scores,
         options.out,
-        options.estimator,
+        evaluation.estimator_of(scores, options.estimator),
     )

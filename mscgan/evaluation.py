@@ -39,6 +39,27 @@ def choose(names: Sequence[str]) -> list[str]:
     return [name for name in SCORES if not names or name in names]
 
 
+def of_pairs(out: Path) -> Path:
+    """The file of every pair's scores, beside the document."""
+    return out.with_name(f"{out.stem}-pairs.csv")
+
+
+def estimator_of(names: Sequence[str], given: str | None) -> str:
+    """Who finds the poses for these scores: the estimator that was given, or the one of always.
+
+    names: as of `choose`.
+
+    Raises:
+        UserError: one was given, and none of the scores needs poses.
+    """
+    if given and OF_POSES.keys().isdisjoint(choose(names)):
+        raise UserError(
+            f"--estimator {given} does nothing here: it finds the poses of {' and '.join(OF_POSES)} alone; leave it "
+            "away, or add one of these to --scores"
+        )
+    return given or ESTIMATORS[0]
+
+
 def by_estimator(names: Sequence[str], estimator: str) -> list[str]:
     """What the name of an evaluation of these scores says of who finds the poses: nothing where it is as always.
 
@@ -165,7 +186,7 @@ def _finish(
     }
     print(format_table(document), flush=True)
     try:
-        files.write(out.with_name(f"{out.stem}-pairs.csv"), _csv(scored, pairs))
+        files.write(of_pairs(out), _csv(scored, pairs))
         files.write(out, json.dumps(document, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"cannot write {out} ({error.strerror}); give another file with --out") from error

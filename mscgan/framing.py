@@ -78,7 +78,7 @@ def cut(pixels: np.ndarray, box: Box, height: int, width: int) -> np.ndarray:
     """The part of a photograph (H, W, 3) uint8, scaled (bicubic) to the frame: (height, width, 3) uint8.
 
     Raises:
-        UserError: the box shows less than a pixel of the photograph.
+        UserError: the box shows nothing of the photograph.
     """
     (top, bottom), (left, right) = (
         _inside(box[side], box[side + 2], pixels.shape[axis], frame)
@@ -112,10 +112,16 @@ def _any(keypoints: np.ndarray, joints: tuple[int, ...]) -> bool:
 
 
 def _inside(start: float, end: float, length: int, frame: int) -> tuple[int, int]:
-    """First and last + 1 of the frame's pixels that lie in the photograph as a whole, along one side."""
+    """First and last + 1 of the frame's pixels that lie in the photograph as a whole, along one side; the one in its
+    middle where it is too narrow for any."""
     scale = frame / (end - start)
     nearly = 1e-6  # of a pixel, which rounding may cost
-    return max(0, math.ceil(-start * scale - nearly)), min(frame, math.floor((length - start) * scale + nearly))
+    first, last = -start * scale, (length - start) * scale
+    inside = max(0, math.ceil(first - nearly)), min(frame, math.floor(last + nearly))
+    if inside[0] < inside[1] or last <= 0 or first >= frame:
+        return inside
+    middle = min(frame - 1, math.floor((max(0, first) + min(frame, last)) / 2))
+    return middle, middle + 1
 
 
 def _said(box: Box) -> str:

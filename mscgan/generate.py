@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from mscgan import trained
-from mscgan.checks import check_makes_images, check_place
+from mscgan.checks import check_apart, check_makes_images, check_place, check_together
 from mscgan.data.read import choose_pairs, open_shards
 from mscgan.errors import UserError, run
 from mscgan.estimators import ESTIMATORS, open_estimator
@@ -29,11 +29,12 @@ from mscgan.framing import Box
 from mscgan.keys import Data
 from mscgan.paths import a_path
 from mscgan.pictures import save_png
-from mscgan.results import places, write
+from mscgan.results import all_of, places, write
 from mscgan.user_inputs import (
     POSE_ENDINGS,
     Nobody,
     Target,
+    TooFew,
     named,
     photo_pose,
     pictures_in,
@@ -74,13 +75,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--name", default="", help="of a file of many images (a CSV, COCO's) the one to take")
     parser.add_argument("--any-pose", action="store_true", help="take a file's pose even if it looks wrong")
     parser.add_argument(
-        "--estimator", default=ESTIMATORS[0], help=f"finds poses: {' | '.join(ESTIMATORS)} | the path of PAF weights"
+        "--estimator",
+        help=f"finds poses: {' | '.join(ESTIMATORS)} | the path of PAF weights; {ESTIMATORS[0]} by default",
     )
     crop = parser.add_mutually_exclusive_group()
     crop.add_argument("--crop", choices=("auto",), help="cut the image to the person, as the data sets' images are")
     crop.add_argument("--box", type=_box, metavar="LEFT,TOP,RIGHT,BOTTOM", help="cut the image to this, in its pixels")
     parser.add_argument("--pairs", type=int, help="make a grid of so many pairs of the shards instead")
-    parser.add_argument("--split", default="test", help="of which split the pairs are")
+    parser.add_argument("--split", help="of which split the pairs are; test by default")
     parser.add_argument("--data", default="", help="shards to use instead of the run's data.root")
     parser.add_argument("--out", type=a_path, help="the PNG or the folder to write; in the run's folder by default")
     words = sys.argv[1:]
@@ -91,8 +93,19 @@ def _arguments() -> argparse.Namespace:
     poses = [*options.pose_of, *options.keypoints]
     if (options.pairs is None) == (options.image is None) or (options.image is None) != (not poses):
         raise UserError("give --image with --pose-of or --keypoints, or --pairs alone")
-    if options.name and not options.keypoints and not any(map(_is_pose, options.pose_of)):
-        raise UserError(f"--name {options.name}: it is of a file of many poses, and none is given")
+    photos = not all(map(_is_pose, options.pose_of))
+    files = options.keypoints or any(map(_is_pose, options.pose_of))
+    check_together(
+        options,
+        {
+            "--pairs": (options.pairs is not None, ("split", "data")),
+            "--image": (options.image is not None, ("person", "crop", "box")),
+            "--keypoints, or a file of poses": (files, ("name", "any_pose")),
+            "--pose-of PHOTO or --crop auto": (photos or options.crop, ("estimator",)),
+        },
+    )
+    if options.person is not None and options.person < 1:
+        raise UserError(f"--person {options.person}: the largest person is 1, the next 2 and so on; give one of them")
     return options
 
 
@@ -108,11 +121,12 @@ def _box(text: str) -> Box:
 
 
 def _pairs(options: argparse.Namespace, data: Data) -> None:
-    out = options.out or options.run / f"pairs-{options.split}.png"
+    split = options.split or "test"
+    out = options.out or options.run / f"pairs-{split}.png"
     if out.suffix.lower() != ".png":
         raise UserError(f"--out {out}: pictures are written as PNG; give a name that ends with .png")
     check_place(out, "--out")
-    shards = open_shards(data, options.split, options.data)
+    shards = open_shards(data, split, options.data)
     choose_pairs(shards, options.pairs)
     picture = trained.sample_grid(trained.load(options.run), shards, options.pairs)
     try:
@@ -126,12 +140,13 @@ def _poses(options: argparse.Namespace, data: Data) -> None:
     photos = [photo for path in options.pose_of if not _is_pose(path) for photo in pictures_in(path)]
     poses = [*(str(path) for path in options.pose_of if _is_pose(path)), *options.keypoints]
     given = [file for pose in poses for file in pose_files_in(pose)]
-    estimate = open_estimator(options.estimator) if photos or options.crop else None
+    estimate = open_estimator(options.estimator or ESTIMATORS[0]) if photos or options.crop else None
     x, note = read_image(
         options.image, data.height, data.width, options.box, estimate if options.crop == "auto" else None
     )
     targets: list[Target] = []
     left_out: list[Nobody] = []  # as a film has pictures without anybody
+    fewer: list[str] = []  # another person in their place would be a wrong result
     sources: list[Path | str] = [*photos, *given]
     for source in sources:
         try:
@@ -139,13 +154,21 @@ def _poses(options: argparse.Namespace, data: Data) -> None:
                 assert estimate is not None, "photographs have their estimator"
                 targets.append(photo_pose(source, estimate, data.height, data.width, options.person))
             else:
-                targets += read_poses(source, data.height, data.width, options.person, options.name, options.any_pose)
+                targets += read_poses(
+                    source, data.height, data.width, options.person, options.name or "", options.any_pose
+                )
         except Nobody as error:
             left_out.append(error)
+        except TooFew as error:
+            fewer += error.shown
+    if fewer:
+        raise TooFew(options.person, fewer)
     if not targets:
         raise left_out[0]
     targets = named(targets)
     out = places(options.run, options.image.stem, options.out, targets)
+    for path in all_of(out):
+        check_apart(path, "--out", [options.image, *sources])
     _say([note, *(target.note for target in targets)])
     _say([f"left out: {error}" for error in left_out])
     model = trained.load(options.run)

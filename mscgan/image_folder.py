@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from mscgan.data import annotations, plain_rgb
+from mscgan.data.manifest import read_manifest
 from mscgan.data.names import key, person
+from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError
 from mscgan.name_matching import Folder, by_list, by_name, few, once
 from mscgan.output_names import ALONE, Panels, Reading, is_copy
@@ -118,16 +120,44 @@ def read(row: Row) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
 def keypoints(path: Path, names: Iterable[str], height: int, width: int) -> np.ndarray:
     """(N, 18, 2) float32 of the images with these names, (x, y) in pixels, a missing joint (-1, -1).
 
-    path: the field's keypoint file, of height x width images.
+    path: the field's keypoint file, of height x width images, or a folder of shards that have these images.
 
     Raises:
-        UserError: a broken file, a name that it does not have, keypoints outside the image.
+        UserError: a broken file or folder, a name that it does not have, keypoints outside the image.
     """
-    known = {key(row.name): row.keypoints for row in annotations.read(path, height, width)}
     names = list(names)
-    if absent := once(name for name in names if key(name) not in known):
-        raise UserError(f"{path} has no line for {few(absent)}; give the keypoint file of these images")
+    if path.is_dir():
+        known = _of_shards(path, height, width)
+        _refuse_unknown(path, known, names)
+    else:  # the names first: with those of other pictures the pixels are of these too
+        rows = annotations.numbered(path)
+        known = {key(row.name): np.array(row.keypoints, np.float32) for _, row in rows}
+        _refuse_unknown(path, known, names)
+        annotations.check_inside(path, rows, height, width)
     return np.array([known[key(name)] for name in names], np.float32).reshape(-1, 18, 2)
+
+
+def _of_shards(root: Path, height: int, width: int) -> dict[str, np.ndarray]:
+    """Keypoints of the images of all splits, by the keys of their names."""
+    known: dict[str, np.ndarray] = {}
+    for split in read_manifest(root)["splits"]:
+        shards = ShardSet(root, split)
+        if (shards.height, shards.width) != (height, width):
+            raise UserError(
+                f"--annotations {root}: its images are {shards.height}x{shards.width} (height x width), those to score "
+                f"{height}x{width}; give the shards that these come from"
+            )
+        known |= {key(name): points for name, points in zip(shards.names, shards.keypoints, strict=True)}
+    return known
+
+
+def _refuse_unknown(path: Path, known: dict[str, np.ndarray], names: list[str]) -> None:
+    if absent := once(name for name in names if key(name) not in known):
+        raise UserError(
+            f"{path} has no line for {few(absent)}, but for {few(list(known)) or 'none'}; give the keypoint file of "
+            "these images, or the folder of the shards that they come from (in shards of your own pictures names and "
+            "pixels are others than your files': sources.csv there says which is which)"
+        )
 
 
 def _row(root: Path, name: str, reading: Reading, targets: Folder | None, sources: Folder | None) -> Row:

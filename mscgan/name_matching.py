@@ -86,7 +86,11 @@ def by_name(root: Path, names: list[str], targets: Folder | None, sources: Folde
         if targets is None:
             raise UserError(f"{root}: {few(unread)} may be read in several ways; give --target DIR or --pairs CSV")
         both = f" or no source in {sources.root}" if sources else ""
-        raise UserError(f"{root}: {few(unread)} have no target in {targets.root}{both}; a name is such as {EXAMPLES}")
+        raise UserError(
+            f"{root}: {few(unread)} have no target in {targets.root}{both}, which has {few(targets.names)}; a name is "
+            f"such as {EXAMPLES} (in shards of your own pictures names are the keys of sources.csv there; their tars "
+            "hold the images under these)"
+        )
     read_ = [(name, reading) for name, reading in found if reading is not None]
     _refuse_two(root, read_, lambda reading: (key(reading.source), key(reading.target)))
     return read_

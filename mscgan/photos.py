@@ -29,6 +29,7 @@ HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 OTHER_ENDINGS = {".heic", ".heif", ".hif", ".mpo"}  # of what FORMATS has not, by name
 MOST_BYTES = 256 << 20
 MOST_PIXELS = 120_000_000  # the largest pictures that phones take have 108 million; 0.5 GB while it is decoded
+SLIMMEST = 20  # times as wide as high, or as high as wide: whole panoramas have up to 16
 ENOUGH = 2048  # pixels of the longer side: what has twice as many or more is reduced by a whole factor
 
 # All that Pillow raises for files that are broken.
@@ -59,7 +60,7 @@ def read_photo(source: Path | bytes, name: str = "") -> Photo:
     EXIF turns it, what is transparent lies on white, of several frames it is the first.
 
     Raises:
-        UserError: no such file, no picture, damaged, or more bytes or pixels than the limit; says what to do.
+        UserError: no such file, no picture, damaged, a strip, or more bytes or pixels than the limit; says what to do.
     """
     data, name = _bytes(source, name)
     with _opened(data, name) as file:
@@ -110,6 +111,8 @@ def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
             with Image.open(io.BytesIO(data), formats=formats) as file:
                 if file.width * file.height > MOST_PIXELS:
                     raise UserError(_too_large(name, f"{file.width:,}x{file.height:,} pixels"))
+                if max(file.size) > SLIMMEST * min(file.size):
+                    raise UserError(_too_slim(name, *file.size))
                 yield file
     except UserError:  # which is a ValueError
         raise
@@ -141,7 +144,7 @@ def _formats(data: bytes, name: str) -> tuple[str, ...]:
         import pillow_heif
     except ImportError as error:
         raise UserError(
-            f"{name} is HEIC, which Pillow reads with a plug-in: pip install pillow-heif, or save it as JPEG"
+            f"{name} is HEIC, which Pillow reads with a plug-in: pip install 'mscgan[heic]', or save it as JPEG"
         ) from error
     pillow_heif.register_heif_opener()
     return ("HEIF",)
@@ -149,3 +152,11 @@ def _formats(data: bytes, name: str) -> tuple[str, ...]:
 
 def _too_large(name: str, came: str) -> str:
     return f"{name} has {came}, where {MOST_PIXELS:,} are the most; make it smaller first"
+
+
+def _too_slim(name: str, width: int, height: int) -> str:
+    how = "wide as high" if width > height else "high as wide"
+    return (
+        f"{name} is {width:,}x{height:,} pixels (width x height), more than {SLIMMEST} times as {how}: such a "
+        "strip shows no person; give a photograph of a usual shape"
+    )

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from mscgan import files, poses_folder, poses_score
-from mscgan.checks import check_place
+from mscgan.checks import check_apart, check_place, check_together
 from mscgan.errors import UserError, run, say
 from mscgan.estimators import Person, in_photo, open_estimator, rescaled
 from mscgan.photos import Photo, read_photo
@@ -40,14 +40,13 @@ def main() -> None:
     what.add_argument("--score", metavar="SHARDS", help="shards whose keypoints are true")
     parser.add_argument("--out", type=Path, help="what to write: JSON, or with --folder a CSV file")
     parser.add_argument("--picture", type=Path, help="a PNG to write: image | the pose drawn on it")
-    parser.add_argument("--split", default="test", help="of the shards that are scored")
+    parser.add_argument("--split", help="of the shards that are scored; test by default")
     options = parser.parse_args()
-    if options.picture and not options.image:
-        raise UserError("--picture goes with --image")
+    check_together(options, {"--image": (options.image, ("picture",)), "--score": (options.score, ("split",))})
     if options.score:
         if options.out:
             raise UserError("--score prints and writes no file; leave --out away")
-        return poses_score.score(options.score, options.split, options.estimator)
+        return poses_score.score(options.score, options.split or "test", options.estimator)
     if options.folder:
         if not options.out:
             raise UserError("no --out; give the CSV file to write, for example --out annotations.csv")
@@ -64,6 +63,7 @@ def _images(images: list[Path], out: Path | None, picture: Path | None, estimato
     outs = _outs(images, out)
     for path, option in [*((path, "--out") for path in outs.values()), *([(picture, "--picture")] if picture else [])]:
         check_place(path, option)
+        check_apart(path, option, images)
     photos = [read_photo(path) for path in images]
     estimate = open_estimator(estimator)
     found: list[tuple[Path, Photo, Person]] = []

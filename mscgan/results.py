@@ -48,11 +48,16 @@ def places(run: Path, image: str, out: Path | None, targets: list[Target]) -> Pl
     if out is not None and out.suffix and not out.is_dir():
         raise UserError(f"--out {out}: give a name that ends with .png, or a folder, which has no such ending")
     folder = out or run
-    files = [_free(folder, f"{plain(image)}-as-{target.name}") for target in targets]  # their names differ
+    files = [_free(folder, f"{plain(image) or 'image'}-as-{target.name}") for target in targets]  # their names differ
     for file in files:
         check_place(file, "--out")
         check_place(folder / SHOWN / file.name, "--out")
     return Places(files, None)
+
+
+def all_of(out: Places) -> list[Path]:
+    """All that will be written."""
+    return [out.together] if out.together else [*out.files, *(file.parent / SHOWN / file.name for file in out.files)]
 
 
 def write(model: Trained, x: np.ndarray, targets: list[Target], out: Places) -> Iterator[Path]:

@@ -30,6 +30,16 @@ class Nobody(UserError):
     """A photograph or a pose file shows nobody, or too little of somebody: of several it can be left out."""
 
 
+class TooFew(UserError):
+    """Not so many people as --person asks for. shown: of each file or image of which this holds, how many it shows."""
+
+    def __init__(self, person: int, shown: list[str]):
+        self.shown = shown
+        of_several = "leave these away, or take their poses with another --person in a command of its own"
+        advice = of_several if len(shown) > 1 else "give another --person"
+        super().__init__(f"{', '.join(shown)}; there is no person {person}; {advice}")
+
+
 class Target(NamedTuple):
     """A pose to generate."""
 
@@ -104,7 +114,8 @@ def photo_pose(path: Path, estimate: Estimator, height: int, width: int, person:
     """The pose of the largest person of a photograph, or of the `person`-th largest.
 
     Raises:
-        UserError: no photograph, or not so many people in it.
+        UserError: no photograph.
+        TooFew: not so many people in it.
         Nobody: there is nobody in it.
     """
     photo = read_photo(path)
@@ -122,11 +133,12 @@ def read_poses(
 ) -> list[Target]:
     """A pose file's path, or its text -> the poses in it, one an image: of the largest person or the `person`-th.
 
-    image: of a file of many images, the name of the one that is wanted. any_pose: take also what can hardly be a person
-    (mscgan/pose_checks.py).
+    person: from 1. image: of a file of many images, the name of the one that is wanted. any_pose: take also what can
+    hardly be a person (mscgan/pose_checks.py).
 
     Raises:
-        UserError: no such file, no form that is known, not so many people, no such image, an odd pose.
+        UserError: no such file, no form that is known, no such image, an odd pose.
+        TooFew: an image that shows somebody has not so many people; names all of these.
         Nobody: there is nobody in it.
     """
     text, name = _content(given)
@@ -136,10 +148,14 @@ def read_poses(
     there = [one for one in images if one.people]
     if not there:
         raise Nobody(f"{name} is {form} and has nobody with a joint; was a person found in that image?")
-    targets, strange, small = [], [], []
+    targets, strange, small, fewer = [], [], [], []
     for one in there:
         who = f"{name}, {one.name}" if len(images) > 1 else name
-        keypoints, chosen = _choose(largest_first(one.people), who, person)
+        try:
+            keypoints, chosen = _choose(largest_first(one.people), who, person)
+        except TooFew as error:
+            fewer += error.shown
+            continue
         try:
             placed, moved = to_frame(keypoints, one.frame, height, width)
         except UserError as error:
@@ -150,6 +166,8 @@ def read_poses(
         note = f"{chosen}: {form}" + (f"; {moved}" if moved else "")
         title = Path(one.name).stem or ("" if name == _TEXT else Path(name).stem)
         targets.append(Target(title, placed, None, note))
+    if fewer and person:
+        raise TooFew(person, fewer)
     if not targets:
         raise Nobody(small[0])
     if len(strange) > TOO_MANY * len(targets) and not any_pose:
@@ -186,7 +204,7 @@ def _content(given: str) -> tuple[str, str]:
     """The text of a pose and what to call it, from a file or as it was given."""
     if not os.path.exists(given):
         if not any(mark in given for mark in "[{"):
-            raise UserError(f"no pose file {given!r}; give a file, or the text of a pose, such as [[x, y], ...]")
+            raise UserError(f"no pose file {given[:200]!r}; give a file, or the text of a pose, such as [[x, y], ...]")
         return given, _TEXT
     try:
         return files.read(given, MOST_BYTES).decode("utf-8-sig"), given
@@ -198,8 +216,8 @@ def _content(given: str) -> tuple[str, str]:
 
 def _choose(people: list[np.ndarray], name: str, person: int | None) -> tuple[np.ndarray, str]:
     """Of people, the largest first, that one or the `person`-th, and what was chosen from."""
-    if person is not None and not 1 <= person <= len(people):
-        raise UserError(f"{name} shows {_listed(people)}; there is no person {person}")
+    if person is not None and person > len(people):
+        raise TooFew(person, [f"{name} shows {_listed(people)}"])
     keypoints = people[(person or 1) - 1]
     there = int((keypoints != -1).all(1).sum())
     if len(people) == 1:
@@ -222,11 +240,17 @@ def _listed(people: list[np.ndarray]) -> str:
 
 
 def _named(images: list[People], wanted: str, name: str) -> People:
+    """The one of a file's images that a name means, as it is there, or without folder and ending."""
     found = [one for one in images if one.name == wanted]
     found = found or [one for one in images if Path(one.name).stem == Path(wanted).stem]
     if not found:
         near = difflib.get_close_matches(wanted, [one.name for one in images], n=3)
         raise UserError(f"{name} has no image {wanted!r}; it has {', '.join(near or [one.name for one in images[:3]])}")
+    if len(found) > 1:
+        names = ", ".join(one.name for one in found[:3])
+        raise UserError(
+            f"{name} has {len(found):,} poses that --name {wanted} means, {names}; give one that is there once"
+        )
     return found[0]
 
 

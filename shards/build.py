@@ -31,6 +31,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports below needs no traceback
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from mscgan.checks import check_together
 from mscgan.errors import UserError, run
 from mscgan.paths import a_path
 from shards import folder, photographs, synthetic
@@ -68,13 +69,16 @@ def _photographs(a: argparse.Namespace) -> Plan:
     annotations = {split: path for split, path in annotations.items() if path is not None}
     if not annotations:
         raise UserError("no keypoint file: give --annotations CSV, --test-annotations CSV or both")
-    check_draw(a.sample, a.seed)
-    plan, report = photographs.plan(DATASETS[a.command], a.images, annotations, a.pairs, a.sample, a.seed, a.validation)
+    check_together(a, {"--sample": (a.sample is not None, ("seed",))})
+    seed = a.seed or 0
+    check_draw(a.sample, seed)
+    plan, report = photographs.plan(DATASETS[a.command], a.images, annotations, a.pairs, a.sample, seed, a.validation)
     print("\n".join(report), flush=True)
     return plan
 
 
 def _folder(a: argparse.Namespace) -> Plan | None:
+    check_together(a, {"--annotations": (a.annotations, ("any_pose",))})
     asked = folder.Asked(
         a.images, a.person, a.height, a.width, a.annotations, a.estimator, a.crop, a.test, a.validation, a.any_pose
     )
@@ -127,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
         taken.add_argument(
             "--sample", type=int, metavar="N", help="draw N of the test pairs (of the train pairs, if it is alone)"
         )
-        taken.add_argument("--seed", type=int, default=0, help="of the draw (0: as the public lists)")
+        taken.add_argument("--seed", type=int, help="of the draw (0: as the public lists)")
 
     own = commands.add_parser(folder.NAME, parents=[common], help="your own pictures, of any names, formats and sizes")
     own.add_argument("--images", type=a_path, required=True, metavar="DIR", help="where they lie, in it or below")

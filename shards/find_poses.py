@@ -15,8 +15,8 @@ from mscgan import files
 from mscgan.errors import UserError
 from mscgan.estimators import ESTIMATORS, Estimator, digest, largest_first, open_estimator
 from mscgan.photos import read_photo
+from shards.digest import sha256
 from shards.parallel import mapper
-from shards.write import sha256
 
 KEPT = "found-poses.jsonl"  # in OUT/.build
 NOBODY = [[-1, -1]] * 18

@@ -22,13 +22,15 @@ import numpy as np
 from mscgan.config import takes
 from mscgan.data.annotations import Annotation, text
 from mscgan.errors import UserError
+from shards.claim import is_built
+from shards.digest import sha256
 from shards.find_poses import NOBODY, identity
 from shards.own_frame import Posed, box_of, framed, sizes
 from shards.own_pictures import OwnPicture, fingerprint, list_pictures, read_pictures
 from shards.own_poses import found, provenance, read_poses, told
 from shards.pairs import by_hash, ordered_pairs
-from shards.persons import BY_FOLDER, persons, some
-from shards.write import LONGEST_KEY, Image, Plan, Split, is_built, sha256
+from shards.persons import BY_FOLDER, persons, shorter, some
+from shards.write import LONGEST_KEY, Image, Plan, Split
 
 NAME = "folder"
 POSES, LEFT_OUT, SOURCES = "poses.csv", "left-out.csv", "sources.csv"
@@ -79,7 +81,7 @@ def plan(asked: Asked, out: Path, workers: int) -> tuple[Plan | None, list[str]]
         report.append(f"{len(others):,} files are no pictures by their names, {some(others)}: ignored")
     left = {name: "nobody is named for it" for name in names if name not in shown}
     notes: dict[str, str] = {}
-    pictures = _without_copies(pictures, shown, left, report)
+    pictures = _without_copies(pictures, shown, {row.name for row in rows}, left, report)
     if asked.annotations:
         poses = told(asked.annotations, rows, pictures, report, asked.any_pose)
     else:
@@ -137,25 +139,33 @@ def _source(asked: Asked) -> dict:
 
 
 def _without_copies(
-    pictures: list[OwnPicture], shown: dict[str, str], left: dict[str, str], report: list[str]
+    pictures: list[OwnPicture], shown: dict[str, str], named: set[str], left: dict[str, str], report: list[str]
 ) -> list[OwnPicture]:
-    """The pictures without those that have the bytes of another one of their person."""
+    """The pictures without those that have the bytes of another one of their person.
+
+    named: what a file has poses of; of copies one of these is kept.
+    """
+    copies: dict[tuple[str, str], list[OwnPicture]] = {}
+    for picture in pictures:
+        copies.setdefault((picture.sha256, shown[picture.name]), []).append(picture)
+
+    def has_a_pose(picture: OwnPicture) -> bool:
+        return not named.isdisjoint((picture.name, *shorter(picture.name)))
+
+    kept = {next(filter(has_a_pose, same), same[0]).name for same in copies.values()}
+    left |= {one.name: "a copy of another picture of the person" for one in pictures if one.name not in kept}
     first: dict[str, OwnPicture] = {}
-    kept = []
     of_two = []
+    pictures = [picture for picture in pictures if picture.name in kept]
     for picture in pictures:
         before = first.setdefault(picture.sha256, picture)
-        if before is not picture and shown[before.name] == shown[picture.name]:
-            left[picture.name] = "a copy of another picture of the person"
-            continue
         if before is not picture:
             of_two.append(f"{before.name} = {picture.name}")
-        kept.append(picture)
     if of_two:
         report.append(
             f"warning: {len(of_two):,} pictures are there for two persons, {some(of_two)}; is one of them wrong?"
         )
-    return kept
+    return pictures
 
 
 def _framed(

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from mscgan.errors import UserError
 from mscgan.photos import endings, photo_size
+from shards.digest import file_sha256, sha256
 from shards.persons import some
 from shards.photographs import READERS
-from shards.write import file_sha256, sha256
+
+SAID = 5  # of the pictures that cannot be read
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,27 @@ def read_pictures(folder: Path, names: list[str]) -> list[OwnPicture]:
     """Their sizes and checksums.
 
     Raises:
-        UserError: one cannot be read, or is no picture; names it.
+        UserError: some cannot be read, or are no pictures; names the first few, and says how many there are.
     """
 
-    def read(name: str) -> OwnPicture:
+    def read(name: str) -> OwnPicture | UserError:
         path = folder / name
-        size = photo_size(path)
-        return OwnPicture(name, path, file_sha256(path), size)
+        try:
+            size = photo_size(path)
+            return OwnPicture(name, path, file_sha256(path), size)
+        except UserError as error:
+            return error
 
     with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(read, names))
+        found = list(pool.map(read, names))
+    broken = [error for error in found if isinstance(error, UserError)]
+    if len(broken) == 1:
+        raise broken[0]
+    if broken:
+        said = ". ".join(str(error) for error in broken[:SAID])
+        more = f". And {len(broken) - SAID:,} more like these" if len(broken) > SAID else ""
+        raise UserError(f"{len(broken):,} of {len(found):,} pictures cannot be taken: {said}{more}")
+    return [picture for picture in found if not isinstance(picture, UserError)]
 
 
 def fingerprint(pictures: list[OwnPicture]) -> str:

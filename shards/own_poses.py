@@ -5,16 +5,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mscgan.data.annotations import HEADER, numbered, outside, whole_text
+from mscgan.data.annotations import HEADER, Annotation, numbered, outside, whole_text
 from mscgan.errors import UserError
 from mscgan.estimators import largest_first
 from mscgan.framing import place
 from mscgan.pose_checks import TOO_MANY, odd
 from mscgan.pose_formats import parse
+from shards.claim import locked
+from shards.digest import file_sha256, sha256
 from shards.find_poses import KEPT, NOBODY, find_poses
 from shards.own_pictures import OwnPicture
 from shards.persons import by_name, some
-from shards.write import file_sha256, locked, sha256
 
 ENDINGS = (".json", ".txt")  # of files that hold an image's pose each
 OF_FILE = "_keypoints"  # OpenPose writes a.jpg's people to a_keypoints.json
@@ -49,7 +50,20 @@ def read_poses(path: Path) -> list[Row]:
     text = whole_text(path)
     if text.lstrip()[:1] in ("[", "{"):
         return _parsed(path, text, "")
-    return [Row(f"{path} line {number}", row.name, row.keypoints, None, True) for number, row in numbered(path)]
+    rows = numbered(path)
+    _refuse_zeros(path, rows)
+    return [Row(f"{path} line {number}", row.name, row.keypoints, None, True) for number, row in rows]
+
+
+def _refuse_zeros(path: Path, rows: list[tuple[int, Annotation]]) -> None:
+    """UserError where joints that were not found are at (0, 0), as OpenPose has them: two of a picture are, or one in a
+    tenth of all. In the field's files, where it is a place, it is one joint in 1 of 10,000 pictures."""
+    zeros = {number: count for number, row in rows if (count := sum(point == [0, 0] for point in row.keypoints))}
+    if any(count > 1 for count in zeros.values()) or len(zeros) > max(1, 0.1 * len(rows)):
+        raise UserError(
+            f"{path} line {next(iter(zeros))}: a joint is at x 0, y 0, the corner, as OpenPose marks one that it did "
+            f"not find, and so in {len(zeros):,} of {len(rows):,} pictures; write -1 in both lists for such a joint"
+        )
 
 
 def _parsed(path: Path, text: str, name: str) -> list[Row]:

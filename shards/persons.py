@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from mscgan.data.annotations import text_lines
 from mscgan.data.names import flat
+from mscgan.data.tables import LONGEST
 from mscgan.errors import UserError
 
 Row = TypeVar("Row")
@@ -53,9 +54,7 @@ def by_name(rows: dict[str, Row], paths: list[str], table: Path | str) -> dict[s
     found: dict[str, Row] = {}
     first: dict[str, str] = {}  # of each name of the table, the path that took it
     for path in paths:
-        last = path.rpartition("/")[2]
-        shorter = map(_composed, (flat(path), last, path.rpartition(".")[0], last.rpartition(".")[0]))
-        names = [_composed(path), *(name for name in shorter if name not in whole)]
+        names = [_composed(path), *(name for name in shorter(path) if name not in whole)]
         name = next((name for name in names if name in named), None)
         if name is None:
             continue
@@ -64,6 +63,12 @@ def by_name(rows: dict[str, Row], paths: list[str], table: Path | str) -> dict[s
         first[name] = path
         found[path] = named[name][1]
     return found
+
+
+def shorter(path: str) -> list[str]:
+    """Other names by which a table may mean a picture, the best first."""
+    last = path.rpartition("/")[2]
+    return [_composed(name) for name in (flat(path), last, path.rpartition(".")[0], last.rpartition(".")[0])]
 
 
 def some(names: Iterable[str]) -> str:
@@ -105,6 +110,11 @@ def _table(path: Path) -> dict[str, str]:
                 name, person = (field.strip() for field in fields)
                 if name in rows:
                     raise UserError(f"{where}: {name} is there twice; remove one")
+                if not person.isprintable() or len(person.encode()) > LONGEST:
+                    raise UserError(
+                        f"{where}: {person[:60]!r} cannot be a person's name: it has a character that no list can "
+                        f"have, or more than {LONGEST:,} bytes"
+                    )
                 rows[name] = person
     except csv.Error as error:
         raise UserError(f"{path} line {reader.line_num + 1}: {error}; expected {TABLE}") from error

@@ -19,8 +19,9 @@ from mscgan.data.annotations import Annotation, read, read_list
 from mscgan.data.rgb import rgb
 from mscgan.errors import UserError
 from mscgan.photos import ORIENTATION
+from shards.digest import file_sha256, sha256
 from shards.pairs import by_hash, ordered_pairs, sample, usable
-from shards.write import Image, Plan, Sample, Split, file_sha256, sha256
+from shards.write import Image, Plan, Sample, Split
 
 MISSING = "missing-images.txt"
 READERS = 16  # threads: on a shared file system a small file is mostly waited for

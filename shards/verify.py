@@ -23,9 +23,10 @@ from mscgan.data.manifest import read_manifest
 from mscgan.data.tables import image_record, image_table, pair_table
 from mscgan.errors import UserError, run
 from mscgan.paths import a_path
+from shards.digest import sha256
+from shards.finished import wrong
 from shards.parallel import mapper, stoppable
 from shards.verify_tar import Record, TarReport, read_tar
-from shards.write import sha256
 
 
 def verify(root: Path, workers: int) -> tuple[list[str], list[tuple]]:
@@ -57,8 +58,11 @@ def verify(root: Path, workers: int) -> tuple[list[str], list[tuple]]:
         for person in sorted(set(persons) - {""}):
             if first_split.setdefault(person, name) != name:
                 faults.append(f"{name}: person {person!r} is also in {first_split[person]}")
-        if all(len(report.keys) == tar["images"] for tar, report in tars):  # else the pairs' indices mean nothing
+        if all(len(report.keys) == tar["images"] for tar, report in tars):
             faults += _check_split(root, name, split, tars, records)
+        else:  # which images the tables' rows are of nobody can say, but whether they are whole
+            tables = split["image_table"], split["pair_table"]
+            faults += [f"{t['name']}: {why}" for t in tables if (why := wrong(root / t["name"], t["sha256"]))]
         megabytes = sum(tar["bytes"] for tar in split["tars"]) / 1e6
         rows.append((name, len(tars), len(persons), len(set(persons)), split["pairs"], megabytes))
     return faults, rows

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from mscgan import files
 from mscgan.data import jpeg
+from shards.digest import file_sha256, sha256
 from shards.index import index_text, members
-from shards.write import file_sha256, sha256
 
 LARGEST = {"jpg": jpeg.LARGEST, "json": 2**16}  # bytes of a member
 LARGEST_INDEX = 64 * 2**20

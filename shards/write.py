@@ -4,11 +4,10 @@ A build is described by a `Plan`, whose images are named and grouped by person b
 images, this one writes the tars in order, so the bytes of a tar do not depend on the number of processes. Each file
 is written under a temporary name, synced and renamed. While a build runs, OUT/.build holds what it is (plan.json) and
 a record of each finished tar. The same command after a kill keeps the tars whose records and bytes agree and whose
-images are still to be made from the same files: a picture may have been mended in between.
+images are still to be made from the same files: a picture may have been mended in between. It makes again, too, what
+is damaged of a finished folder.
 """
 
-import fcntl
-import hashlib
 import io
 import json
 import os
@@ -21,13 +20,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mscgan import files
-from mscgan.data.manifest import LARGEST as LARGEST_MANIFEST
 from mscgan.data.manifest import SCHEMA
 from mscgan.data.tables import JOINTS, image_record
-from mscgan.errors import UserError
+from mscgan.errors import UserError, say
 from mscgan.files import whole
 from shards.audit import audit
+from shards.claim import locked, read_plan, refuse_other
+from shards.digest import file_sha256, sha256
+from shards.finished import damage, read_manifest
+from shards.finished import facts as facts_of
 from shards.index import index_text
 from shards.parallel import mapper
 
@@ -143,7 +144,7 @@ def _build(plan: Plan, out: Path, workers: int) -> bool:
                     "tars": records,
                 } | {of: {"name": table, "sha256": sha256(data)} for of, (table, data) in tables.items()}
         for name, text in plan.notes.items():
-            put(out / name, text.encode())
+            _put_note(out / name, text.encode())
         manifest = {
             "schema": SCHEMA,
             "dataset": plan.dataset,
@@ -164,21 +165,19 @@ def _build(plan: Plan, out: Path, workers: int) -> bool:
     return True
 
 
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    with files.open_plain(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def put(path: Path, data: bytes) -> None:
     """Writes a file so that it is whole or absent, also after a crash of the machine."""
     with whole(path) as temporary, temporary.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _put_note(path: Path, data: bytes) -> None:
+    """One that somebody has mended meanwhile, as found poses are, stays beside it as NAME.old."""
+    if path.exists() and path.read_bytes() != data:
+        os.replace(path, path.with_name(f"{path.name}.old"))
+    put(path, data)
 
 
 def _npy(pairs: np.ndarray) -> bytes:
@@ -250,8 +249,13 @@ def _write_tar(out: Path, tar: str, split: str, images: list[Image], samples: It
         "index": index_name,
         "index_sha256": sha256(index),
     }
+    return _note_done(out, images, record, facts)
+
+
+def _note_done(out: Path, images: list[Image], record: dict, facts: list[dict]) -> dict:
+    """Writes down that a tar is finished; what `_finished` will give."""
     done = {"made_from": _made_from(images), "record": record, "facts": facts}
-    put(out / ".build" / f"{tar}.json", json.dumps(done).encode())
+    put(out / ".build" / f"{record['name']}.json", json.dumps(done).encode())
     return done
 
 
@@ -288,87 +292,45 @@ def _finished(out: Path, tar: str, images: list[Image]) -> dict | None:
 
 @contextmanager
 def _claimed(out: Path, plan: Plan) -> Iterator[bool]:
-    """Makes `out` this plan's folder and locks it against a second build; yields False if the build is done."""
+    """Makes `out` this plan's folder and locks it against a second build; yields False if it is there, whole."""
     state = out / ".build"
-    if (out / "manifest.json").exists():
-        _refuse_other(out / "manifest.json", plan, out, finished=True)
-        shutil.rmtree(state, ignore_errors=True)  # of a build killed on its last step
-        yield False
-        return
+    manifest = read_manifest(out) if (out / "manifest.json").exists() else None
+    if manifest is not None:
+        refuse_other(out, manifest, _source(plan), _of_files(plan), finished=True)
+        damaged = damage(out, manifest)
+        if not damaged:
+            shutil.rmtree(state, ignore_errors=True)  # of a build killed on its last step
+            yield False
+            return
     with locked(out):
         for left_over in out.glob(".*.tmp"):  # of a build that was killed
             left_over.unlink()
-        if (state / "plan.json").exists():
-            _refuse_other(state / "plan.json", plan, out, finished=False)
+        if manifest is not None:
+            _open_again(out, plan, manifest, damaged)
+        elif (state / "plan.json").exists():
+            refuse_other(out, read_plan(out), _source(plan), _of_files(plan), finished=False)
         else:
             put(state / "plan.json", json.dumps({"source": _source(plan)}).encode())
         yield True
 
 
-@contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Makes the folder for a build, if it holds nothing else, and keeps a second one out of it."""
-    state = out / ".build"
-    try:
-        if out.exists() and not (state / "plan.json").exists() and any(path != state for path in out.iterdir()):
-            raise UserError(f"{out} holds other files and no shards; give --out a new or empty folder")
-        state.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {out}: {error.strerror}; give --out another") from error
-    with (state / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another build is writing to {out}; wait for it, or give another --out") from error
-        yield
-
-
-def is_built(out: Path, source: dict, found: dict) -> bool:
-    """Whether `out` has the finished build of such a plan. To be asked before long work that a plan needs.
-
-    source, found: the plan's source and files, or a part of them.
-
-    Raises:
-        UserError: it has another build.
-    """
-    for path, finished in ((out / "manifest.json", True), (out / ".build" / "plan.json", False)):
-        if path.exists():
-            theirs = _built_from(path)
-            _refuse(
-                out, [name for name in source | found if theirs.get(name) != (source | found)[name]], found, finished
-            )
-            return finished
-    return False
-
-
-def _refuse_other(path: Path, plan: Plan, out: Path, finished: bool) -> None:
-    """UserError unless the JSON file names this plan as its source, down to the files if the build is finished."""
-    found, ours = _built_from(path), _source(plan)
-    other = [name for name in found.keys() | ours.keys() if found.get(name) != ours.get(name)]
-    _refuse(out, other, (*plan.files, "plan_sha256"), finished)
-
-
-def _built_from(path: Path) -> dict:
-    """The source that a manifest.json or plan.json names; {} where it names none."""
-    try:
-        found = json.loads(files.read(path, LARGEST_MANIFEST))["source"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _refuse(out: Path, other: list[str], of_files: Iterable[str], finished: bool) -> None:
-    """UserError where a build has another source, or is finished and made of other files. other: names of what differs,
-    of_files: which of them are of the files."""
-    asked = sorted(set(other) - set(of_files))
-    advice = "give --out a new folder, or remove that one first"
-    if asked:
-        raise UserError(f"{out} holds shards of another configuration ({', '.join(asked)}); {advice}")
-    if other and finished:
-        raise UserError(
-            f"the pictures are not those any more that {out} was built from, or an older version built it; {advice}"
-        )
+def _open_again(out: Path, plan: Plan, manifest: dict, damaged: dict[str, str]) -> None:
+    """Makes a finished build with damaged files one that was stopped: it goes on, and keeps the tars that are whole."""
+    records = {tar["name"]: tar for split in manifest["splits"].values() for tar in split["tars"]}
+    for name, split in plan.splits.items():
+        for tar, images in _tars(name, split.images):
+            if tar in records and damaged.keys().isdisjoint((tar, records[tar]["index"])):
+                _note_done(out, images, records[tar], facts_of(out / tar))
+    put(out / ".build/plan.json", json.dumps({"source": _source(plan)}).encode())
+    (out / "manifest.json").unlink()
+    for name, why in damaged.items():
+        say(f"{out}/{name} {why}: it is made again")
 
 
 def _source(plan: Plan) -> dict:
     return {**plan.source, **plan.files, "plan_sha256": plan.sha256()}
+
+
+def _of_files(plan: Plan) -> tuple[str, ...]:
+    """What of the source is of the files that the plan found."""
+    return *plan.files, "plan_sha256"

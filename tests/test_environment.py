@@ -27,12 +27,12 @@ TORCH = re.search(r"^TORCH \?= (torch==\S+)$", (ROOT / "Makefile").read_text(), 
 def test_conda_installs_the_project_with_the_tested_versions():
     dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     pip = next(entry["pip"] for entry in dependencies if isinstance(entry, dict))
-    assert pip == ["--constraint constraints.txt", TORCH, "--editable .[cuda13,metrics,web]"]
+    assert pip == ["--constraint constraints.txt", TORCH, "--editable .[cuda13,metrics,heic,web]"]
     assert f"python{PROJECT['requires-python']}" in dependencies
 
 
 def test_every_package_has_a_tested_version_that_the_bounds_allow():
-    extras = [line for name in ("cuda12", "cuda13", "metrics", "web", "test") for line in EXTRAS[name]]
+    extras = [line for name in ("cuda12", "cuda13", "metrics", "heic", "web", "test") for line in EXTRAS[name]]
     everywhere = [*PROJECT["dependencies"], *extras]
     asked = {requirement.name: requirement for requirement in map(Requirement, everywhere)}
     # Another build of torch brings another Triton and torchvision; the Makefile names torch's version.
@@ -45,7 +45,7 @@ def test_every_package_has_a_tested_version_that_the_bounds_allow():
 
 
 def test_what_is_installed_is_what_the_project_asks_for():
-    made = PROJECT["dependencies"] + EXTRAS["metrics"] + EXTRAS["web"] + EXTRAS["test"]
+    made = PROJECT["dependencies"] + EXTRAS["metrics"] + EXTRAS["heic"] + EXTRAS["web"] + EXTRAS["test"]
     requirements = [Requirement(line) for line in made]
     for requirement in requirements:
         assert requirement.specifier.contains(version(requirement.name).split("+")[0]), requirement

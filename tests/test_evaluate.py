@@ -416,6 +416,10 @@ def test_what_cannot_be_written_was_printed_before(tmp_path, monkeypatch, capsys
         (["--run", "nothing/at/all"], "no run folder 'nothing/at/all'; give the folder of a run"),
         (["--run", "{made}", "--data", "{made}/../shardz"], "did you mean {made}/../shards?"),
         (["--run", "{made}", "--pairs", "99"], "99 pairs asked for"),
+        (
+            ["--run", "{made}", "--scores", "l1", "--estimator", "paf"],
+            "--estimator paf does nothing here: it finds the ",
+        ),
         (["--run", "{made}", "--out", "{made}"], "is a folder; give a file with --out"),
         (["--run", "{made}", "--out", "{made}/" + 200 * "a"], "has more than 180 bytes; give a shorter one with --out"),
         (["--run", "{made}", "--out", "{made}/config.yaml/a.json"], "config.yaml is no folder"),

@@ -18,7 +18,7 @@ from mscgan.evaluate_folder import evaluate_folder
 from mscgan.image_folder import match
 from mscgan.scored import FolderImages
 from tests.run_factory import write_run
-from tests.shard_factory import jpeg
+from tests.shard_factory import jpeg, write_shards
 
 PIXELS = ("ssim_A", "ssim_B", "mask_ssim_A", "mask_ssim_A_target", "mask_ssim_B", "l1", "sharpness")
 
@@ -68,6 +68,26 @@ def test_masks_are_drawn_of_the_annotations(kept, tmp_path):
     assert values[0] != values[1]
 
 
+def test_keypoints_of_the_shards_are_exactly_the_runs(kept, tmp_path):
+    document = scored(kept, tmp_path, annotations=kept / "shards")
+    of_run = json.loads((kept / "run/evaluation.json").read_text())["scores"]["stage_II"]
+    for score in ("mask_ssim_A", "mask_ssim_A_target", "mask_ssim_B"):
+        assert document["scores"]["generated"][score]["value"] == pytest.approx(of_run[score]["value"], abs=1e-9)
+
+
+def test_a_file_of_the_users_own_names_and_pixels_is_refused_with_where_the_others_are(kept, tmp_path):
+    own = tmp_path / "poses.csv"
+    own.write_text(f"name:keypoints_y:keypoints_x\nanna/1.png: {[900] * 18}: {[700] * 18}\n")
+    with pytest.raises(UserError, match="no line for .*, but for anna/1; .* sources.csv there says which is which"):
+        scored(kept, tmp_path, annotations=own)
+    Image.new("RGB", (32, 64)).save(tmp_path / "1.png")
+    with pytest.raises(UserError, match="have no target in .*, which has 1.png; .* the keys of sources.csv there"):
+        scored(kept, tmp_path, target=tmp_path)
+    other = write_shards(tmp_path / "other", height=128, width=64)
+    with pytest.raises(UserError, match=r"its images are 128x64 \(height x width\), those to score 64x32"):
+        scored(kept, tmp_path, annotations=other)
+
+
 def test_the_real_images_are_the_targets_each_once(kept):
     folders = kept / "run/generated/stage_II", kept / "true", kept / "true"
     scored = FolderImages(match(*folders, None), None)
@@ -106,10 +126,17 @@ def test_a_name_that_is_no_utf8_is_refused_before_the_work(kept, tmp_path):
         scored(kept, tmp_path, generated=tmp_path / "made")
 
 
+def test_the_list_of_pairs_is_not_written_over(kept, tmp_path):
+    (tmp_path / "test-pairs.csv").write_text("from,to\na.jpg,b.jpg\n")
+    with pytest.raises(UserError, match="test-pairs.csv would be written over, .* with --out"):
+        scored(kept, tmp_path, pairs=tmp_path / "test-pairs.csv", out=tmp_path / "test.json")
+
+
 def test_the_command_says_a_mistake_in_a_line(kept, tmp_path, monkeypatch, capsys):
     for words, reason in (
         (["--generated", kept / "nothing"], "nothing"),
         (["--generated", kept / "true", "--scores", "ssim_C"], "no score 'ssim_C'"),
+        (["--generated", kept / "true", "--scores", "l1", "--estimator", "paf"], "poses of pckh and pck_torso alone"),
         (["--generated", kept / "run/generated/stage_II", "--target", kept / "true", "--out", kept], "is a folder"),
     ):
         monkeypatch.setattr(sys, "argv", ["evaluate", "folder", *map(str, words)])

@@ -107,6 +107,14 @@ def test_a_box_beyond_the_photograph_repeats_its_edges():
     )
 
 
+@pytest.mark.parametrize("size", [(60, 3), (3, 60), (57, 4), (20, 1)])
+@pytest.mark.parametrize(("height", "width"), [(128, 64), (64, 32), (32, 16), (256, 256)])
+def test_a_photograph_that_is_narrower_than_a_pixel_of_the_frame_is_still_seen(size, height, width):
+    pixels = np.full((*size, 3), 200, np.uint8)
+    frame = cut(pixels, whole_box(size[1], size[0], height, width), height, width)
+    assert frame.shape == (height, width, 3) and (frame == 200).all()
+
+
 def test_the_whole_image_is_in_the_middle_of_its_box():
     assert whole_box(64, 64, 128, 64) == (0, -32, 64, 96)
     assert whole_box(64, 128, 128, 64) == (0, 0, 64, 128)

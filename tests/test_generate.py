@@ -20,7 +20,7 @@ from mscgan.estimators import Person
 from mscgan.framing import person_box, place
 from mscgan.generate import main
 from mscgan.pictures import to_uint8
-from tests.pose_factory import BODY_25, expected, flat, standing, triples
+from tests.pose_factory import BODY_25, COCO_17, expected, flat, standing, triples
 from tests.run_factory import write_run
 
 POSE = standing(64, 32)
@@ -182,9 +182,59 @@ def test_a_photograph_of_nobody_is_left_out_of_several_too(made, here, monkeypat
     assert "left out: a.jpg: 1 of 18 joints were found" in capsys.readouterr().err
 
 
-def test_a_name_without_a_pose_file_is_refused(made, here, monkeypatch, capsys):
-    assert exit_code(monkeypatch, "--run", made, "--image", "me.png", "--pose-of", "a.jpg", "--name", "b") == 2
-    assert "error: --name b: it is of a file of many poses, and none is given" in capsys.readouterr().err
+def test_every_picture_with_too_few_people_is_named_and_none_is_taken_for_another(
+    made, here, monkeypatch, capsys, finds
+):
+    monkeypatch.setattr(trained, "load", lambda folder: pytest.fail("the networks were built"))
+    finds(expected())
+    Image.new("RGB", (120, 220)).save("one.jpg")
+    Path("one.json").write_text(TEXT)
+    Path("two.json").write_text(json.dumps([POSE.tolist(), (POSE * 0.5).tolist()]))
+    image = {"image_id": "a.jpg", "keypoints": flat(triples(COCO_17))}
+    Path("film.json").write_text(
+        json.dumps([image, image, *(image | {"image_id": name} for name in ("b.jpg", "c.jpg"))])
+    )
+    Path("nobody.json").write_text('{"people": []}')
+    words = ["--image", "me.png", "--keypoints", "two.json", "one.json", "film.json", "nobody.json"]
+    assert exit_code(monkeypatch, "--run", made, *words, "--pose-of", "one.jpg", "--person", 2) == 2
+    shown = ["one.jpg", "one.json", "film.json, b.jpg", "film.json, c.jpg"]
+    assert capsys.readouterr().err == (
+        f"error: {', '.join(f'{name} shows 1 person' for name in shown)}; there is no person 2; leave these away, or "
+        "take their poses with another --person in a command of its own\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [*"--image me.png --out me.png".split()],
+        [*"--image me.png --out ./folder/../me.png".split()],
+        [*"--image shown/me2.png --out me2.png".split()],
+        [*"--image shown/me.png --out link.png".split()],
+    ],
+)
+def test_what_the_command_reads_is_never_written_over(made, here, monkeypatch, capsys, words):
+    monkeypatch.setattr(trained, "load", lambda folder: pytest.fail("the networks were built"))
+    Path("folder").mkdir()
+    Path("shown").mkdir()
+    for name in ("me.png", "me2.png"):
+        Image.new("RGB", (120, 220)).save(Path("shown", name))
+    Path("link.png").symlink_to("shown/me.png")
+    before = {path: path.read_bytes() for path in Path().rglob("*.png")}
+    assert exit_code(monkeypatch, "--run", made, *words, "--keypoints", TEXT) == 2
+    assert "would be written over, which this command reads; give another place" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in Path().rglob("*.png")} == before
+
+
+def test_a_name_that_means_two_poses_of_a_file_is_refused(made, here, monkeypatch, capsys):
+    ys, xs = (POSE[:, axis].tolist() for axis in (1, 0))
+    Path("p.csv").write_text("".join(f"{name}: {ys}: {xs}\n" for name in ("a/1.jpg", "b/1.jpg", "2.jpg", "2.jpg")))
+    for name, names in (("1", "a/1.jpg, b/1.jpg"), ("2.jpg", "2.jpg, 2.jpg")):
+        words = ["--image", "me.png", "--keypoints", "p.csv", "--name", name, "--out", "new"]
+        assert exit_code(monkeypatch, "--run", made, *words) == 2
+        assert f"error: p.csv has 2 poses that --name {name} means, {names}; give" in capsys.readouterr().err
+    words = ["--image", "me.png", "--keypoints", "p.csv", "--name", "b/1.jpg", "--out", "new"]
+    assert exit_code(monkeypatch, "--run", made, *words) == 0
 
 
 def test_one_image_of_a_csv_is_taken_by_its_name(made, here, monkeypatch, capsys):
@@ -260,6 +310,18 @@ GIVE = "give --image with --pose-of or --keypoints, or --pairs alone"
         (["--image", "me.png"], GIVE),
         (["--pairs", "2", *MINE, "[]"], GIVE),
         (["--pairs", "2", "--keypoints", "[]"], GIVE),
+        (["--pairs", "2", "--crop", "auto"], "--crop does nothing here: it goes with --image; leave it away"),
+        (["--pairs", "2", "--box", "1,2,9,9"], "--box does nothing here: it goes with --image"),
+        (["--pairs", "2", "--person", "1"], "--person does nothing here: it goes with --image"),
+        (["--pairs", "2", "--name", "a"], "--name does nothing here: it goes with --keypoints, or a file of poses"),
+        (["--pairs", "2", "--any-pose"], "--any-pose does nothing here: it goes with --keypoints"),
+        (["--pairs", "2", "--estimator", "movenet"], "--estimator does nothing here: it goes with --pose-of PHOTO or"),
+        ([*MINE, TEXT, "--estimator", "paf"], "--estimator does nothing here: it goes with --pose-of PHOTO or --crop"),
+        ([*MINE, TEXT, "--split", "test"], "--split does nothing here: it goes with --pairs"),
+        ([*MINE, TEXT, "--data", "shards"], "--data does nothing here: it goes with --pairs"),
+        (["--image", "me.png", "--pose-of", "me.png", "--name", "b"], "--name does nothing here: it goes with --keyp"),
+        (["--image", "me.png", "--pose-of", "me.png", "--any-pose"], "--any-pose does nothing here: it goes with"),
+        ([*MINE, TEXT, "--person", "0"], "--person 0: the largest person is 1"),
         (["--pairs", "2", "--out", "a.jpg"], "--out a.jpg: pictures are written as PNG"),
         (["--pairs", "2", "--out", "me.png/a.png"], "cannot write me.png/a.png"),
         (["--pairs", "2", "--out", "folder.png"], "folder.png is a folder"),

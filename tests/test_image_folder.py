@@ -249,7 +249,7 @@ def test_images_that_are_not_there_are_named(folders):
     made, true = folders
     save(made / f"{A}.jpg_{C}.jpg.png", picture(MADE))
     save(made / "0009_c1.jpg_0008_c1.jpg.png", picture(MADE))
-    words = "0009_c1.jpg_0008_c1.jpg.png have no target in .*true; a name is such as"
+    words = "0009_c1.jpg_0008_c1.jpg.png have no target in .*true, which has .*; a name is such as"
     refused(words, made, true, None, None)
     pairs = listed(made.parent / "l.csv", (f"{A}.jpg", f"{C}.jpg"), ("0009_c1.jpg", "0008_c1.jpg"))
     refused("--target .*true has no 0008_c1.jpg; copy", made, true, None, pairs)
@@ -342,7 +342,7 @@ def test_keypoints_are_found_by_name(tmp_path):
     path.write_text("\n".join([HEADER, *lines]))
     found = keypoints(path, [f"{C}.jpg", f"{A}.png", C], 128, 64)
     assert found.dtype == np.float32 and found.tolist() == np.array([rows[C], rows[A], rows[C]], float).tolist()
-    with pytest.raises(UserError, match="annotation.csv has no line for x.jpg, y.jpg; give the keypoint file"):
+    with pytest.raises(UserError, match="annotation.csv has no line for x.jpg, y.jpg, but for 0002_.*; give the keyp"):
         keypoints(path, ["x.jpg", f"{A}.jpg", "y.jpg", "x.jpg"], 128, 64)
     assert keypoints(path, [], 128, 64).shape == (0, 18, 2)
     with pytest.raises(UserError, match="line 2: keypoint 16 at x 16, y 32 is outside a 32x32 .* of that size"):

@@ -45,14 +45,14 @@ def test_every_kind_gives_the_same_picture(kind):
     assert np.abs(corners(photo.pixels) - corners(CORNERS)).max() < 12
 
 
-def test_heic_is_read_by_its_plug_in_and_without_it_the_plug_in_is_named(monkeypatch):
+def test_heic_is_read_by_its_plug_in_and_without_it_the_command_that_brings_it_is_named(monkeypatch):
     heif = pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
     heif.register_heif_opener()
     data = saved(Image.fromarray(CORNERS), "HEIF", quality=90)
     monkeypatch.delitem(Image.OPEN, "HEIF")  # as in a process that has read none
     assert np.abs(corners(read_photo(data).pixels) - corners(CORNERS)).max() < 12
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(UserError, match=r"me.heic is HEIC, .* pip install pillow-heif"):
+    with pytest.raises(UserError, match=r"me.heic is HEIC, .*: pip install 'mscgan\[heic\]', or save it as JPEG"):
         read_photo(data, "me.heic")
 
 
@@ -205,8 +205,23 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n(ran) (w) file
         (png_of(32, 64), "it cannot be decoded"),
         (png_of(13_000, 10_000), "it has 13,000x10,000 pixels, where 120,000,000 are the most"),
         (png_of(60_000, 60_000), "it has far more pixels, where 120,000,000 are the most"),
+        (png_of(20_000, 1), r"it is 20,000x1 pixels \(width x height\), more than 20 times as wide as high: such a"),
+        (png_of(10, 201), "it is 10x201 pixels .*, more than 20 times as high as wide: such a strip"),
     ],
-    ids=["empty", "text", "EPS", "EPS with a preview", "PDF", "cut JPEG", "cut TIFF", "no pixels", "many", "bomb"],
+    ids=[
+        "empty",
+        "text",
+        "EPS",
+        "EPS with a preview",
+        "PDF",
+        "cut JPEG",
+        "cut TIFF",
+        "no pixels",
+        "many",
+        "bomb",
+        "low",
+        "thin",
+    ],
 )
 def test_what_is_no_whole_picture_is_one_line(data, reason, recwarn):
     with pytest.raises(UserError, match=reason) as caught:

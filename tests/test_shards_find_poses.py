@@ -11,8 +11,8 @@ from mscgan import photos
 from mscgan.errors import UserError
 from mscgan.estimators import Person
 from shards import find_poses as module
+from shards.digest import file_sha256
 from shards.find_poses import NOBODY, find_poses, identity
-from shards.write import file_sha256
 
 
 @pytest.fixture

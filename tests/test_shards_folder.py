@@ -273,6 +273,13 @@ def test_names_that_would_give_the_same_key_get_different_ones(tmp_path):
     assert all(len(key) <= 90 and set(key).isdisjoint("./ ") for key in keys.values())
 
 
+def test_of_copies_the_one_that_has_a_pose_is_kept(own, tmp_path):
+    shutil.copy(own.images / "bert/a b.jpg", own.images / "bert/a b (1).jpg")  # whose name comes first
+    report = made(own, tmp_path / "out")
+    assert "1 left out, a copy of another picture of the person: bert/a b (1).jpg" in report
+    assert "bert/a b.jpg" in {row["file"] for row in rows(tmp_path / "out" / SOURCES)}
+
+
 def test_a_picture_of_two_persons_is_said(own, tmp_path):
     shutil.copy(own.images / "bert/a b.jpg", own.images / "anna/d.jpg")
     everyone = {row.name: row.keypoints for _, row in numbered(own.annotations)}
@@ -401,6 +408,21 @@ def test_a_finished_build_finds_nothing_again_and_another_is_refused_before_it_d
     with pytest.raises(UserError, match="the pictures are not those any more that"):
         plan(finds, tmp_path / "out", 1)
     assert len(estimator) == 12
+
+
+def test_a_damaged_folder_is_made_again_and_a_list_that_was_mended_in_it_is_kept(own, tmp_path, estimator):
+    finds = replace(own, annotations=None, estimator="movenet")
+    made(finds, tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    (tmp_path / "out/train-images.npy").unlink()
+    (tmp_path / "out" / POSES).write_text("mended")
+    made(finds, tmp_path / "out")
+    after = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert after == before | {f"{POSES}.old": b"mended"}
+    manifest = json.loads(before["manifest.json"])
+    (tmp_path / "out/manifest.json").write_text(json.dumps(manifest | {"schema": 1}))
+    with pytest.raises(UserError, match="manifest.json: has schema 1, this version reads 2; give --out a new folder"):
+        plan(finds, tmp_path / "out", 1)
 
 
 def test_poses_are_kept_where_the_build_failed_and_serve_another_size(own, tmp_path, estimator):

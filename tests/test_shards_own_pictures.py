@@ -45,6 +45,17 @@ def test_a_link_to_nowhere_is_named(tmp_path):
         read_pictures(tmp_path, ["a.jpg"])
 
 
+def test_all_pictures_that_cannot_be_read_are_said_at_once(tmp_path):
+    names = [f"{number}.jpg" for number in range(8)]
+    for name in names:
+        (tmp_path / name).touch()
+    Image.new("RGB", (30, 20)).save(tmp_path / "3.jpg")
+    with pytest.raises(
+        UserError, match=r"7 of 8 pictures .*: .*/0.jpg is empty; .*/5.jpg is empty.*\. And 2 more like"
+    ):
+        read_pictures(tmp_path, names)
+
+
 @pytest.mark.parametrize("name", ["a\nb.jpg", "a\u2028b.jpg", " a.jpg", "a\udcff.jpg"])
 def test_a_name_that_no_list_can_have_is_refused(tmp_path, name):
     (tmp_path / name).touch()

@@ -123,6 +123,22 @@ def test_a_file_that_does_not_name_its_pictures_is_refused(tmp_path, content, wo
         read_poses(path)
 
 
+@pytest.mark.parametrize(("zeros", "refused"), [([1], False), ([1, 1], True), ([2], True)])
+def test_joints_at_the_corner_are_such_that_were_not_found_unless_it_is_one_of_many(tmp_path, zeros, refused):
+    """zeros: how many joints at (0, 0) the first of ten pictures have."""
+    lines = [HEADER]
+    for number in range(10):
+        points = expected()
+        points[14 : 14 + sum(zeros[number : number + 1])] = 0
+        lines.append(row(f"{number}.jpg", points))
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    if not refused:
+        assert read_poses(tmp_path / "a.csv")[0].keypoints[14] == [0, 0]
+        return
+    with pytest.raises(UserError, match="a.csv line 2: a joint is at x 0, y 0, the corner, .* write -1 in both lists"):
+        read_poses(tmp_path / "a.csv")
+
+
 def test_a_folder_that_does_not_fit_is_refused(tmp_path):
     with pytest.raises(UserError, match="has no .json or .txt file; give a keypoint file, or their folder"):
         read_poses(tmp_path)

@@ -91,6 +91,8 @@ def test_pictures_in_no_folder_are_nobodys():
         (["anna/1.jpg, "], "line 2: .*; expected"),
         (["anna/1.jpg,Anna", "", "anna/1.jpg,Bert"], "line 4: anna/1.jpg is there twice; remove one"),
         (["x.jpg,Anna"], "says nobody for the 5 pictures"),
+        (["anna/1.jpg,An\0na"], r"line 2: 'An.x00na' cannot be a person's name"),
+        (["anna/1.jpg," + "x" * 4097], "line 2: 'x*' cannot be a person's name: .* more than 4,096 bytes"),
         (['"' + "x" * 200_000 + '",Anna'], "line 2: field larger than field limit"),
     ],
 )

@@ -209,6 +209,14 @@ def test_a_wrong_index_is_found(shards):
     assert faults(shards) == ["train-00000.tar: its index train-00000.idx is missing"]
 
 
+@pytest.mark.parametrize("table", ["train-images.npy", "train-pairs.npy"])
+def test_a_missing_table_is_named_also_beside_a_damaged_tar(shards, table):
+    (shards / table).unlink()
+    assert faults(shards) == [f"{table}: cannot be read: No such file or directory"]
+    (shards / "train-00000.tar").unlink()
+    assert f"{table}: is missing" in faults(shards)
+
+
 @pytest.mark.parametrize(
     "row, fault",
     [

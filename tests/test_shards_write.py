@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +166,41 @@ def test_the_same_build_again_does_nothing_and_another_is_refused(shards, monkey
     assert {path.name: path.stat().st_mtime_ns for path in shards.iterdir()} == before
 
 
+@pytest.mark.parametrize(
+    ("name", "remade"),
+    [
+        ("train-images.npy", 0),
+        ("test-pairs.npy", 0),
+        ("train-00001.tar", 12),
+        ("train-00001.idx", 12),
+    ],
+)
+@pytest.mark.parametrize("how", ["missing", "longer", "other bytes"])
+def test_what_is_damaged_of_a_finished_build_is_made_again_and_nothing_else(
+    shards, tmp_path, monkeypatch, capsys, name, remade, how
+):
+    monkeypatch.setattr(writer, "IMAGES_PER_TAR", 12)
+    out, made = shutil.copytree(shards, tmp_path / "out"), []
+    data = (out / name).read_bytes()
+    (out / name).unlink()
+    if how != "missing":
+        (out / name).write_bytes(data + b"x" if how == "longer" else data[:-1] + b"\1")
+    again = plan(**TEN_PEOPLE)
+    assert write(replace(again, make=lambda recipe: made.append(recipe) or again.make(recipe)), out, workers=1)
+    assert contents(out) == contents(shards) and len(made) == remade
+    assert f"{out}/{name} " in (said := capsys.readouterr().err) and ": it is made again\n" in said
+    assert not write(again, out, workers=1)
+
+
+@pytest.mark.parametrize("text", ["{", json.dumps({"schema": 1})])
+def test_a_manifest_that_says_nothing_is_refused_in_a_line(shards, tmp_path, text):
+    out = shutil.copytree(shards, tmp_path / "out")
+    (out / "manifest.json").write_text(text)
+    with pytest.raises(UserError, match="manifest.json: .*; give --out a new folder, or remove that one first"):
+        write(plan(**TEN_PEOPLE), out, workers=1)
+    assert (out / "manifest.json").read_text() == text
+
+
 @pytest.mark.parametrize("other", [{"people": 3}, {"height": 128}, {"width": 64}])
 def test_a_half_made_build_of_another_configuration_is_refused(other, tmp_path):
     source = plan(**TEN_PEOPLE).source
@@ -192,6 +229,22 @@ def test_a_name_that_is_no_key_is_refused(tmp_path, key):
     made.splits["train"].images[0] = writer.Image(key, "a", None)
     with pytest.raises(UserError, match="cannot be a key"):
         write(made, tmp_path / "out", workers=1)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("market1501 --images . --annotations a.csv --seed 1", "--seed does nothing here: it goes with --sample"),
+        (
+            "folder --images . --estimator paf --any-pose --person folder --height 64 --width 32",
+            "--any-pose does nothing here: it goes with --annotations",
+        ),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(tmp_path, monkeypatch, words, said):
+    monkeypatch.setattr("sys.argv", ["build.py", *words.split(), "--out", str(tmp_path / "out")])
+    with pytest.raises(UserError, match=said):
+        build()
 
 
 def test_the_command_builds_synthetic_shards(tmp_path, monkeypatch, capsys):

@@ -36,9 +36,7 @@ def read(path: Path, height: int, width: int) -> list[Annotation]:
         UserError: no such file, a broken line, a wrong number of keypoints, one outside the picture, a name twice.
     """
     rows = numbered(path)
-    for number, row in rows:
-        if why := outside(row.keypoints, height, width):
-            raise UserError(f"{path} line {number}: {why}")
+    check_inside(path, rows, height, width)
     return [row for _, row in rows]
 
 
@@ -65,6 +63,13 @@ def numbered(path: Path) -> list[tuple[int, Annotation]]:
         first_line[row.name] = number
         rows.append((number, row))
     return rows
+
+
+def check_inside(path: Path, rows: list[tuple[int, Annotation]], height: int, width: int) -> None:
+    """UserError where a joint of a file's (line number, row) lies outside a height x width picture."""
+    for number, row in rows:
+        if why := outside(row.keypoints, height, width):
+            raise UserError(f"{path} line {number}: {why}")
 
 
 def outside(keypoints: list, height: int, width: int) -> str:
@@ -117,7 +122,7 @@ def whole_text(path: Path) -> str:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a text file (byte {error.start})") from error
+        raise UserError(f"{path} is not a text file in UTF-8 (byte {error.start}); save it again as UTF-8") from error
 
 
 def _row(line: str) -> Annotation:
