@@ -20,6 +20,7 @@ from launch.follow import SKIP, Tail, exit_code, follow_job
 from launch.states import alive, find, job_id, orphans, task_id, task_states
 from mscgan import asked, process
 from mscgan.errors import UserError, of_disk, run
+from mscgan.paths import path_text
 
 STOP_SECONDS = 60  # for a run on this machine to save before it is killed
 SAVE_SECONDS = 120  # that `save` waits for the checkpoint
@@ -39,7 +40,7 @@ def main() -> int:
         ("cancel", "end a job"),
     ):
         command = commands.add_parser(name, help=text)
-        command.add_argument("job", help="job id, run folder, or the last word of the job's name")
+        command.add_argument("job", type=path_text, help="job id, run folder, or the last word of the job's name")
         if name == "logs":
             command.add_argument("-f", "--follow", action="store_true", help="until the job ends; exit with its code")
             command.add_argument("--rank", type=int, default=0)

@@ -17,7 +17,7 @@ from mscgan import evaluation, image_folder
 from mscgan.checks import check_place
 from mscgan.errors import say
 from mscgan.estimators import ESTIMATORS
-from mscgan.paths import a_path
+from mscgan.paths import a_path, path_text
 from mscgan.scored import FolderImages
 
 
@@ -70,7 +70,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--annotations", type=a_path, metavar="CSV", help="the keypoint file of targets and sources")
     parser.add_argument("--pairs", type=a_path, metavar="CSV", help="a from,to list of the pairs to score")
     parser.add_argument("--scores", default="", metavar="A,B", help="which (mscgan/scoring.py); all by default")
-    parser.add_argument("--estimator", default=ESTIMATORS[0], metavar="NAME", help="as for a run")
+    parser.add_argument("--estimator", type=path_text, default=ESTIMATORS[0], metavar="NAME", help="as for a run")
     parser.add_argument("--out", type=a_path, metavar="FILE", help="the JSON file to write")
     options = parser.parse_args(arguments)
     evaluate_folder(

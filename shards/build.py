@@ -32,7 +32,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mscgan.errors import UserError, run
-from mscgan.paths import a_path
+from mscgan.paths import a_path, path_text
 from shards import folder, photographs, synthetic
 from shards.audit import lines
 from shards.own_frame import CROPS
@@ -76,7 +76,16 @@ def _photographs(a: argparse.Namespace) -> Plan:
 
 def _folder(a: argparse.Namespace) -> Plan | None:
     asked = folder.Asked(
-        a.images, a.person, a.height, a.width, a.annotations, a.estimator, a.crop, a.test, a.validation, a.any_pose
+        a.images,
+        a.person,
+        a.height,
+        a.width,
+        a.annotations,
+        a.estimator or "",
+        a.crop,
+        a.test,
+        a.validation,
+        a.any_pose,
     )
     plan, report = folder.plan(asked, a.out, a.workers)
     print("\n".join(report), end="\n" if report else "", flush=True)
@@ -138,7 +147,9 @@ def _parser() -> argparse.ArgumentParser:
         help="their keypoints in pixels of each: a keypoint file, COCO's, or a folder of OpenPose's",
     )
     own.add_argument("--any-pose", action="store_true", help="take the file's poses even if they look wrong")
-    own.add_argument("--estimator", default="", metavar="NAME", help="finds them: movenet, paf, or the path of weights")
+    own.add_argument(
+        "--estimator", type=path_text, metavar="NAME", help="finds them: movenet, paf, or the path of weights"
+    )
     own.add_argument(
         "--person",
         required=True,
