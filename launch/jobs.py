@@ -19,7 +19,7 @@ from launch import runs, shown, slurm, states
 from launch.follow import SKIP, Tail, exit_code, follow_job
 from launch.states import alive, find, job_id, orphans, task_id, task_states
 from mscgan import asked, process
-from mscgan.errors import UserError, of_disk, run
+from mscgan.errors import UserError, of_disk, run, say
 from mscgan.paths import path_text
 
 STOP_SECONDS = 60  # for a run on this machine to save before it is killed
@@ -119,14 +119,17 @@ def _cancel(plan: runs.Plan, index: int | None) -> int:
         print(f"job {job_id(plan)} does not run")
         return 0
     if "slurm" in job:
-        label = job["slurm"] if index is None else f"{job['slurm']}_{index}"
+        label = job["slurm"] if index is None else task_id(plan, index)
         done = slurm.command("scancel", label)
         if done.returncode != 0:
             raise UserError(f"scancel refused job {label}: {done.stderr.strip()}")
         # The scheduler forgets a job some minutes after its end; without accounting only this note remembers.
         for ended in range(len(plan.works)) if index is None else [index]:
-            runs.note(plan.works[ended].run, event="end", launch=plan.name, index=ended, job=label, attempt=None,
-                      outcome="cancelled", code=128 + signal.SIGTERM, again=False)  # fmt: skip
+            try:
+                runs.note(plan.works[ended].run, event="end", launch=plan.name, index=ended, job=label, attempt=None,
+                          outcome="cancelled", code=128 + signal.SIGTERM, again=False)  # fmt: skip
+            except OSError as error:
+                say(f"warning: its end is not noted: {of_disk(error)}")
         print(f"job {label} is cancelled; the same command goes on from its newest checkpoint")
         return 0
     return _cancel_here(plan, job)
