@@ -1,7 +1,8 @@
 """The start and the end of an attempt: writes RUN/attempts.jsonl and decides whether the job runs again.
 
 The sbatch script calls `attempt.py begin FOLDER` before srun and `attempt.py end FOLDER CODE` after it, on one node, so
-that one job is requeued once whichever rank failed. On this machine launch/local.py calls the functions.
+that one job is requeued once whichever rank failed; `attempt.py setup FOLDER TEXT` instead, where a setup line failed.
+On this machine launch/local.py calls the functions.
 Exit codes: those of mscgan/errors.py (AGAIN: saved, but not requeued), else a crash's own.
 """
 
@@ -187,6 +188,13 @@ def main() -> int:
     index, attempt, job = int(os.environ.get("SLURM_ARRAY_TASK_ID", 0)), process.attempt(), process.job()
     if what == "begin":
         return begin(plan, index, attempt, job)
+    if what == "setup":
+        runs.note(
+            plan.works[index].run, event="end", launch=plan.name, index=index, job=job, attempt=attempt,
+            checkpoint=runs.newest_checkpoint(plan.works[index].run), outcome="setup failed", code=MISTAKE, again=False,
+            why=sys.argv[3],
+        )  # fmt: skip
+        return MISTAKE
     verdict = end(plan, index, attempt, job, int(sys.argv[3]))
     print(f"job {job}: {verdict.reason}", flush=True)
     if not verdict.again:

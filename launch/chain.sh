@@ -17,5 +17,6 @@ chain() {
     exit 2
   fi
   folder=$("$python" -P launch/submit.py --prepare --job "$kind" "$@") || exit $?
+  [ -n "$folder" ] || exit 0 # the run is complete
   exec bash "$folder/batch.sh"
 }

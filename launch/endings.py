@@ -1,17 +1,20 @@
 """What a job's settings mean for its end, said before it is queued: time to save in, and what a preemption leaves."""
 
+import os
+import re
 from functools import cache
 
-from launch import slurm
+from launch import notations, slurm
 from mscgan.errors import UserError
 
 
-def check_time(time: str, minutes: float, signal_seconds: int) -> None:
+def check_time(time: str, minutes: float, signal_seconds: int, later: str = "--signal-seconds {} or less") -> None:
     """Refuses a time limit of which less than half would be left to train in.
 
     Args:
         time: as it was given; minutes: what that is.
         signal_seconds: before the limit, when training is told to save.
+        later: what to give to be told so many seconds before it.
 
     Raises:
         UserError: the limit is below twice those seconds.
@@ -21,8 +24,23 @@ def check_time(time: str, minutes: float, signal_seconds: int) -> None:
         raise UserError(
             f"--time {time} is {seconds:g} s, and training is told to save {signal_seconds} s before its end: that "
             f"takes 2 x {signal_seconds} = {least} s at least; give --time {-(-least // 60)} (minutes) or more, or "
-            f"--signal-seconds {int(seconds // 2)} or less"
+            f"{later.format(int(seconds // 2))}"
         )
+
+
+def check_job(job: str) -> None:
+    """As `check_time`, of the job that this runs in, which was queued with sbatch. What SLURM does not tell is not
+    refused; a --signal of sbatch's command line is told by newer versions alone.
+
+    Raises:
+        UserError: as `check_time`.
+    """
+    shown = slurm.show(job)
+    of_file = re.search(r"^#SBATCH --signal=(\S+)", slurm.batch_script(job), re.MULTILINE)
+    signal = shown.get("--signal") or os.environ.get("SBATCH_SIGNAL") or (of_file[1] if of_file else "")
+    told, limit = re.search(r"@(\d+)$", signal), shown.get("TimeLimit", "")
+    if told and limit[:1].isdigit():
+        check_time(limit, notations.minutes(limit), int(told[1]), "SBATCH_SIGNAL=USR2@{} in the shell before sbatch")
 
 
 @cache

@@ -19,7 +19,8 @@ from launch import runs, shown, slurm, states
 from launch.follow import SKIP, Tail, exit_code, follow_job
 from launch.states import alive, find, job_id, orphans, task_id, task_states
 from mscgan import asked, process
-from mscgan.errors import UserError, of_disk, run
+from mscgan.errors import UserError, of_disk, run, say
+from mscgan.paths import path_text
 
 STOP_SECONDS = 60  # for a run on this machine to save before it is killed
 SAVE_SECONDS = 120  # that `save` waits for the checkpoint
@@ -39,7 +40,7 @@ def main() -> int:
         ("cancel", "end a job"),
     ):
         command = commands.add_parser(name, help=text)
-        command.add_argument("job", help="job id, run folder, or the last word of the job's name")
+        command.add_argument("job", type=path_text, help="job id, run folder, or the last word of the job's name")
         if name == "logs":
             command.add_argument("-f", "--follow", action="store_true", help="until the job ends; exit with its code")
             command.add_argument("--rank", type=int, default=0)
@@ -118,14 +119,17 @@ def _cancel(plan: runs.Plan, index: int | None) -> int:
         print(f"job {job_id(plan)} does not run")
         return 0
     if "slurm" in job:
-        label = job["slurm"] if index is None else f"{job['slurm']}_{index}"
+        label = job["slurm"] if index is None else task_id(plan, index)
         done = slurm.command("scancel", label)
         if done.returncode != 0:
             raise UserError(f"scancel refused job {label}: {done.stderr.strip()}")
         # The scheduler forgets a job some minutes after its end; without accounting only this note remembers.
         for ended in range(len(plan.works)) if index is None else [index]:
-            runs.note(plan.works[ended].run, event="end", launch=plan.name, index=ended, job=label, attempt=None,
-                      outcome="cancelled", code=128 + signal.SIGTERM, again=False)  # fmt: skip
+            try:
+                runs.note(plan.works[ended].run, event="end", launch=plan.name, index=ended, job=label, attempt=None,
+                          outcome="cancelled", code=128 + signal.SIGTERM, again=False)  # fmt: skip
+            except OSError as error:
+                say(f"warning: its end is not noted: {of_disk(error)}")
         print(f"job {label} is cancelled; the same command goes on from its newest checkpoint")
         return 0
     return _cancel_here(plan, job)

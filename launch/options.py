@@ -130,6 +130,7 @@ TAKEN_OF_SRUN = {
     "the same", "pty": "a batch job has no terminal", "jobid": "it is the job's own step", "cpus-per-task": "give "
     "--cpus-per-task", "test-only": "give --dry-run",
 }  # fmt: skip
+PATHS_OF_SBATCH = ("error", "input")
 SHORT_OF_SRUN = {"-o": "output", "-e": "error", "-n": "ntasks", "-N": "nodes", "-c": "cpus-per-task"}
 RIVALS = ({"mem", "mem_per_cpu", "mem_per_gpu"},)  # one of them unsets the others that stand below it
 SITE = Path(__file__).with_name("cluster.yaml")
@@ -292,8 +293,9 @@ def _checked(name: str, value: str, where: str) -> str:
 
 
 def _sbatch(value: str, where: str) -> str:
-    _refuse_taken(value.partition("=")[0], TAKEN, where)
-    return value
+    key, equals, text = value.partition("=")
+    _refuse_taken(key, TAKEN, where)
+    return f"{key}={expanded(text, where)}" if key in PATHS_OF_SBATCH and equals else value
 
 
 def _srun(value: str, where: str) -> str:

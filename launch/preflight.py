@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from launch import runs, stage_in
 from mscgan.errors import BAD_NODE, DONE, FAILED, MISTAKE, UserError, run
+from mscgan.paths import a_path
 
 RUN_BYTES = 1 << 30  # least free space in the run folder
 CLOCK_SECONDS = 10.0
@@ -230,8 +231,8 @@ class Findings:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Checks nodes and network before the ranks meet; run once a rank.")
-    parser.add_argument("--run", type=Path, required=True, help="the run's folder")
-    parser.add_argument("--shards", type=Path, help="shard folder")
+    parser.add_argument("--run", type=a_path, required=True, help="the run's folder")
+    parser.add_argument("--shards", type=a_path, help="shard folder")
     parser.add_argument("--manifest-sha256", default="", help="of its manifest.json when the job was submitted")
     parser.add_argument("--stage-to", default="", help="folder on the node's disk that the shards are copied to")
     parser.add_argument("--gpus", type=int, default=0, help="GPUs a node that the job asked for")

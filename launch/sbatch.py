@@ -14,7 +14,7 @@ from submitit.slurm.slurm import SlurmExecutor
 
 from launch import notations, options, runs, slurm
 from launch.job import Job
-from mscgan.errors import MISTAKE, UserError
+from mscgan.errors import MISTAKE, UserError, of_disk
 
 YEAR = 365 * 24 * 60  # minutes
 
@@ -62,12 +62,34 @@ def submit(plan: runs.Plan) -> str:
         try:
             executor = _executor(plan)
             job = executor.submit(tasks[0]) if len(tasks) == 1 else executor.submit_array(tasks)[0]
+            number = job.job_id.split("_")[0]
+            runs.write_job(plan.folder, slurm=number)
         except FailedJobError as error:
             raise UserError(f"sbatch refused this job: {slurm.complaint(str(error))}") from error
-    number = job.job_id.split("_")[0]
-    runs.write_job(plan.folder, slurm=number)
+        except OSError as error:
+            raise UserError(f"{_taken_back(plan)}: {of_disk(error)}") from error
     runs.register(plan.folder)
     return number
+
+
+def _taken_back(plan: runs.Plan) -> str:
+    """Cancels what sbatch has queued of a launch that could not be written down, as nobody would find it again; says
+    what became of it."""
+    try:
+        jobs = slurm.of_script(plan.folder)
+    except slurm.NoAnswer as error:
+        return (
+            f"whether the job is queued is not known ({error}): look with `squeue --name={plan.job_name}`, and end it "
+            "with scancel"
+        )
+    if not jobs:
+        return "nothing was queued"
+    done = slurm.command("scancel", *jobs)
+    if done.returncode:
+        return (
+            f"job {' '.join(jobs)} is queued ({slurm.complaint(done.stderr)}): end it with `scancel {' '.join(jobs)}`"
+        )
+    return f"job {' '.join(jobs)}, which sbatch had queued, is cancelled"
 
 
 def batch(plan: runs.Plan) -> str:
@@ -148,16 +170,29 @@ def _setup(plan: runs.Plan) -> list[str]:
     return [
         "umask 077",
         "unset SLURM_EXPORT_ENV  # with sbatch --export=NONE the ranks would not get what follows",
-        *(_or_end(line) for line in plan.settings.get("setup", [])),
+        *_of_the_site(plan),
         f"export PYTHONPATH={snapshot}${{PYTHONPATH:+:$PYTHONPATH}}",
         f"{_attempt(plan, 'begin')} || exit $?",
     ]
 
 
-def _or_end(line: str) -> str:
-    """A setup line that ends the job where it fails, with its text."""
-    text = shlex.quote(f": {line}")
-    return f'{line} || {{ echo "error: a setup line failed with exit code $?"{text} >&2; exit {MISTAKE}; }}'
+def _of_the_site(plan: runs.Plan) -> list[str]:
+    """The setup lines. One that fails, or ends the script (an `exit` in a file that it sources), ends the job with its
+    text, in the log and in attempts.jsonl."""
+    lines = plan.settings.get("setup", [])
+    if not lines:
+        return []
+    return [
+        "mscgan_setup() {",
+        '  local text="a setup line $1: $mscgan_line"',
+        '  mscgan_line=; echo "error: $text" >&2',
+        f'  {_attempt(plan, "setup")} "$text"; exit {MISTAKE}',
+        "}",
+        """trap 'code=$?; [ -z "$mscgan_line" ] || mscgan_setup "ended the script with exit code $code"' EXIT""",
+        *(f'mscgan_line={shlex.quote(line)}\n{line} || mscgan_setup "failed with exit code $?"' for line in lines),
+        "mscgan_line=",
+        "set +eu  # of such a file: what a failure of the ranks means, attempt.py says",
+    ]
 
 
 def _teardown(plan: runs.Plan) -> list[str]:

@@ -88,10 +88,13 @@ def job(plan: runs.Plan) -> int:
 
 
 def _show_failed(plan: runs.Plan, index: int) -> None:
-    """Of the newest attempt that ended: the rank that failed first, its exit code, its log and the end of that."""
+    """Of the newest attempt that ended: the rank that failed first, its exit code, its log and the end of that; or the
+    setup line that failed before."""
     ends = runs.notes(plan, index, "end")
-    if not ends or not (ends[-1].get("failed") or ends[-1].get("hang")):
+    if not ends:
         return
+    if ends[-1].get("why"):
+        print(f"failed    {ends[-1]['why']}")
     if ends[-1].get("hang"):
         print(f"hung      {ends[-1]['hang']}")
     if failed := ends[-1].get("failed"):

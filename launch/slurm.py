@@ -123,6 +123,24 @@ def show(job: str) -> dict[str, str]:
     return dict(field.split("=", 1) for field in shown.split() if "=" in field)
 
 
+def batch_script(job: str) -> str:
+    """The script of a job; empty where the controller does not give it."""
+    return command("scontrol", "write", "batch_script", job, "-").stdout
+
+
+def of_script(folder: str) -> list[str]:
+    """The numbers of this user's jobs whose script lies in the folder.
+
+    Raises:
+        NoAnswer: squeue failed.
+    """
+    asked = command("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%F|%o")
+    if asked.returncode != 0:
+        raise NoAnswer(f"squeue gives no answer ({' '.join(asked.stderr.split())})")
+    lines = [line.partition("|") for line in asked.stdout.splitlines()]
+    return sorted({job.strip() for job, _, script in lines if script.startswith(f"{folder}/")})
+
+
 def run_again(job: str, without: list[str]) -> bool:
     """Requeues this job, unless someone cancelled it or SLURM already did so. Called in the job's own batch script.
 

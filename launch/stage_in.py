@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mscgan.data import manifest as manifests
 from mscgan.errors import UserError, run
 from mscgan.files import open_plain, read, whole, write
+from mscgan.paths import a_path
 
 CHUNK = 4 << 20
 WAIT_SECONDS = 0.2
@@ -123,7 +124,7 @@ def copy_folder(manifest: bytes, to: Path | str) -> Path:
     Raises:
         UserError: `to` names a variable that this node does not have.
     """
-    folder = os.path.expandvars(str(to))
+    folder = os.path.expandvars(os.path.expanduser(str(to)))
     if "$" in folder:
         raise UserError(f"data.stage_to={to}: {host()} has no such variable; give a folder of the node's own disk")
     return Path(folder) / f"mscgan-{os.getuid()}-{hashlib.sha256(manifest).hexdigest()[:16]}"
@@ -242,7 +243,7 @@ def host() -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Copies shards to a disk of this node and prints the copy's folder.")
-    parser.add_argument("root", type=Path, help="shard folder")
+    parser.add_argument("root", type=a_path, help="shard folder")
     parser.add_argument("to", help="folder on the node's own disk")
     options = parser.parse_args()
     print(stage(options.root, options.to))

@@ -18,6 +18,7 @@ from launch import runs
 from launch.meeting import Meeting
 from launch.stage_in import host, stage
 from mscgan.errors import BAD_NODE, DONE, FAILED, run, say
+from mscgan.paths import a_path
 
 MEET_SECONDS = 180.0  # for rank 0's process to begin
 TELL_SECONDS = 5.0  # between two words on how far a copy is
@@ -87,9 +88,9 @@ def _wait_for_all(meeting: Meeting, world: int, local_world: int, silence: float
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Copies shards to a disk of each node, once all ranks have met.")
-    parser.add_argument("root", type=Path, help="shard folder")
+    parser.add_argument("root", type=a_path, help="shard folder")
     parser.add_argument("to", help="folder on the nodes' own disks")
-    parser.add_argument("--run", type=Path, required=True, help="the run's folder")
+    parser.add_argument("--run", type=a_path, required=True, help="the run's folder")
     parser.add_argument("--silence", type=float, required=True, help="seconds after which a node that is still is bad")
     options = parser.parse_args()
     return stage_together(options.root, options.to, options.run, options.silence)

@@ -119,7 +119,7 @@ def named_folders(arguments: list[str]) -> list[str]:
     """The folders that a program's arguments name, whether the files in them are there or are to be made."""
     found = set()
     for text in arguments:
-        name = os.path.expanduser(text.partition("=")[2] if text.startswith("-") else text)
+        name = os.path.expandvars(os.path.expanduser(text.partition("=")[2] if text.startswith("-") else text))
         path = Path(os.path.abspath(name))
         try:
             if name and (os.sep in name or path.exists()):

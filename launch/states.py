@@ -14,13 +14,17 @@ def find(text: str) -> tuple[runs.Plan, int | None]:
     Raises:
         UserError: there is none.
     """
-    job, _, task = text.partition("_")
+    job, underscore, task = text.partition("_")
     for plan in runs.readable(runs.newest_first()):
         folders = [plan.folder, str(Path(plan.folder).parent), *(work.run for work in plan.works)]
         if os.path.abspath(text) in folders or text in _last_words(plan):
             return plan, None
-        if job in (job_id(plan), f"{runs.read_job(plan.folder).get('pid')}"):
-            return plan, int(task) if task.isdigit() else None
+        if job in (job_id(plan), f"{runs.read_job(plan.folder).get('pid', '')}") and job.strip("-"):
+            if underscore and not (task.isdecimal() and int(task) < len(plan.works)):
+                last = len(plan.works) - 1
+                which = f"the runs {job_id(plan)}_0 to {job_id(plan)}_{last}" if last else "one run"
+                raise UserError(f"no {text!r}: job {job} has {which}")
+            return plan, int(task) if underscore else None
     raise UserError(f"no job {text!r} of yours; `python launch/jobs.py list` shows them")
 
 

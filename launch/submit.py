@@ -18,14 +18,15 @@ import itertools
 import os
 import re
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from launch import guard, options, runs, sbatch, start, table2_start
+from launch import endings, guard, options, runs, sbatch, start, table2_start
 from mscgan import config as configuration
 from mscgan import files, schedule
-from mscgan.errors import UserError, run
+from mscgan.errors import UserError, run, say
 from mscgan.paths import expanded
 
 JOBS = ("train", "evaluate", "generate", "shards", "throughput", "table2")
@@ -52,10 +53,9 @@ def main() -> int:
         return table2_start.submit(given, settings)
     targets = _targets(given)
     on_slurm = not given.prepare and start.on_slurm(settings)
-    if not given.prepare:
-        targets = _incomplete(given.job, targets)
-        if not targets:
-            return 0
+    targets = _incomplete(given, targets)
+    if not targets:
+        return 0
     plan = start.plan_of(given.job, extra, settings, targets, on_slurm)
     plan.umask = umask if plan.kind in FOR_OTHERS else plan.umask
     if given.prepare:
@@ -76,12 +76,13 @@ def main() -> int:
         return start.here(plan, ranks, stop)
 
 
-def _incomplete(kind: str, targets: list[start.Target]) -> list[start.Target]:
+def _incomplete(given: argparse.Namespace, targets: list[start.Target]) -> list[start.Target]:
     """Of the runs of a training those that have something left to do; says it of the others, and refuses one that may
     not go on."""
+    out = sys.stderr if given.prepare else sys.stdout  # the .sbatch files read the launch folder from stdout
     left = []
     for target in targets:
-        found = runs.facts(target.folder, schedule.SCHEMA) if kind == "train" else {}
+        found = runs.facts(target.folder, schedule.SCHEMA) if given.job == "train" else {}
         if not found or not target.config or target.config.resume == "never":  # training refuses the last
             left.append(target)
             continue
@@ -89,7 +90,7 @@ def _incomplete(kind: str, targets: list[start.Target]) -> list[start.Target]:
         if not schedule.complete(target.config, found):
             left.append(target)
             continue
-        print(schedule.ending(target.config, f"already complete: {found['pairs']} pairs in {target.folder}"))
+        print(schedule.ending(target.config, f"already complete: {found['pairs']} pairs in {target.folder}"), file=out)
     return left
 
 
@@ -224,6 +225,9 @@ def _prepare_here(plan: runs.Plan, targets: list[start.Target]) -> int:
     """For the .sbatch files, inside their job: makes the launch folder at the first attempt. Later ones run the
     batch.sh that is put into it."""
     job = os.environ["SLURM_JOB_ID"]
+    if "SLURM_ARRAY_TASK_ID" in os.environ:
+        raise UserError("the .sbatch files take no --array; use launch/submit.py --sweep, or sbatch once a run")
+    endings.check_job(job)
     plan.gpus, tasks = (int(os.environ.get(f"SLURM_{name}", "0")) for name in ("GPUS_ON_NODE", "NTASKS_PER_NODE"))
     if plan.gpus and plan.kind not in runs.ONE_PROCESS and tasks != plan.gpus:
         raise UserError(
@@ -244,6 +248,8 @@ def _prepare_here(plan: runs.Plan, targets: list[start.Target]) -> int:
     runs.register(plan.folder)
     if Path(plan.folder) not in runs.registered():  # the next attempt would begin anew, and so for ever
         raise UserError("a requeued job finds its launch by that list; set XDG_STATE_HOME to a folder you may write")
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    say(f"job {job} runs the code of {start.ROOT} as it is now, {now}, commit {plan.commit}: {plan.folder}/snapshot")
     print(plan.folder)
     return 0
 

@@ -21,6 +21,7 @@ from launch.table2 import Run, Table
 from mscgan import files, schedule
 from mscgan.data.manifest import read_manifest
 from mscgan.errors import DONE, FAILED, run
+from mscgan.paths import path_text
 from mscgan.table2 import COLUMNS, PAPER, PAPER_PAIRS, ROWS, SAME_AS, SHARED
 
 REFERENCES = {"copy_source": "Copy of the source", "real": "Real images"}  # methods that no row made
@@ -147,7 +148,7 @@ def _published(number: int) -> dict:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python launch/table2_result.py", description=__doc__.split("\n")[0])
-    parser.add_argument("folder", help="the table's folder")
+    parser.add_argument("folder", type=path_text, help="the table's folder")
     return write(parser.parse_args().folder)
 
 

@@ -31,7 +31,7 @@ from mscgan.data.read import choose_pairs, open_shards
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError, run
 from mscgan.estimators import ESTIMATORS
-from mscgan.paths import a_path
+from mscgan.paths import a_path, path_text
 from mscgan.scored import RunImages, audit
 from mscgan.step import take_ranks
 
@@ -157,10 +157,11 @@ def main() -> None:
     parser.add_argument("--run", type=a_path, required=True, help="the run's folder")
     parser.add_argument("--split", default="test", help="of the shards")
     parser.add_argument("--pairs", type=int, help="score so many pairs, spread evenly over the split; all by default")
-    parser.add_argument("--data", default="", help="shards to use instead of the run's data.root")
+    parser.add_argument("--data", type=path_text, help="shards to use instead of the run's data.root")
     parser.add_argument("--scores", default="", metavar="A,B", help="which (mscgan/scoring.py); all by default")
     parser.add_argument(
         "--estimator",
+        type=path_text,
         metavar="NAME",
         help="finds the poses of pckh and pck_torso: movenet, paf, or a run of paf's; movenet by default",
     )
@@ -169,7 +170,7 @@ def main() -> None:
     options = parser.parse_args()
     scores = tuple(filter(None, options.scores.split(",")))
     estimator = evaluation.estimator_of(scores, options.estimator)
-    chosen = Chosen(options.split, options.pairs, options.data, scores, options.keep, estimator)
+    chosen = Chosen(options.split, options.pairs, options.data or "", scores, options.keep, estimator)
     take_ranks()
     ranks = dist.init() if os.environ.get("WORLD_SIZE", "1") != "1" else None
     torch.backends.cudnn.deterministic = True  # or transposed convolutions may differ from run to run

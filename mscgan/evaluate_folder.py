@@ -18,7 +18,7 @@ from mscgan import evaluation, image_folder
 from mscgan.checks import check_apart, check_place
 from mscgan.errors import say
 from mscgan.estimators import ESTIMATORS
-from mscgan.paths import a_path
+from mscgan.paths import a_path, path_text
 from mscgan.scored import FolderImages
 
 
@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--annotations", type=a_path, metavar="CSV|SHARDS", help="keypoints of targets and sources")
     parser.add_argument("--pairs", type=a_path, metavar="CSV", help="a from,to list of the pairs to score")
     parser.add_argument("--scores", default="", metavar="A,B", help="which (mscgan/scoring.py); all by default")
-    parser.add_argument("--estimator", metavar="NAME", help="as for a run")
+    parser.add_argument("--estimator", type=path_text, metavar="NAME", help="as for a run")
     parser.add_argument("--out", type=a_path, metavar="FILE", help="the JSON file to write")
     options = parser.parse_args(arguments)
     scores = tuple(filter(None, options.scores.split(",")))

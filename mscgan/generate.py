@@ -27,7 +27,7 @@ from mscgan.errors import UserError, run
 from mscgan.estimators import ESTIMATORS, open_estimator
 from mscgan.framing import Box
 from mscgan.keys import Data
-from mscgan.paths import a_path
+from mscgan.paths import a_path, path_text
 from mscgan.pictures import save_png
 from mscgan.results import all_of, places, write
 from mscgan.user_inputs import (
@@ -69,13 +69,19 @@ def _arguments() -> argparse.Namespace:
         help="whose pose to take: photographs or folders",
     )
     parser.add_argument(
-        "--keypoints", nargs="+", default=[], metavar="POSE", help="poses to take: files, folders of them, or a text"
+        "--keypoints",
+        nargs="+",
+        default=[],
+        type=_a_pose,
+        metavar="POSE",
+        help="poses to take: files, folders of them, or a text",
     )
     parser.add_argument("--person", type=int, help="of several people the N-th largest; the largest by default")
     parser.add_argument("--name", default="", help="of a file of many images (a CSV, COCO's) the one to take")
     parser.add_argument("--any-pose", action="store_true", help="take a file's pose even if it looks wrong")
     parser.add_argument(
         "--estimator",
+        type=path_text,
         help=f"finds poses: {' | '.join(ESTIMATORS)} | the path of PAF weights; {ESTIMATORS[0]} by default",
     )
     crop = parser.add_mutually_exclusive_group()
@@ -83,7 +89,7 @@ def _arguments() -> argparse.Namespace:
     crop.add_argument("--box", type=_box, metavar="LEFT,TOP,RIGHT,BOTTOM", help="cut the image to this, in its pixels")
     parser.add_argument("--pairs", type=int, help="make a grid of so many pairs of the shards instead")
     parser.add_argument("--split", help="of which split the pairs are; test by default")
-    parser.add_argument("--data", default="", help="shards to use instead of the run's data.root")
+    parser.add_argument("--data", type=path_text, help="shards to use instead of the run's data.root")
     parser.add_argument("--out", type=a_path, help="the PNG or the folder to write; in the run's folder by default")
     words = sys.argv[1:]
     if "--box" in words[:-1]:  # argparse takes a value that begins with a minus for an option
@@ -109,6 +115,11 @@ def _arguments() -> argparse.Namespace:
     return options
 
 
+def _a_pose(text: str) -> str:
+    """A path, or the text of a pose as it came."""
+    return text if text.lstrip()[:1] in ("[", "{") else path_text(text)
+
+
 def _box(text: str) -> Box:
     sides = text.split(",")
     try:
@@ -126,7 +137,7 @@ def _pairs(options: argparse.Namespace, data: Data) -> None:
     if out.suffix.lower() != ".png":
         raise UserError(f"--out {out}: pictures are written as PNG; give a name that ends with .png")
     check_place(out, "--out")
-    shards = open_shards(data, split, options.data)
+    shards = open_shards(data, split, options.data or "")
     choose_pairs(shards, options.pairs)
     picture = trained.sample_grid(trained.load(options.run), shards, options.pairs)
     try:

@@ -38,8 +38,15 @@ def expanded(text: str, what: str, later: bool = False) -> str:
 
 
 def a_path(text: str) -> Path:
-    """For argparse, as `type=a_path`."""
+    """For argparse, as `type=a_path`: of every option that is a path."""
+    return Path(path_text(text))
+
+
+def path_text(text: str) -> str:
+    """As `a_path`, and a text: where a name may stand too, as in `--estimator movenet`."""
+    if not text:  # Path("") would be the folder one stands in
+        raise argparse.ArgumentTypeError("it is empty, as an unset variable of the shell leaves it; give a path")
     try:
-        return Path(expanded(text, repr(text)))
+        return expanded(text, repr(text))
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from error

@@ -23,6 +23,7 @@ from mscgan import files, poses_folder, poses_score
 from mscgan.checks import check_apart, check_place, check_together
 from mscgan.errors import UserError, run, say
 from mscgan.estimators import Person, in_photo, open_estimator, rescaled
+from mscgan.paths import a_path, path_text
 from mscgan.photos import Photo, read_photo
 from mscgan.pictures import draw_pose_on, grid, save_png
 
@@ -33,13 +34,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m mscgan.poses", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--estimator", default="paf", help="paf | movenet | a run's folder | a file of weights (paf)")
+    parser.add_argument(
+        "--estimator", type=path_text, default="paf", help="paf | movenet | a run's folder | a file of weights (paf)"
+    )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--image", type=Path, nargs="+", help="images of people")
-    what.add_argument("--folder", type=Path, help="a folder of images, and all below it")
-    what.add_argument("--score", metavar="SHARDS", help="shards whose keypoints are true")
-    parser.add_argument("--out", type=Path, help="what to write: JSON, or with --folder a CSV file")
-    parser.add_argument("--picture", type=Path, help="a PNG to write: image | the pose drawn on it")
+    what.add_argument("--image", type=a_path, nargs="+", help="images of people")
+    what.add_argument("--folder", type=a_path, help="a folder of images, and all below it")
+    what.add_argument("--score", type=path_text, metavar="SHARDS", help="shards whose keypoints are true")
+    parser.add_argument("--out", type=a_path, help="what to write: JSON, or with --folder a CSV file")
+    parser.add_argument("--picture", type=a_path, help="a PNG to write: image | the pose drawn on it")
     parser.add_argument("--split", help="of the shards that are scored; test by default")
     options = parser.parse_args()
     check_together(options, {"--image": (options.image, ("picture",)), "--score": (options.score, ("split",))})

@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mscgan.checks import check_together
 from mscgan.errors import UserError, run
-from mscgan.paths import a_path
+from mscgan.paths import a_path, path_text
 from shards import folder, photographs, synthetic
 from shards.audit import lines
 from shards.own_frame import CROPS
@@ -80,7 +80,16 @@ def _photographs(a: argparse.Namespace) -> Plan:
 def _folder(a: argparse.Namespace) -> Plan | None:
     check_together(a, {"--annotations": (a.annotations, ("any_pose",))})
     asked = folder.Asked(
-        a.images, a.person, a.height, a.width, a.annotations, a.estimator, a.crop, a.test, a.validation, a.any_pose
+        a.images,
+        a.person,
+        a.height,
+        a.width,
+        a.annotations,
+        a.estimator or "",
+        a.crop,
+        a.test,
+        a.validation,
+        a.any_pose,
     )
     plan, report = folder.plan(asked, a.out, a.workers)
     print("\n".join(report), end="\n" if report else "", flush=True)
@@ -142,7 +151,9 @@ def _parser() -> argparse.ArgumentParser:
         help="their keypoints in pixels of each: a keypoint file, COCO's, or a folder of OpenPose's",
     )
     own.add_argument("--any-pose", action="store_true", help="take the file's poses even if they look wrong")
-    own.add_argument("--estimator", default="", metavar="NAME", help="finds them: movenet, paf, or the path of weights")
+    own.add_argument(
+        "--estimator", type=path_text, metavar="NAME", help="finds them: movenet, paf, or the path of weights"
+    )
     own.add_argument(
         "--person",
         required=True,

@@ -12,6 +12,7 @@ from mscgan.data.annotations import text_lines
 from mscgan.data.names import flat
 from mscgan.data.tables import LONGEST
 from mscgan.errors import UserError
+from mscgan.paths import expanded
 
 Row = TypeVar("Row")
 
@@ -32,7 +33,8 @@ def persons(rule: str, paths: list[str]) -> dict[str, str]:
         found = {path: folder for path in paths if (folder := path.rpartition("/")[0])}
         advice = "put the pictures of each person in a folder of their own, or give --person REGEX or a table"
     elif os.path.isfile(rule) or rule.lower().endswith(".csv"):
-        found = by_name(_table(Path(rule)), paths, rule)
+        table = expanded(rule, f"--person {rule}")
+        found = by_name(_table(Path(table)), paths, table)
         advice = "give the table of these pictures, with their paths in that folder or their names"
     else:
         found = _by_expression(rule, paths)

@@ -1,5 +1,6 @@
 """launch/jobs.py and states.py: a user's runs, here and on SLURM, with and without accounting."""
 
+import errno
 import json
 import os
 import signal
@@ -154,11 +155,29 @@ def test_another_job_with_the_same_id_is_not_taken_for_ours(launch, monkeypatch)
 def test_the_newest_launch_that_the_text_names_is_found(launch):
     old, new = launch("mscgan-train-aaaaaa"), launch("mscgan-train-bbbbbb")
     assert states.find("77") == (new, None)
-    assert states.find("77_3") == (new, 3)
+    assert states.find("77_0") == (new, 0)
     assert states.find("aaaaaa") == (old, None)
     assert states.find(old.works[0].run) == (old, None)
-    with pytest.raises(UserError, match="no job '9' of yours"):
-        states.find("9")
+    runs.write_job(runs.private_folder(runs.Path(old.folder)), slurm="77")
+    for text in ("9", "", "-", "None"):
+        with pytest.raises(UserError, match=f"no job '{text}' of yours"):
+            states.find(text)
+    for text in ("77_1", "77_", "77_x", "77_²"):  # not the whole job
+        with pytest.raises(UserError, match=f"no '{text}': job 77 has one run"):
+            states.find(text)
+
+
+def test_a_cancelled_job_on_a_full_disk_is_said_to_be_cancelled(launch, monkeypatch, capsys):
+    plan = launch(count=2)
+    answers(monkeypatch, squeue="77_1|RUNNING|mscgan-train-abcdef|n1|None\n", scancel="")
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x")
+
+    monkeypatch.setattr(runs, "note", full)
+    assert jobs._cancel(plan, 1) == 0
+    told = capsys.readouterr()
+    assert told.out.startswith("job 77_1 is cancelled") and "warning: its end is not noted: x: No space" in told.err
 
 
 def test_following_a_sweep_ends_with_the_highest_code_of_its_runs(launch, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import sys
 
 import pytest
 
-from launch import local, runs, slurm, snapshot, start
+from launch import endings, local, runs, slurm, snapshot, start
 from mscgan import config, schedule
 from mscgan.errors import UserError
 from tests.launch_checkout import ROOT, Checkout
@@ -83,10 +84,17 @@ def test_the_folder_one_submits_from_is_checked_too(checkout, tmp_path):
 JOB = {"SLURM_JOB_ID": "5", "SLURM_JOB_NAME": "x", "SLURM_NTASKS_PER_NODE": "1", "SLURM_CLUSTER_NAME": "here"}
 
 
+def prepared(checkout, *arguments):
+    """The launch folder that a .sbatch file's first attempt makes."""
+    code, output = checkout.train("--prepare", *arguments, **JOB, PATH=checkout.squeue())
+    assert code == 0, output
+    said, folder = output.splitlines()
+    assert re.search(rf"^job 5 runs the code of {checkout.root} as it is now, 2.*, commit no git: {folder}/sn", said)
+    return checkout.root / folder
+
+
 def test_a_later_attempt_of_a_sbatch_file_runs_the_first_ones_copy_of_the_code(checkout):
-    code, folder = checkout.train("--prepare", **JOB, PATH=checkout.squeue())
-    assert code == 0, folder
-    launch = checkout.root / folder.strip()
+    launch = prepared(checkout)
     batch = (launch / "batch.sh").read_text()
     assert subprocess.run(["bash", "-n"], input=batch, text=True).returncode == 0 and "#SBATCH" not in batch
     assert f"{launch}/snapshot/launch/job.py {launch}\n" in batch
@@ -123,12 +131,62 @@ def test_the_sbatch_files_refuse_what_comes_too_late_or_would_idle(checkout):
     assert code == 2 and "set XDG_STATE_HOME" in output
 
 
+@pytest.mark.parametrize(
+    ("limit", "told", "shell", "said"),
+    [
+        ("00:03:00", "", "", "is 180 s, and training is told to save 120 s before its end: that takes 2 x 120 = 240 s "
+                             "at least; give --time 4 (minutes) or more, or SBATCH_SIGNAL=USR2@90 in the shell"),
+        ("00:04:00", "", "", ""),
+        ("UNLIMITED", "", "", ""),
+        ("", "", "", ""),  # no answer
+        ("00:03:00", "", "USR2@60", ""),
+        ("00:03:00", " SubmitLine=sbatch --signal=USR2@60 launch/train.sbatch", "", ""),  # newer versions say it
+        ("00:03:00", " SubmitLine=sbatch --signal=USR2@100 a", "USR2@60", "training is told to save 100 s"),
+    ],
+)  # fmt: skip
+def test_a_plain_sbatch_without_time_to_save_in_is_refused_with_the_sum(limit, told, shell, said, monkeypatch):
+    answers = {"show": f"JobId=5 TimeLimit={limit} Requeue=1{told}" if limit else "",
+               "write": (ROOT / "launch/train.sbatch").read_text()}  # fmt: skip
+
+    def command(*arguments, **_):
+        word = next(word for word in answers if word in arguments)
+        return subprocess.CompletedProcess(arguments, 0, answers[word], "")
+
+    monkeypatch.setattr(slurm, "command", command)
+    monkeypatch.setenv("SBATCH_SIGNAL", shell)
+    if said:
+        with pytest.raises(UserError, match=re.escape(said)):
+            endings.check_job("5")
+    else:
+        endings.check_job("5")
+
+
+def test_the_sbatch_files_refuse_at_once_what_submit_refuses(checkout):
+    path = commands(checkout, squeue="exit 0", scontrol="echo JobId=5 TimeLimit=00:03:00; "
+                    "echo '#SBATCH --signal=USR2@120'")  # fmt: skip
+    for more, said in (
+        ({}, "that takes 2 x 120 = 240 s"),
+        ({"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_JOB_ID": "4"}, "take no --array; use launch/submit.py --sweep"),
+    ):
+        code, output = checkout.train("--prepare", "run=runs/a", **JOB, **more, PATH=path)
+        assert code == 2 and said in output and output.count("\n") == 1, output
+    commands(checkout, scontrol="exit 1")
+    write_checkpoint(checkout.root / "runs/b", facts(config.load("demo"), 26_500))
+    code, output = checkout.train("--prepare", "run=runs/b", "train.seed=7", **JOB, PATH=path)
+    assert code == 2 and "was made with train.seed 0" in output
+    environment = checkout.env | JOB | {"SLURM_SUBMIT_DIR": str(checkout.root), "MSCGAN_PYTHON": sys.executable}
+    done = subprocess.run(
+        ["bash", checkout.root / "launch/train.sbatch", "--config=demo", "run=runs/b"],
+        env=environment | {"PATH": path}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "") and done.stderr.startswith("already complete: 26500 pairs")
+    assert not (checkout.root / "runs/a").exists() and not list(checkout.root.glob("runs/b/launch-*"))
+
+
 def test_setup_and_container_hold_for_the_sbatch_files_too(checkout):
     options = "on: here\nsetup: [module load a]\nsrun: [mpi=pmix]\ncontainer: /images/a.sif\n"
     (checkout.root / "config/mscgan/cluster.yaml").write_text(options)
-    code, folder = checkout.train("--prepare", "--mount=/more", **JOB, PATH=checkout.squeue())
-    assert code == 0, folder
-    batch = (checkout.root / folder.strip() / "batch.sh").read_text()
+    batch = (prepared(checkout, "--mount=/more") / "batch.sh").read_text()
     assert batch.index("module load a ||") < batch.index("attempt.py begin") < batch.index(" --mpi=pmix apptainer exec")
     assert "/more:/more" in batch
 
@@ -144,12 +202,35 @@ def test_a_sbatch_file_without_an_environment_says_so_in_a_line(checkout):
         assert done.returncode == 2 and done.stderr.count("\n") == 1 and "MSCGAN_PYTHON" in done.stderr, done.stderr
 
 
-def test_a_setup_line_that_fails_ends_the_job_with_its_text(checkout):
-    _, script = checkout.train("--dry-run", "--setup=true", "--setup=ls /no/such", "--setup=touch mark")
-    before = script.partition("export PYTHONPATH")[0]
-    done = subprocess.run(["bash"], input=before, cwd=checkout.root, capture_output=True, text=True)
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("ls /no/such", "failed with exit code 2: ls /no/such"),
+        ("source mine.sh", "ended the script with exit code 0: source mine.sh"),
+    ],
+)
+def test_a_setup_line_that_fails_ends_the_job_with_its_text_and_show_says_it(line, said, checkout):
+    (checkout.root / "mine.sh").write_text("exit 0\n")
+    launch = prepared(checkout, "run=runs/a", "--setup=true", f"--setup={line}", "--setup=touch mark")
+    done = subprocess.run(["bash", launch / "batch.sh"], cwd=checkout.root, env=checkout.env | JOB,
+                          capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 2 and not (checkout.root / "mark").exists()
-    assert done.stderr.endswith("error: a setup line failed with exit code 2: ls /no/such\n")
+    assert done.stderr.splitlines()[-1] == f"error: a setup line {said}"
+    (note,) = checkout.notes("runs/a")
+    assert (note["outcome"], note["code"], note["again"]) == ("setup failed", 2, False)
+    shown = checkout.run("jobs.py", "show", "runs/a", PATH=checkout.squeue())[1]
+    assert "attempt 0  end: setup failed  no checkpoint" in shown and f"failed    a setup line {said}\n" in shown
+
+
+def test_what_a_setup_file_switches_on_hides_no_failure_of_the_ranks(checkout):
+    (checkout.root / "mine.sh").write_text("set -eu\ntrap 'echo cleaned up' EXIT\n")
+    batch = (prepared(checkout, "run=runs/a", "--setup=source mine.sh") / "batch.sh").read_text()
+    before, srun, after = batch.partition("\nsrun ")
+    script = f"{before}\n(exit 1)\n{after.partition(chr(10))[2]}"
+    done = subprocess.run(["bash"], input=script, cwd=checkout.root, env=checkout.env | JOB, capture_output=True,
+                          text=True)  # fmt: skip
+    assert srun and [note["event"] for note in checkout.notes("runs/a")] == ["start", "end"], done.stderr
+    assert done.stdout.endswith("cleaned up\n")
 
 
 def test_containers_get_the_folders_that_the_job_uses(checkout, tmp_path):
@@ -257,6 +338,32 @@ def test_sbatch_sees_the_users_shell_but_not_what_the_script_says(checkout):
     assert "#SBATCH --qos=b\n" in output and "note: SBATCH_SIGNAL of your shell is not used" in output
     found, output = seen(SLURM_JOB_ID="3")
     assert found == set() and "--qos" not in output
+
+
+QUEUED = "$(echo $PWD/runs/a/launch-*)"
+
+
+@pytest.mark.parametrize(
+    ("squeue", "scancel", "said"),
+    [
+        (f'echo "77|{QUEUED}/x.sh"; echo "8|$PWD/y"', "echo $@ > cancelled",
+         "error: job 77, which sbatch had queued, is cancelled: "),
+        (f'echo "77|{QUEUED}/x.sh"', "echo 'scancel: error: no' >&2; exit 1",
+         "error: job 77 is queued (no): end it with `scancel 77`: "),
+        ("exit 1", "exit 0", "error: whether the job is queued is not known (squeue gives no answer ()): look with "),
+        ("exit 0", "exit 0", "error: nothing was queued: "),
+    ],
+)  # fmt: skip
+def test_a_job_that_cannot_be_written_down_does_not_stay_in_the_queue(squeue, scancel, said, checkout):
+    """The disk is full, or read-only, once sbatch has taken the job: job.json cannot be made."""
+    taken = f"[ $1 = --test-only ] || {{ mkdir {QUEUED}/job.json; echo 'Submitted batch job 77'; }}"
+    path = commands(checkout, srun="exit 0", scontrol="echo Slurmctld is UP", sinfo="exit 0", sbatch=taken,
+                    squeue=f"[[ $* == *%F* ]] || exit 0; {squeue}", scancel=scancel)  # fmt: skip
+    sweep = ["--sweep=train.seed=1,2"] if "cancelled" in said else []
+    code, output = checkout.train("run=runs/a", "--on=slurm", *sweep, PATH=path)
+    assert code == 2 and output.startswith(said) and "job.json" in output and output.count("\n") == 1, output
+    if "cancelled" in said:
+        assert (checkout.root / "cancelled").read_text() == "77\n"
 
 
 def test_a_dry_run_says_all_that_a_start_would_refuse(checkout):

@@ -9,13 +9,13 @@ import contextlib
 import errno
 import socket
 import sys
-from pathlib import Path
 
 import torch
 
 from mscgan import trained
 from mscgan.errors import UserError, run
 from mscgan.estimators import ESTIMATORS
+from mscgan.paths import a_path, path_text
 from mscgan.web.studio import open_studio, warm_up
 
 PORT = 8008
@@ -23,10 +23,13 @@ PORT = 8008
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m mscgan.web", description="Serves a page to play with a run.")
-    parser.add_argument("--run", type=Path, required=True, help="the run's folder")
+    parser.add_argument("--run", type=a_path, required=True, help="the run's folder")
     parser.add_argument("--port", type=int, default=PORT, help="of 127.0.0.1; 0: one that is free")
     parser.add_argument(
-        "--estimator", default=ESTIMATORS[0], help="what finds poses: movenet, paf, or a run or weights of paf"
+        "--estimator",
+        type=path_text,
+        default=ESTIMATORS[0],
+        help="what finds poses: movenet, paf, or a run or weights of paf",
     )
     options = parser.parse_args()
     try:

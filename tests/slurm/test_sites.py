@@ -133,6 +133,8 @@ def test_a_failing_setup_line_ends_the_job_with_its_text_and_is_not_tried_again(
     assert (shown["ExitCode"], shown["Restarts"]) == ("2:0", "0") and not (tmp_path / "mark").exists()
     (log,) = tmp_path.glob(f"runs/*/launch-*/{job}_0_log.out")
     assert "error: a setup line failed with exit code 127: module-gone load cuda\n" in log.read_text()
+    (notes,) = tmp_path.glob("runs/*/attempts.jsonl")
+    assert json.loads(notes.read_text())["why"] == "a setup line failed with exit code 127: module-gone load cuda"
 
 
 def test_of_a_silent_controller_nothing_is_started_here(cluster, tmp_path):
@@ -160,12 +162,12 @@ def test_a_value_more_of_a_sweep_starts_that_value_alone(cluster, shards, tmp_pa
     assert (tmp_path / "sweep/train.seed=2/generator.safetensors").exists()
 
 
-def plain_sbatch(cluster, checkout, tmp_path, *arguments):
+def plain_sbatch(cluster, checkout, tmp_path, *arguments, limit=()):
     """A job of launch/train.sbatch in a checkout of its own."""
     for name in ("mscgan", "launch"):
         shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
     batch = ["sbatch", "--parsable", "--gpus-per-node=0", "--cpus-per-task=1", f"--output={tmp_path}/log"]
-    return cluster.run(*batch, "launch/train.sbatch", *arguments, cwd=checkout)
+    return cluster.run(*batch, *limit, "launch/train.sbatch", *arguments, cwd=checkout)
 
 
 def until(true, what=lambda: "", seconds=SECONDS):
@@ -218,6 +220,15 @@ def test_a_plain_sbatch_takes_the_sites_setup_and_refuses_late_options(cluster, 
     assert "error: a setup line failed with exit code 127: module-gone load cuda\n" in said
     assert "error: --nodes after the .sbatch file's name does nothing; give sbatch --nodes itself" in said
     assert not (tmp_path / "two").exists()
+
+
+def test_a_plain_sbatch_without_time_to_save_in_ends_at_once(cluster, shards, tmp_path):
+    arguments = [*TINY, f"data.root={shards}", f"run={tmp_path}/run"]
+    job = plain_sbatch(cluster, tmp_path / "checkout", tmp_path, *arguments, limit=["--time=3"])
+    assert ended(cluster, job) == "FAILED" and cluster.job(job)["ExitCode"] == "2:0"
+    said = (tmp_path / "log").read_text()
+    assert said.startswith("error: --time 00:03:00 is 180 s") and "2 x 120 = 240 s at least" in said
+    assert said.count("\n") == 1 and not (tmp_path / "run").exists()
 
 
 def test_shards_that_a_job_builds_are_readable_as_the_users_umask_says(cluster, tmp_path):
