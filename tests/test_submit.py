@@ -426,7 +426,7 @@ def test_submitting_never_imports_torch():
 
 
 def test_two_processes_train_here_from_the_snapshot_in_a_private_folder(checkout):
-    code, output = checkout.train("run=runs/a", "train.seed=7")
+    code, output = checkout.train("--tasks-per-node=2", "run=runs/a", "train.seed=7")
     assert code == 0, output
     assert "this runs on this machine: 2 processes" in output
     assert "rank 0 of 2 begins at 0 with seed 7" in output and "code snapshot" in output and "submitit" not in output
@@ -434,6 +434,7 @@ def test_two_processes_train_here_from_the_snapshot_in_a_private_folder(checkout
     assert [folder.stat().st_mode & 0o777 for folder in (launch.parent, launch)] == [0o700, 0o700]
     assert all(file.stat().st_mode & 0o077 == 0 for file in launch.rglob("*") if not file.is_symlink())
     assert "rank 1 of 2" in next(launch.glob("*_1_log.out")).read_text()
+    assert "threads PASSIVE" in output
     assert [note["event"] for note in checkout.notes("runs/a")] == ["start", "end"]
 
 
@@ -474,7 +475,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(checkout):
 
 
 def test_a_killed_rank_ends_the_others_and_the_run_goes_on_if_it_had_got_further(checkout):
-    code, output = checkout.train("run=runs/a", FAIL="1:2:0")
+    code, output = checkout.train("--tasks-per-node=2", "run=runs/a", FAIL="1:2:0")
     assert code == 0 and "rank 1 failed; the end of" in output
     ends = [note for note in checkout.notes("runs/a") if note["event"] == "end"]
     assert [end["outcome"] for end in ends] == ["crash", "done"] and ends[0]["codes"]["1"] == 137
@@ -487,7 +488,7 @@ def test_a_failure_before_any_checkpoint_is_not_tried_again_here(checkout):
 
 
 def test_a_users_mistake_ends_the_run_with_2(checkout):
-    code, _ = checkout.train("run=runs/a", FAIL="1:4:2")
+    code, _ = checkout.train("--tasks-per-node=2", "run=runs/a", FAIL="1:4:2")
     assert code == 2
     assert [note.get("outcome") for note in checkout.notes("runs/a")] == [None, "mistake"]
 
@@ -612,9 +613,9 @@ def test_too_few_gpus_are_refused_and_auto_takes_all(monkeypatch):
 
 @pytest.mark.parametrize(
     ("cores", "batches", "expected"),
-    [(1, [8], 1), (2, [8], 2), (3, [8], 2), (8, [8], 4), (8, [6], 3), (8, [1], 1), (8, [8, 6], 2), (8, [], 4)],
+    [(1, [8], 1), (7, [8], 1), (8, [8], 2), (12, [8], 2), (12, [6], 3), (64, [8], 4), (64, [1], 1), (64, [8, 6], 2)],
 )
-def test_without_a_gpu_there_are_as_many_processes_as_cores_and_batch_allow(cores, batches, expected, monkeypatch):
+def test_without_a_gpu_training_has_as_many_processes_as_cores_and_batch_allow(cores, batches, expected, monkeypatch):
     monkeypatch.setattr(local, "gpus_here", lambda: 0)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
     plan = runs.Plan("n", "train", "", "", "", [], settings={"nodes": "1", "gpus_per_node": "auto"})
