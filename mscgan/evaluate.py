@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from mscgan import compare, dist, evaluate_folder, evaluation, trained
-from mscgan.checks import check_makes_images, check_place
+from mscgan.checks import check_apart, check_makes_images, check_place
 from mscgan.data.read import choose_pairs, open_shards
 from mscgan.data.shards import ShardSet
 from mscgan.errors import UserError, run
@@ -76,6 +76,7 @@ def evaluate(run: Path, chosen: Chosen, out: Path | None = None, ranks: dist.Ran
     scores = evaluation.choose(chosen.scores)
     out = out or run / file_name(shards, len(rows), data.root, scores if chosen.scores else [], chosen.estimator)
     check_place(out, "--out")
+    check_apart(out, "--out", [run / "config.yaml", run / "generator.safetensors"])
     weights = _sha256(run / "generator.safetensors")
     model = trained.load(run)
     if any(digest != weights for digest in [_sha256(run / "generator.safetensors"), *_of_ranks(weights, ranks)]):

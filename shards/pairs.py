@@ -17,6 +17,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mscgan import files
+from mscgan.checks import check_apart, check_together
 from mscgan.data.annotations import Annotation, read
 from mscgan.errors import UserError, run
 from mscgan.paths import a_path
@@ -63,15 +64,18 @@ def main() -> None:
     parser.add_argument("dataset", choices=DATASETS)
     parser.add_argument("--annotations", type=a_path, required=True, metavar="CSV")
     parser.add_argument("--sample", type=int, metavar="N", help="draw N of the pairs (all, in order)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw (0: as the public lists)")
+    parser.add_argument("--seed", type=int, help="of the draw (0: as the public lists)")
     parser.add_argument("--out", type=a_path, required=True, metavar="FILE")
     a = parser.parse_args()
-    check_draw(a.sample, a.seed)
+    check_together(a, {"--sample": (a.sample is not None, ("seed",))})
+    check_apart(a.out, "--out", [a.annotations])
+    seed = a.seed or 0
+    check_draw(a.sample, seed)
     dataset = DATASETS[a.dataset]
     rows = read(a.annotations, dataset.HEIGHT, dataset.WIDTH)
     kept, persons = usable(rows, dataset)
     pairs = ordered_pairs(persons)
-    chosen = pairs if a.sample is None else sample(pairs, a.sample, a.seed)
+    chosen = pairs if a.sample is None else sample(pairs, a.sample, seed)
     try:
         files.write(a.out, "from,to\n" + "".join(f"{kept[i].name},{kept[j].name}\n" for i, j in chosen))
     except OSError as error:

@@ -420,6 +420,7 @@ def test_what_cannot_be_written_was_printed_before(tmp_path, monkeypatch, capsys
             ["--run", "{made}", "--scores", "l1", "--estimator", "paf"],
             "--estimator paf does nothing here: it finds the ",
         ),
+        (["--run", "{made}", "--out", "{made}/config.yaml"], "config.yaml would be written over, which this command"),
         (["--run", "{made}", "--out", "{made}"], "is a folder; give a file with --out"),
         (["--run", "{made}", "--out", "{made}/" + 200 * "a"], "has more than 180 bytes; give a shorter one with --out"),
         (["--run", "{made}", "--out", "{made}/config.yaml/a.json"], "config.yaml is no folder"),

@@ -155,3 +155,21 @@ def test_the_command_writes_a_list_that_the_build_reads(tmp_path, monkeypatch, c
     pairs.main()
     assert read_list(out) == [(2, "0001_c1.jpg", "0001_c2.jpg"), (3, "0001_c2.jpg", "0001_c1.jpg")]
     assert "4 rows, 3 usable, 2 persons, 2 pairs; 2 written" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--seed 1 --out b.csv", "--seed does nothing here: it goes with --sample"),
+        ("--out a.csv", "a.csv would be wri"),
+    ],
+)
+def test_the_command_refuses_a_seed_without_a_draw_and_to_write_over_its_annotations(
+    tmp_path, monkeypatch, words, said
+):
+    monkeypatch.chdir(tmp_path)
+    Path("a.csv").write_text(HEADER)
+    monkeypatch.setattr("sys.argv", ["pairs.py", "market1501", "--annotations", "a.csv", *words.split()])
+    with pytest.raises(UserError, match=said):
+        pairs.main()
+    assert Path("a.csv").read_text() == HEADER and not Path("b.csv").exists()
