@@ -30,7 +30,7 @@ class State:
 def command(*arguments: str, input: str = "", timeout: float = 60) -> subprocess.CompletedProcess:
     """Runs a SLURM command; one that is missing, or takes longer than `timeout` seconds, looks like a failed one."""
     try:
-        return subprocess.run(arguments, input=input, capture_output=True, text=True, timeout=timeout)
+        return subprocess.run(arguments, input=input, capture_output=True, text=True, errors="replace", timeout=timeout)
     except (FileNotFoundError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(arguments, 127, "", str(error))
 

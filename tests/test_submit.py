@@ -367,6 +367,22 @@ def test_a_job_that_cannot_be_written_down_does_not_stay_in_the_queue(squeue, sc
         assert (checkout.root / "cancelled").read_text() == "77\n"
 
 
+@pytest.mark.parametrize(
+    ("sbatch", "said"),
+    [
+        ("echo 'sbatch: error: QOSMaxSubmit' >&2; exit 1", "refused this job: QOSMaxSubmit; job 77, which sbatch had "),
+        ("echo sent", "job 77, which sbatch had queued, is cancelled: no job's number in Could not make sense of "
+                      'sbatch output "sent"'),
+    ],
+)  # fmt: skip
+def test_an_answer_of_sbatch_that_names_no_job_leaves_none_in_the_queue(sbatch, said, checkout):
+    path = commands(checkout, srun="exit 0", scontrol="echo Slurmctld is UP", sinfo="exit 0", scancel="exit 0",
+                    squeue=f"[[ $* == *%F* ]] && echo '77|'{QUEUED}/x.sh; printf '5|RUNNING|\\xff|n|None\\n'",
+                    sbatch=f"[ $1 = --test-only ] || {{ {sbatch}; }}")  # fmt: skip
+    code, output = checkout.train("run=runs/a", "--on=slurm", PATH=path)
+    assert code == 2 and said in output.splitlines()[-1], output
+
+
 def test_a_dry_run_says_all_that_a_start_would_refuse(checkout):
     """On SLURM; where there is none, what can be known without it."""
     refuses = "echo 'sbatch: error: Invalid qos' >&2; exit 1"
@@ -514,6 +530,8 @@ def test_what_is_no_file_in_the_runs_folder_is_a_line(checkout):
     for run, said in (("runs/a", "attempts.jsonl: not a plain file"), ("runs/b", "lease cannot be read")):
         code, output = checkout.train(f"run={run}")
         assert code == 2 and said in output.splitlines()[-1], output
+    code, output = checkout.run("jobs.py", "show", "runs/a")
+    assert code == 0 and "attempts.jsonl cannot be read (not a plain file)" in output
 
 
 def test_a_failure_before_any_checkpoint_is_not_tried_again_here(checkout):
