@@ -40,12 +40,12 @@ def begin(plan: runs.Plan, index: int, attempt: int, job: str) -> int:
     checkpoint = runs.newest_checkpoint(run_folder)
     fields = {"launch": plan.name, "index": index, "job": job, "attempt": attempt}
     if plan.kind == "train" and not plan.here and _stalled(plan, index, checkpoint) >= plan.stalled_tries:
-        print(_no_progress(plan, checkpoint), flush=True)
+        say(_no_progress(plan, checkpoint), sys.stdout)
         runs.note(run_folder, event="end", outcome="no progress", code=STALLED, again=False, **fields)
         return STALLED
     if asked.is_asked(run_folder, "stop", job):
         asked.forget(run_folder, "stop")
-        print(f"job {job}: stopped before this attempt, as was asked", flush=True)
+        say(f"job {job}: stopped before this attempt, as was asked", sys.stdout)
         runs.note(run_folder, event="end", outcome="stopped", code=STOPPED, again=False, **fields)
         return STOPPED
     nodes = os.environ.get("SLURM_JOB_NODELIST", "")
@@ -196,7 +196,7 @@ def main() -> int:
         )  # fmt: skip
         return MISTAKE
     verdict = end(plan, index, attempt, job, int(sys.argv[3]))
-    print(f"job {job}: {verdict.reason}", flush=True)
+    say(f"job {job}: {verdict.reason}", sys.stdout)
     if not verdict.again:
         return verdict.code
     return DONE if slurm.run_again(job, verdict.without) else verdict.code

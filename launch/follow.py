@@ -7,6 +7,7 @@ from pathlib import Path
 
 from launch import runs, slurm
 from launch.states import ended, job_id, task_id
+from mscgan.errors import say
 
 POLL_SECONDS = 1.0  # between two looks at a log
 ASK_SECONDS = 15.0  # between two questions to the controller, at first; they become rarer with time
@@ -42,7 +43,7 @@ class Tail:
     def end_line(self) -> None:
         """Begins a new line if the last one shown, such as a progress bar, is open."""
         if self._open_line:
-            print(flush=True)
+            say("", sys.stdout)
             self._open_line = False
 
 

@@ -55,9 +55,15 @@ def check_free(plan: runs.Plan, on_slurm: bool) -> None:
                 f"{folder} is being trained by job {job}; stop it with `python launch/jobs.py cancel {job}`, {wait}or "
                 "give another run=FOLDER"
             )
-        here = owner.of(Path(folder))
-        if not (here and (here.job in jobs or _waits(plan, {here.job: ""}))):
-            owner.check_free(Path(folder))
+        try:
+            here = owner.of(Path(folder))
+            if not (here and (here.job in jobs or _waits(plan, {here.job: ""}))):
+                owner.check_free(Path(folder))
+        except OSError as error:
+            raise UserError(
+                f"{folder}/lease cannot be read ({error.strerror}), so who trains there is not known; mend that, or "
+                "give another run=FOLDER"
+            ) from error
 
 
 def _folders(plan: runs.Plan) -> list[str]:

@@ -122,7 +122,7 @@ def _cancel(plan: runs.Plan, index: int | None) -> int:
         label = job["slurm"] if index is None else task_id(plan, index)
         done = slurm.command("scancel", label)
         if done.returncode != 0:
-            raise UserError(f"scancel refused job {label}: {done.stderr.strip()}")
+            raise UserError(f"scancel refused job {label}: {slurm.complaint(done.stderr)}")
         # The scheduler forgets a job some minutes after its end; without accounting only this note remembers.
         for ended in range(len(plan.works)) if index is None else [index]:
             try:

@@ -22,7 +22,7 @@ from launch import attempt, notations, options, runs
 from launch.follow import SKIP, Tail
 from launch.job import Job
 from mscgan import process
-from mscgan.errors import AGAIN, DONE, FAILED, STOPPED, UserError
+from mscgan.errors import AGAIN, DONE, FAILED, STOPPED, UserError, say
 
 # Processes without GPUs: at most so many, and cores of each that trains. Its D meets the others 24 times a step, in
 # BatchNorm, and that costs more than threads do: on 2 cores one process trained the demo 1.5 times as fast as two.
@@ -84,7 +84,7 @@ def run_here(plan: runs.Plan, count: int, stop: "Stop") -> int:
     codes = []
     for index, work in enumerate(plan.works):
         if len(plan.works) > 1:
-            print(f"run {index + 1} of {len(plan.works)}: {work.run}", flush=True)
+            say(f"run {index + 1} of {len(plan.works)}: {work.run}", sys.stdout)
         codes.append(_run_one(plan, index, count, stop))
         if stop.asked:
             break
@@ -123,9 +123,9 @@ def _run_one(plan: runs.Plan, index: int, count: int, stop: Stop) -> int:
             if verdict.outcome != "done":
                 checkpoint = runs.newest_checkpoint(plan.works[index].run) or "the start: nothing was saved yet"
                 here = f"the same command goes on from {checkpoint}"
-                print(f"stopped: {here if verdict.again else verdict.reason}", flush=True)
+                say(f"stopped: {here if verdict.again else verdict.reason}", sys.stdout)
             return verdict.code
-        print(f"again: {verdict.reason}", flush=True)
+        say(f"again: {verdict.reason}", sys.stdout)
         number += 1
 
 
@@ -155,12 +155,12 @@ def _attempt(plan: runs.Plan, index: int, number: int, count: int, stop: Stop) -
     ranks = runs.ranks_folder(plan, index, number)
     asked, killed, deadline = 0, 0, None
     while not job.done():
-        tail.show()
+        _show(tail, stop)
         if stop.asked > asked:
             asked = stop.asked
             if asked == 1:
                 tail.end_line()
-                print("stopping: a checkpoint is saved after this step (Ctrl-C again kills at once)", flush=True)
+                say("stopping: a checkpoint is saved after this step (Ctrl-C again kills at once)", sys.stdout)
                 _signal(job, ranks, signal.SIGTERM)
             else:
                 killed = kill(ranks)
@@ -170,9 +170,20 @@ def _attempt(plan: runs.Plan, index: int, number: int, count: int, stop: Stop) -
         if deadline is not None and time.monotonic() > deadline:
             killed = kill(ranks)
         time.sleep(POLL_SECONDS)
-    tail.show()
+    _show(tail, stop)
     tail.end_line()
     return tail, 1 if killed else 128 + signal.SIGTERM if asked else 0
+
+
+def _show(tail: Tail, stop: Stop) -> None:
+    """Shows what is new. Where nobody reads it any more the run saves and ends, as after Ctrl-C; a full disk that it is
+    written to stops no training."""
+    try:
+        tail.show()
+    except BrokenPipeError:
+        stop.asked = stop.asked or 1
+    except OSError as error:
+        runs.say_once(f"note: what is printed cannot be shown here ({error.strerror}); it is in {tail.file}")
 
 
 def _signal(job: LocalJob, ranks: Path, number: int) -> None:
@@ -220,9 +231,9 @@ def _show_failed(plan: runs.Plan, index: int, number: int, tail: Tail) -> None:
     why = [rank for rank in failed if codes[rank] == attempt.judge(codes, FAILED)[1]]
     if why and 0 not in why:
         log = tail.file.with_name(tail.file.name.replace("_0_log", f"_{why[0]}_log"))
-        print(f"rank {why[0]} failed; the end of {log}:")
+        say(f"rank {why[0]} failed; the end of {log}:", sys.stdout)
         lines = [line for line in log.read_text(errors="replace").splitlines() if not line.startswith(SKIP.decode())]
-        print("\n".join(lines[-20:]), flush=True)
+        say("\n".join(lines[-20:]), sys.stdout)
 
 
 def _free_port() -> int:

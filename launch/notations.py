@@ -48,7 +48,7 @@ def size(value: str, where: str) -> str:
     return f"{math.ceil(size * 1024)}{'KMGT'['KMGT'.index(unit) - 1]}"
 
 
-def gpus(value: str) -> int:
+def gpus(value: str, where: str = "--gpus-per-node") -> int:
     """GPUs of a node: 8, a100:8, a100 (one), or several types a100:4,h100:4.
 
     Raises:
@@ -56,20 +56,20 @@ def gpus(value: str) -> int:
     """
     found = [re.fullmatch(r"(\d{1,4})|[A-Za-z][\w.-]*(?::(\d{1,4}))?", part, re.ASCII) for part in value.split(",")]
     if not all(found):
-        raise UserError(f"--gpus-per-node is {value!r}; expected a number, TYPE:NUMBER such as a100:8, or auto")
+        raise UserError(f"{where} is {value!r}; expected a number, TYPE:NUMBER such as a100:8, or auto")
     return sum(int(match[1] or match[2] or 1) for match in found if match)
 
 
-def gpus_of_gres(gres: str) -> int | None:
+def gpus_of_gres(gres: str, where: str = "--gres") -> int | None:
     """GPUs among the resources of a node, of gpu:8, gpu:a100:8, nvme:1,gpu; None where it names none."""
-    found = [_gpu_part(part) for part in gres.split(",")]
+    found = [_gpu_part(part, where) for part in gres.split(",")]
     counts = [count for count in found if count is not None]
     return sum(counts) if counts else None
 
 
-def _gpu_part(part: str) -> int | None:
+def _gpu_part(part: str, where: str = "--gres") -> int | None:
     name, *rest = part.removeprefix("gres/").removeprefix("gres:").split(":")
-    return None if name != "gpu" else gpus(":".join(rest)) if rest else 1
+    return None if name != "gpu" else gpus(":".join(rest), f"{where} {part}: what follows gpu:") if rest else 1
 
 
 def with_gpus(gres: str, count: int) -> str:

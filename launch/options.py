@@ -334,8 +334,8 @@ def _parsed(read: Callable[[str, str], object]) -> Callable[[str, str], str]:
 CHECKS: dict[str, Callable[[str, str], str]] = {
     "nodes": _parsed(notations.node_counts),
     "time": _parsed(notations.minutes),
-    "gpus_per_node": _parsed(lambda value, _: value == "auto" or notations.gpus(value)),
-    "gres": _parsed(lambda value, _: notations.gpus_of_gres(value)),
+    "gpus_per_node": _parsed(lambda value, where: value == "auto" or notations.gpus(value, where)),
+    "gres": _parsed(notations.gpus_of_gres),
     "mem": notations.size,
     "mem_per_cpu": notations.size,
     "mem_per_gpu": notations.size,

@@ -128,6 +128,12 @@ def check_private(path: Path) -> Path:
     return path
 
 
+def check_writable(path: Path) -> None:
+    """As `check_private`, and refuses a folder that is there and cannot be written to, as on a read-only disk."""
+    if not os.access(path := check_private(path), os.W_OK | os.X_OK) and path.exists():
+        raise UserError(f"cannot write into {path}; give another with run=FOLDER")
+
+
 def _cannot_make(path: Path, error: OSError) -> UserError:
     return UserError(f"cannot make the folder {path}: {error.strerror}; give another with run=FOLDER")
 
@@ -210,7 +216,7 @@ def note(run: Path | str, **values) -> None:
 
 def _ends_whole(file: Path) -> bool:
     try:
-        with file.open("rb") as opened:
+        with files.open_plain(file) as opened:
             if not opened.seek(0, os.SEEK_END):
                 return True
             opened.seek(-1, os.SEEK_END)
@@ -223,7 +229,8 @@ def notes(plan: Plan, index: int, event: str = "") -> list[dict]:
     """The lines of RUN/attempts.jsonl on a run of this launch, oldest first. event: start | end; empty: both."""
     file = Path(plan.works[index].run) / "attempts.jsonl"
     try:
-        lines = file.read_bytes().splitlines()
+        with files.open_plain(file) as opened:
+            lines = opened.read().splitlines()
     except FileNotFoundError:
         return []
     except OSError as error:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from submitit.core.utils import FailedJobError
+from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.helpers import clean_env
 from submitit.slurm.slurm import SlurmExecutor
 
@@ -65,7 +65,9 @@ def submit(plan: runs.Plan) -> str:
             number = job.job_id.split("_")[0]
             runs.write_job(plan.folder, slurm=number)
         except FailedJobError as error:
-            raise UserError(f"sbatch refused this job: {slurm.complaint(str(error))}") from error
+            raise UserError(f"sbatch refused this job: {slurm.complaint(str(error))}; {_taken_back(plan)}") from error
+        except FailedSubmissionError as error:  # as of a site's own sbatch
+            raise UserError(f"{_taken_back(plan)}: no job's number in {slurm.complaint(str(error))}") from error
         except OSError as error:
             raise UserError(f"{_taken_back(plan)}: {of_disk(error)}") from error
     runs.register(plan.folder)

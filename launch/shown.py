@@ -1,6 +1,7 @@
 """What `jobs.py list` and `jobs.py show` print."""
 
 import os
+import shlex
 import sys
 from itertools import islice
 from pathlib import Path
@@ -74,7 +75,7 @@ def job(plan: runs.Plan) -> int:
         print(f"\nrun       {work.run}\nstate     {now[index]}{where}")
         print(
             f"newest    {runs.newest_checkpoint(work.run) or 'no checkpoint'}\n"
-            f"command   python {' '.join(work.arguments)}"
+            f"command   python {shlex.join(work.arguments)}"
         )
         print(f"log       {log_of(plan, index, 0)}")
         for note in runs.notes(plan, index):

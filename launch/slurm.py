@@ -5,10 +5,11 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 
-from mscgan.errors import UserError
+from mscgan.errors import UserError, say
 
 ENDED = {
     "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "PREEMPTED",
@@ -29,7 +30,7 @@ class State:
 def command(*arguments: str, input: str = "", timeout: float = 60) -> subprocess.CompletedProcess:
     """Runs a SLURM command; one that is missing, or takes longer than `timeout` seconds, looks like a failed one."""
     try:
-        return subprocess.run(arguments, input=input, capture_output=True, text=True, timeout=timeout)
+        return subprocess.run(arguments, input=input, capture_output=True, text=True, errors="replace", timeout=timeout)
     except (FileNotFoundError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(arguments, 127, "", str(error))
 
@@ -154,7 +155,7 @@ def run_again(job: str, without: list[str]) -> bool:
     """
     state = show(job).get("JobState", "")
     if state in ("CANCELLED", "COMPLETING"):
-        print("SLURM already ends this job: it is not requeued from here", flush=True)
+        say("SLURM already ends this job: it is not requeued from here", sys.stdout)
         return False
     if state == "PENDING":
         return True
@@ -162,7 +163,7 @@ def run_again(job: str, without: list[str]) -> bool:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     done = command("scontrol", "requeue", job)
     if done.returncode != 0:
-        print(f"cannot requeue ({done.stderr.strip()}); submit again to go on from the newest checkpoint", flush=True)
+        say(f"cannot requeue ({done.stderr.strip()}); submit again to go on from the newest checkpoint", sys.stdout)
         return False
     if without:
         _exclude(job, without)
@@ -175,15 +176,15 @@ def _exclude(job: str, nodes: list[str]) -> None:
     names = ",".join(filter(None, [before, *nodes]))
     if _too_few(shown, names):
         left = f" {before} alone" if before else " no node"
-        print(f"job {job} keeps away from{left}: without {', '.join(nodes)} too few nodes would be left", flush=True)
+        say(f"job {job} keeps away from{left}: without {', '.join(nodes)} too few nodes would be left", sys.stdout)
         return
     for _ in range(20):
         done = command("scontrol", "update", f"JobId={job}", f"ExcNodeList={names}")
         if done.returncode == 0:
-            print(f"job {job} keeps away from {names} from now on", flush=True)
+            say(f"job {job} keeps away from {names} from now on", sys.stdout)
             return
         time.sleep(0.2)  # still ending
-    print(f"cannot exclude {names}: {done.stderr.strip()}", flush=True)
+    say(f"cannot exclude {names}: {done.stderr.strip()}", sys.stdout)
 
 
 def _too_few(shown: dict[str, str], excluded: str) -> bool:

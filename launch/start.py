@@ -11,7 +11,7 @@ from mscgan import config as configuration
 from mscgan import files, schedule
 from mscgan.checks import check_trained, check_weights
 from mscgan.data.manifest import check_size, read_manifest
-from mscgan.errors import UserError
+from mscgan.errors import UserError, say
 from mscgan.rates import check_steps
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -136,8 +136,7 @@ def checked(plan: runs.Plan, targets: list[Target], slurm_runs_it: bool, waits: 
     """
     options.say_not_used()
     if slurm_runs_it:
-        time = plan.settings["time"]
-        endings.check_time(time, notations.minutes(time), int(plan.settings["signal_seconds"]))
+        _check_time(plan)
         sbatch.check(plan)
         if note := endings.preemption(plan.settings.get("partition", ""), plan.settings.get("qos", "")):
             runs.say_once(note)
@@ -147,6 +146,11 @@ def checked(plan: runs.Plan, targets: list[Target], slurm_runs_it: bool, waits: 
         plan.preflight = False  # one machine: what is wrong shows at once; starting twice costs more than it tells
         plan.here = True
     return counts[-1]
+
+
+def _check_time(plan: runs.Plan) -> None:
+    time = plan.settings["time"]
+    endings.check_time(time, notations.minutes(time), int(plan.settings["signal_seconds"]))
 
 
 def ranks_of(plan: runs.Plan) -> list[int]:
@@ -241,7 +245,7 @@ def here(plan: runs.Plan, count: int, stop) -> int:
     from launch import local
 
     why = "this runs" if plan.settings["on"] == "here" else "no SLURM is set up here, so this runs"
-    print(f"{why} on this machine: {count} process{'es' * (count > 1)}, {plan.works[0].run}", flush=True)
+    say(f"{why} on this machine: {count} process{'es' * (count > 1)}, {plan.works[0].run}", sys.stdout)
     return local.run_here(plan, count, stop)
 
 
@@ -262,9 +266,10 @@ def dry_run(plan: runs.Plan, targets: list[Target], slurm_runs_it: bool, waits: 
             print("\n".join(f"# {line}" for line in configuration.text(target.config).splitlines()))
     sys.stdout.flush()  # before the error that may follow
     for folder in [Path(plan.folder).parent, *(Path(work.run) for work in plan.works)]:
-        runs.check_private(folder)
+        runs.check_writable(folder)
     if slurm_runs_it:
         checked(plan, targets, slurm_runs_it, waits)
         guard.check_free(plan, slurm_runs_it)
     else:
+        _check_time(plan)
         check_work(plan, targets, ranks_of(plan), on_slurm=True, waits=waits, elsewhere=True)

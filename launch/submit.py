@@ -132,6 +132,8 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
         raise UserError(
             "--job table2 takes --config PRESET, key=value and --seeds N, for example --config market1501 data.root=DIR"
         )
+    if given.job == "train" and extra:
+        raise UserError(f"--job train takes key=value alone, and nothing after --; give {extra[0]} before it")
     if given.seeds is not None and (given.job != "table2" or given.seeds < 1):
         raise UserError(f"--seeds {given.seeds}: give a number above 0, with --job table2; others have train.seed=N")
     if given.job not in ("train", "table2", *start.OF_A_RUN) and (given.overrides or given.sweep or given.config):
@@ -195,7 +197,7 @@ def _swept(text: str) -> list[str]:
     """key=a,b,c as key=a, key=b, key=c; commas inside brackets belong to a value."""
     key, equals, values = text.partition("=")
     found = re.findall(r"(?:\[[^\]]*\]|[^,\[])+", values)
-    if not key or not equals or not found:
+    if not key or not equals or not found or ",".join(found) != values:  # an unset variable of the shell, a bracket
         raise UserError(f"--sweep is {text!r}; expected key=a,b,c, for example --sweep train.lr=1e-4,2e-4")
     if key == "run":
         raise UserError("--sweep run: each run of a sweep has a folder of its own below run=FOLDER; sweep another key")

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 DONE = 0  # nothing is left to do; the launcher ends the job
 FAILED = 1  # a crash, and so is every code not named here; training runs again, at most `crash_retries` times
@@ -33,16 +33,17 @@ MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 def of_disk(error: OSError) -> Exception:
     """What a failed operation on a file is to whoever started the command: theirs to mend, unless it may pass."""
-    text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    file = error.filename2 or error.filename  # of a copy its target
+    text = f"{file or 'what this prints or writes'}: {error.strerror}" if error.strerror else str(error)
     if error.errno in PASSING:
         return RuntimeError(text)
     return UserError(f"{text}; make room there, or let this user write there, and run again")
 
 
-def say(text: str) -> None:
-    """A line on stderr. A log that cannot be written, as on a full disk, stops no training."""
+def say(text: str, out: TextIO | None = None) -> None:
+    """A line on stderr, or on `out`. A log that cannot be written, as on a full disk, stops no training."""
     with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
+        print(text, file=out or sys.stderr, flush=True)
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
@@ -51,11 +52,11 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     Most mistakes are found by every rank. So the others give rank 0 some seconds to say it first: whoever started them
     (torchrun, srun, launch/local.py) ends them once rank 0 has ended, and it is said once.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by `>&-`; and what is opened next would get its number
+            setattr(sys, name, open(os.devnull, "w"))
     try:
-        code = main()
-        if sys.stdout:  # now, where a broken pipe is caught: at Python's end it would be told on stderr
-            sys.stdout.flush()
-        sys.exit(code)
+        _end(main())
     except UserError as error:
         rank, several = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "1") != "1"
         where = f"[rank {rank}] " if rank and several else ""
@@ -64,12 +65,26 @@ def run(main: Callable[[], int | None]) -> NoReturn:
                 signal.signal(number, signal.SIG_DFL)
             time.sleep(RANK_0_FIRST)
         say(f"error: {where}{' '.join(str(error).split())}")  # a cause quoted in it may have lines
-        sys.exit(MISTAKE)
+        _end(MISTAKE)
     except BrokenPipeError:  # `… | head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(FAILED)
+        _end(FAILED)
     except OSError as error:
         if error.errno not in MENDABLE:
             raise
         say(f"error: {of_disk(error)}")
-        sys.exit(MISTAKE)
+        _end(MISTAKE)
+
+
+def _end(code: int | None) -> NoReturn:
+    """Exits with the code. What was printed is written out before, as Python itself would tell a failure of that on
+    stderr and exit with 120: a full disk or a reader that is gone leaves every other code as it is."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            code = code or FAILED
+        else:
+            say(f"error: what this prints cannot be written ({error.strerror})")
+            code = code or MISTAKE
+    sys.exit(code)

@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,8 +27,11 @@ def whole(path: Path | str) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
-    except BaseException:  # Ctrl-C too
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:  # Ctrl-C too
+        with suppress(OSError):  # a disk that has become read-only
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(path)  # what is written to a full disk does not say where
         raise
 
 
@@ -74,6 +77,9 @@ def append(path: Path | str, content: str | bytes) -> None:
         before = os.fstat(descriptor).st_size
         if os.write(descriptor, data) < len(data):
             os.ftruncate(descriptor, before)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         os.close(descriptor)

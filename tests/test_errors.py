@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,9 +10,10 @@ import time
 
 import pytest
 
-from mscgan import errors
+from mscgan import errors, files
 from mscgan.errors import UserError, run
 from tests.ranks import ROOT
+from tests.small_disk import fill, small_disk
 
 
 @pytest.mark.parametrize(
@@ -86,6 +88,34 @@ def test_a_log_that_cannot_be_written_changes_no_exit_code(log):
     code = "from mscgan.errors import run, say; say('one'); say('two'); run(lambda: 85)"
     with open(log, "w") as stderr:
         assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=stderr).returncode == 85
+
+
+@pytest.mark.parametrize(
+    ("stdout", "code", "expected", "said"),
+    [
+        (">/dev/full", 85, 85, "error: what this prints cannot be written (No space left on device)\n"),
+        (">/dev/full", 0, 2, "error: what this prints cannot be written (No space left on device)\n"),
+        ("| true", 85, 85, ""),
+        (">&-", 85, 85, ""),
+        (">&- 2>&-", 85, 85, ""),
+    ],
+)
+def test_what_cannot_be_printed_is_no_other_end(stdout, code, expected, said):
+    code = f"{sys.executable} -c 'from mscgan.errors import run; run(lambda: print(2) or {code})' {stdout}"
+    environment = os.environ | {"PYTHONUNBUFFERED": ""}
+    done = subprocess.run(["bash", "-c", f"{code}; exit ${{PIPESTATUS[0]}}"], cwd=ROOT, env=environment,
+                          capture_output=True, text=True)  # fmt: skip
+    assert (done.returncode, done.stderr) == (expected, said)
+
+
+def test_a_full_disk_is_blamed_on_what_is_written_to(tmp_path):
+    with small_disk(tmp_path / "disk") as disk:
+        (disk / "a").touch()
+        fill(disk)
+        for write in (files.write, files.append, lambda file, text: shutil.copyfile(__file__, file)):
+            with pytest.raises(OSError, match="No space left") as error:
+                write(disk / "a", "x" * 5000)
+            assert str(errors.of_disk(error.value)).startswith(f"{disk}/a: No space left")
 
 
 RAISES = """

@@ -224,6 +224,20 @@ def test_gpus_among_generic_resources(gres, count, one):
     assert notations.with_gpus(gres, 1) == one
 
 
+def test_what_asks_for_gpus_in_no_known_form_is_named():
+    for name, said in (("gres", "--gres gpu:x:y:z: what follows gpu: is"), ("gpus_per_node", "--gpus-per-node is")):
+        with pytest.raises(UserError, match=said):
+            options.resolve(given(**{name: "gpu:x:y:z"}))
+    options.SITE.write_text("gpus_per_node: x:y:z\n")
+    with pytest.raises(UserError, match=f"{options.SITE}: gpus_per_node is 'x:y:z'"):
+        options.resolve(given())
+
+
+def test_a_path_among_sbatchs_other_options_is_filled_in(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/anna")
+    assert options.resolve(given(sbatch=["error=~/e", "wckey=~a"]))["sbatch"] == ["error=/home/anna/e", "wckey=~a"]
+
+
 def test_help_names_every_option(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["submit.py", "--help"])
     with pytest.raises(SystemExit):

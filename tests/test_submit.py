@@ -15,6 +15,7 @@ from mscgan import config, schedule
 from mscgan.errors import UserError
 from tests.launch_checkout import ROOT, Checkout
 from tests.shard_factory import write_shards
+from tests.small_disk import remount, small_disk
 
 SLURM = shutil.which("sbatch")
 
@@ -366,6 +367,22 @@ def test_a_job_that_cannot_be_written_down_does_not_stay_in_the_queue(squeue, sc
         assert (checkout.root / "cancelled").read_text() == "77\n"
 
 
+@pytest.mark.parametrize(
+    ("sbatch", "said"),
+    [
+        ("echo 'sbatch: error: QOSMaxSubmit' >&2; exit 1", "refused this job: QOSMaxSubmit; job 77, which sbatch had "),
+        ("echo sent", "job 77, which sbatch had queued, is cancelled: no job's number in Could not make sense of "
+                      'sbatch output "sent"'),
+    ],
+)  # fmt: skip
+def test_an_answer_of_sbatch_that_names_no_job_leaves_none_in_the_queue(sbatch, said, checkout):
+    path = commands(checkout, srun="exit 0", scontrol="echo Slurmctld is UP", sinfo="exit 0", scancel="exit 0",
+                    squeue=f"[[ $* == *%F* ]] && echo '77|'{QUEUED}/x.sh; printf '5|RUNNING|\\xff|n|None\\n'",
+                    sbatch=f"[ $1 = --test-only ] || {{ {sbatch}; }}")  # fmt: skip
+    code, output = checkout.train("run=runs/a", "--on=slurm", PATH=path)
+    assert code == 2 and said in output.splitlines()[-1], output
+
+
 def test_a_dry_run_says_all_that_a_start_would_refuse(checkout):
     """On SLURM; where there is none, what can be known without it."""
     refuses = "echo 'sbatch: error: Invalid qos' >&2; exit 1"
@@ -384,12 +401,20 @@ def test_a_dry_run_says_all_that_a_start_would_refuse(checkout):
             (["train.batch=7", "--nodes=2-4"], "batch 7 is not a multiple of 2 ranks"),
             (["train.batch=8", "--nodes=2-4"], "batch 8 is not a multiple of 3 ranks"),
             (["data.height=128", "data.width=64"], "holds images of 64x32"),
+            (["--time=3"], "2 x 120 = 240 s at least; give --time 4"),
             (["run=launch/submit.py"], "cannot make the folder"),
             (["train.init=launch/submit.py"], "give a run's generator.safetensors"),
         ):
             where = (f"--on={place}", "--gpus-per-node=0")
             code, output = checkout.train("run=runs/a", "--dry-run", *where, *arguments, PATH=path)
             assert code == 2 and said in output.splitlines()[-1], output
+    with small_disk(checkout.root / "runs/disk") as disk:
+        disk.chmod(0o700)
+        (disk / "a").mkdir()
+        remount(disk, "ro")
+        for folder in ("a", "b"):
+            code, output = checkout.train("--dry-run", f"run=runs/disk/{folder}")
+            assert code == 2 and "cannot" in output.splitlines()[-1] and "give another with run=FOLDER" in output
     (checkout.root / "runs/open").mkdir(mode=0o700)
     (checkout.root / "runs/open").chmod(0o770)
     code, output = checkout.train("run=runs/open", "--dry-run")
@@ -403,6 +428,23 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(checkout):
         command = f"{sys.executable} launch/submit.py --config demo {what}"
         done = subprocess.run(["bash", "-c", command], cwd=checkout.root, env=environment, capture_output=True)
         assert b"Traceback" not in done.stderr and b"BrokenPipe" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("stdout", "codes", "outcome", "said"),
+    [
+        ("| head -1", "85 0", "saved", ""),
+        (">/dev/full", "0", "done", "note: what is printed cannot be shown here (No space left on device); it is in "),
+        (">&-", "0", "done", ""),
+    ],
+)
+def test_a_training_whose_output_goes_nowhere_ends_well(stdout, codes, outcome, said, checkout):
+    train = f"{sys.executable} launch/submit.py --config demo --tasks-per-node=1 run=runs/a {stdout}"
+    done = subprocess.run(["bash", "-c", f"{train}; echo ${{PIPESTATUS[*]}} >&2"], cwd=checkout.root,
+                          env=checkout.env | {"STEP": "0.2"}, capture_output=True, text=True)  # fmt: skip
+    *lines, last = done.stderr.splitlines()
+    assert last == codes and "\n".join(lines).startswith(said) and len(lines) == bool(said), done.stderr
+    assert [note.get("outcome") for note in checkout.notes("runs/a")] == [None, outcome]
 
 
 def test_shards_are_readable_as_the_users_umask_says_and_the_launch_is_not(checkout):
@@ -481,6 +523,18 @@ def test_a_killed_rank_ends_the_others_and_the_run_goes_on_if_it_had_got_further
     assert [end["outcome"] for end in ends] == ["crash", "done"] and ends[0]["codes"]["1"] == 137
 
 
+def test_what_is_no_file_in_the_runs_folder_is_a_line(checkout):
+    for run in ("runs/a", "runs/b"):
+        runs.private_folder(checkout.root / run)
+    os.mkfifo(checkout.root / "runs/a/attempts.jsonl")
+    (checkout.root / "runs/b/lease").mkdir()
+    for run, said in (("runs/a", "attempts.jsonl: not a plain file"), ("runs/b", "lease cannot be read")):
+        code, output = checkout.train(f"run={run}")
+        assert code == 2 and said in output.splitlines()[-1], output
+    code, output = checkout.run("jobs.py", "show", "runs/a")
+    assert code == 0 and "attempts.jsonl cannot be read (not a plain file)" in output
+
+
 def test_a_failure_before_any_checkpoint_is_not_tried_again_here(checkout):
     code, output = checkout.train("run=runs/a", FAIL="0:0:1")
     assert code == 1 and "before a new checkpoint" in output
@@ -516,6 +570,9 @@ def test_each_run_of_a_sweep_has_its_value_and_its_folder(checkout):
         (["run=$UNSET"], "the variable UNSET is not set"),
         (["run="], "run= is empty"),
         (["--sweep=train.lr"], "expected key=a,b,c"),
+        (["--sweep=train.lr=1e-4,,2e-4"], "expected key=a,b,c"),
+        (["--sweep=train.betas=[0.5,0.9"], "expected key=a,b,c"),
+        (["--", "train.lr=1"], "give train.lr=1 before it"),
         (["--sweep=run=a,b"], "sweep another key"),
         (["--sweep=train.lr=1e-4,2e-4,0.0001"], "train.lr=0.0001 is there twice"),
         (["--sweep=train.lr=1e-4", "--sweep=train.lr=2e-4"], "given twice"),
