@@ -33,7 +33,7 @@ def newest():
 
 pairs = newest()
 print(f"rank {rank} of {os.environ['WORLD_SIZE']} begins at {pairs} with seed {config['train']['seed']}", flush=True)
-print("threads", os.environ.get("OMP_WAIT_POLICY"), flush=True)
+print("threads spin", os.environ.get("GOMP_SPINCOUNT"), flush=True)
 print("code", Path(__file__).parents[1].name, "data", config["data"]["root"], given.overrides, flush=True)
 # FAIL=RANK:CHECKPOINT:CODE: the rank ends so in the first attempt, once there is that checkpoint; code 0: by kill -9
 fails = os.environ.get("FAIL", "").split(":")

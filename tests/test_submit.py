@@ -476,7 +476,7 @@ def test_two_processes_train_here_from_the_snapshot_in_a_private_folder(checkout
     assert [folder.stat().st_mode & 0o777 for folder in (launch.parent, launch)] == [0o700, 0o700]
     assert all(file.stat().st_mode & 0o077 == 0 for file in launch.rglob("*") if not file.is_symlink())
     assert "rank 1 of 2" in next(launch.glob("*_1_log.out")).read_text()
-    assert "threads PASSIVE" in output
+    assert "threads spin 2000" in output
     assert [note["event"] for note in checkout.notes("runs/a")] == ["start", "end"]
 
 
