@@ -87,6 +87,7 @@ def _ask(plan: runs.Plan, index: int | None, what: str) -> int:
     if not there:
         raise UserError(f"job {job_id(plan)} does not run: it is {', '.join({now[place] for place in chosen})}")
     before = {place: runs.newest_checkpoint(plan.works[place].run) for place in there}
+    ends = {place: len(runs.notes(plan, place, "end")) for place in there}
     for place in there:
         local = "pid" in runs.read_job(plan.folder)
         try:
@@ -100,14 +101,17 @@ def _ask(plan: runs.Plan, index: int | None, what: str) -> int:
         return 0
     end = time.monotonic() + SAVE_SECONDS
     for place in there:
-        folder = plan.works[place].run
-        while runs.newest_checkpoint(folder) == before[place] and time.monotonic() < end:
+        folder, over, show = plan.works[place].run, False, f"`python launch/jobs.py show {task_id(plan, place)}`"
+        while (newest := runs.newest_checkpoint(folder)) == before[place] and not over and time.monotonic() < end:
             time.sleep(0.5)
-        newest = runs.newest_checkpoint(folder)
+            over = len(runs.notes(plan, place, "end")) > ends[place]
+        if newest == before[place] and over:
+            asked.forget(folder, what)
+            raise UserError(f"{folder} ended before it could save, as {show} tells")
         if newest == before[place]:
             raise UserError(
                 f"{folder} was asked to save, and has not within {SAVE_SECONDS} s; it will after the step it is in, if "
-                f"it still runs: `python launch/jobs.py show {task_id(plan, place)}`"
+                f"it still runs: {show}"
             )
         print(f"{folder} saved {newest}")
     return 0

@@ -52,7 +52,7 @@ def answers(monkeypatch, **texts):
 
 
 def test_a_finished_run_here_is_listed_shown_and_logged(checkout):
-    code, _ = checkout.train("run=runs/a")
+    code, _ = checkout.train("--tasks-per-node=2", "run=runs/a")
     assert code == 0
     line = checkout.run("jobs.py", "list")[1].splitlines()[1].split()
     host = socket.gethostname()
@@ -68,7 +68,7 @@ def test_a_finished_run_here_is_listed_shown_and_logged(checkout):
 
 @pytest.mark.parametrize("launcher_lives", [True, False])
 def test_cancelling_a_run_here_ends_its_tasks_too(checkout, launcher_lives):
-    process = checkout.start("submit.py", "--config", "demo", "run=runs/a", STEP="0.3")
+    process = checkout.start("submit.py", "--tasks-per-node=2", "--config", "demo", "run=runs/a", STEP="0.3")
     checkout.wait_for("runs/a/checkpoints/pairs-2")
     folder = checkout.wait_for("runs/a/launch-*/ranks/0-0")
     if not launcher_lives:
@@ -84,7 +84,7 @@ def test_cancelling_a_run_here_ends_its_tasks_too(checkout, launcher_lives):
 
 
 def test_a_run_here_ends_with_its_submit_and_list_says_so(checkout):
-    process = checkout.start("submit.py", "--config", "demo", "run=runs/a", STEP="1")
+    process = checkout.start("submit.py", "--tasks-per-node=2", "--config", "demo", "run=runs/a", STEP="1")
     checkout.wait_for("runs/a/checkpoints/pairs-2")
     folder = checkout.wait_for("runs/a/launch-*/ranks/0-0")
     process.kill()
@@ -101,7 +101,7 @@ def test_a_run_here_ends_with_its_submit_and_list_says_so(checkout):
 
 
 def test_the_tasks_of_a_launcher_that_was_killed_with_its_controller_save_and_end(checkout):
-    process = checkout.start("submit.py", "--config", "demo", "run=runs/a", STEP="0.3")
+    process = checkout.start("submit.py", "--tasks-per-node=2", "--config", "demo", "run=runs/a", STEP="0.3")
     checkout.wait_for("runs/a/checkpoints/pairs-2")
     folder = checkout.wait_for("runs/a/launch-*/ranks/0-0")
     os.killpg(process.pid, signal.SIGKILL)  # launcher, controller and tasks; the programs have groups of their own
@@ -311,3 +311,24 @@ def test_only_what_can_be_heard_is_asked(what, state, works, launch, monkeypatch
             jobs._ask(plan, None, what)
     assert not asked.is_asked(plan.works[0].run, what, "77_0")
     assert asked.is_asked(plan.works[1].run, what, "77_1") == works
+
+
+@pytest.mark.parametrize("saves", [True, False])
+def test_a_save_is_not_waited_for_once_the_attempt_has_ended(saves, launch, monkeypatch, capsys):
+    plan = launch()
+    answers(monkeypatch, squeue="77|RUNNING|mscgan-train-abcdef||None\n")
+
+    def meanwhile(_):
+        if saves:
+            (runs.Path(plan.works[0].run) / "checkpoints/pairs-8").mkdir(parents=True)
+        runs.note(
+            plan.works[0].run, event="end", launch=plan.name, index=0, attempt=0, outcome="crash", code=1, again=True
+        )
+
+    monkeypatch.setattr(jobs.time, "sleep", meanwhile)
+    if saves:
+        assert jobs._ask(plan, None, "save") == 0 and "saved pairs-8" in capsys.readouterr().out
+    else:
+        with pytest.raises(UserError, match="ended before it could save"):
+            jobs._ask(plan, None, "save")
+        assert not asked.is_asked(plan.works[0].run, "save", "77")
