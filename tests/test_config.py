@@ -46,7 +46,7 @@ def test_a_preset_wins_over_its_family_and_a_change_over_both():
     demo = config.load("demo", ["family=pg2"])
     assert (demo.train.lr, demo.pg2.base, demo.data.heatmap) == (2e-3, 16, "disc_pg2")
     assert demo.train.pairs == {"I": 19_000, "II": 0} and demo.train.stage_lr == {"II": 5e-4}
-    assert config.load("demo", ["train.pairs.I=0"]).train.pairs == {"I": 0, "II": 0, "joint": 7_500}
+    assert config.load("demo", ["train.pairs.I=0"]).train.pairs == {"I": 0, "II": 0, "joint": 7_000}
 
 
 @pytest.mark.parametrize("preset", ["market1501", "deepfashion", "demo"])

@@ -172,7 +172,7 @@ def test_the_sbatch_files_refuse_at_once_what_submit_refuses(checkout):
         code, output = checkout.train("--prepare", "run=runs/a", **JOB, **more, PATH=path)
         assert code == 2 and said in output and output.count("\n") == 1, output
     commands(checkout, scontrol="exit 1")
-    write_checkpoint(checkout.root / "runs/b", facts(config.load("demo"), 26_500))
+    write_checkpoint(checkout.root / "runs/b", facts(config.load("demo"), 26_000))
     code, output = checkout.train("--prepare", "run=runs/b", "train.seed=7", **JOB, PATH=path)
     assert code == 2 and "was made with train.seed 0" in output
     environment = checkout.env | JOB | {"SLURM_SUBMIT_DIR": str(checkout.root), "MSCGAN_PYTHON": sys.executable}
@@ -180,7 +180,7 @@ def test_the_sbatch_files_refuse_at_once_what_submit_refuses(checkout):
         ["bash", checkout.root / "launch/train.sbatch", "--config=demo", "run=runs/b"],
         env=environment | {"PATH": path}, capture_output=True, text=True,
     )  # fmt: skip
-    assert (done.returncode, done.stdout) == (0, "") and done.stderr.startswith("already complete: 26500 pairs")
+    assert (done.returncode, done.stdout) == (0, "") and done.stderr.startswith("already complete: 26000 pairs")
     assert not (checkout.root / "runs/a").exists() and not list(checkout.root.glob("runs/b/launch-*"))
 
 
@@ -422,7 +422,7 @@ def test_a_dry_run_says_all_that_a_start_would_refuse(checkout):
 
 
 def test_a_reader_that_has_seen_enough_ends_it_quietly(checkout):
-    write_checkpoint(checkout.root / "runs/done", facts(config.load("demo"), 26_500))
+    write_checkpoint(checkout.root / "runs/done", facts(config.load("demo"), 26_000))
     environment = checkout.env | {"PYTHONUNBUFFERED": ""}
     for what in ("--dry-run | head -1", "run=runs/done | true"):  # more than fits into a pipe, and less
         command = f"{sys.executable} launch/submit.py --config demo {what}"
@@ -716,7 +716,7 @@ def test_several_nodes_without_a_cluster_are_refused_before_any_folder_is_made(c
     assert checkout.train("run=runs/a", "--nodes=4", "--dry-run")[0] == 0
 
 
-def facts(config_, pairs, stage="joint", began=19_000, ends=26_500):
+def facts(config_, pairs, stage="joint", began=19_000, ends=26_000):
     return {"pairs": pairs, "stage": stage, "began": began, "ends": ends, "made_with": schedule.made_with(config_)}
 
 
@@ -727,17 +727,17 @@ def write_checkpoint(run, found, schema=schedule.SCHEMA):
 
 
 def test_a_run_that_is_complete_is_said_to_be_so_before_anything_starts(checkout):
-    write_checkpoint(checkout.root / "runs/a b", facts(config.load("demo"), 26_500))
+    write_checkpoint(checkout.root / "runs/a b", facts(config.load("demo"), 26_000))
     code, output = checkout.train("run=runs/a b")
     assert (code, output.splitlines()) == (0, [
-        "already complete: 26500 pairs in runs/a b; next:",
+        "already complete: 26000 pairs in runs/a b; next:",
         "    python -m mscgan.evaluate --run 'runs/a b'",
         "    python -m mscgan.generate --run 'runs/a b' --pairs 8",
         "    python -m mscgan.report 'runs/a b'    # writes 'runs/a b/report.html'",
     ])  # fmt: skip
     assert [path.name for path in (checkout.root / "runs/a b").iterdir()] == ["checkpoints"]
     code, output = checkout.train("run=runs/a b", "train.seed=7")
-    assert code == 2 and "pairs-000026500 was made with train.seed 0, now it is 7" in output
+    assert code == 2 and "pairs-000026000 was made with train.seed 0, now it is 7" in output
     code, output = checkout.train("run=runs/a b", "train.pairs.I=30000")
     assert code == 2 and "is in stage joint" in output and output.count("\n") == 1
 
