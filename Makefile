@@ -42,9 +42,9 @@ lint: .venv/linters
 # Tests start many processes at once; the demo takes all cores there are.
 test test-all: export OMP_NUM_THREADS ?= 1
 
-# Three processes, as many a test waits, those of SLURM nearly always (tests/conftest.py: what shares one).
+# Two processes, as many a test waits (tests/conftest.py: what shares one).
 test: install slurm chromium
-	$(RUN) -m pytest -n 3 --dist loadgroup
+	$(RUN) -m pytest -n 2 --dist loadgroup
 
 test-all: install slurm chromium
 	$(RUN) -m pytest -m "slow or not slow"

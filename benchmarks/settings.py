@@ -15,7 +15,7 @@ PRESETS = {
     },
     "demo": {
         "data.height": 64, "data.width": 32, "data.sigma": 1.5, "data.radius": 2.0, "mscgan.base": 16,
-        "mscgan.lambda_L1_2": 200.0, "mscgan.lambda_bg_2": 200.0, "train.ema_halflife": 500,
+        "mscgan.lambda_L1_2": 200.0, "mscgan.lambda_bg_2": 200.0, "train.ema_halflife": 500, "train.zero": 0,
     },
 }  # fmt: skip
 

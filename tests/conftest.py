@@ -1,4 +1,4 @@
-"""What all tests share: a browser, and how the processes of pytest (`make test`) share the tests: a file stays whole,
+"""What all tests share: a browser, and how two processes of pytest (`make test`) share the tests: a file stays whole,
 and SLURM's go to one of them.
 
 Nothing that an earlier evaluation left in the user's cache is used, but weights that are there are.
