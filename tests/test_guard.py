@@ -262,7 +262,7 @@ def test_of_three_submits_at_once_one_trains(checkout):
 
 
 def test_a_run_that_is_being_trained_here_is_refused_under_any_name(checkout):
-    first = checkout.start("submit.py", "--config", "demo", "run=runs/a", STEP="0.5")
+    first = checkout.start("submit.py", "--tasks-per-node=2", "--config", "demo", "run=runs/a", STEP="0.5")
     checkout.wait_for("runs/a/launch-*/ranks/0-0/rank-00001.json")
     (checkout.root / "link").symlink_to("runs/a")
     results = [checkout.train(run) for run in ("run=runs/a", "run=link")]
