@@ -326,7 +326,7 @@ def published(run: Path) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("data.root=/nowhere", "no shard folder '/nowhere'"),
+        ("data.root={absent}", "no shard folder '.*/absent'"),
         ("data.height=64", "holds images of 32x32"),
         ("run=''", "no run folder"),
         ("train.pairs.I=0 train.pairs.II=0", "nothing to train"),
@@ -334,7 +334,8 @@ def published(run: Path) -> dict[str, int]:
 )
 def test_what_does_not_fit_is_said_before_the_ranks_meet(override, said, shards, tmp_path):
     with pytest.raises(UserError, match=said):
-        train(load("demo", [f"data.root={shards}", f"run={tmp_path}", *TINY, *override.split()]))
+        overrides = override.format(absent=tmp_path / "absent").split()
+        train(load("demo", [f"data.root={shards}", f"run={tmp_path}", *TINY, *overrides]))
 
 
 def test_a_run_of_an_older_version_is_refused_and_not_trained_anew(shards, tmp_path):
