@@ -49,10 +49,11 @@ NOT_NEGATIVE = (
     "mscgan.lambda_bg_1 mscgan.lambda_L1_2 mscgan.lambda_bg_2 pg2.lambda_bg_1 pg2.lambda_L1_2 pg2.lambda_bg_2 "
     "paf.lambda_paf"
 ).split()
+MOST = 2**63  # of what torch and numpy count with
 
-
-# What reading and merging raise. TypeError: a list where keys are expected, or keys where a list is.
-MISTAKES = (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, TypeError)
+# What reading and merging raise. TypeError: a list where keys are expected, or keys where a list is. ValueError: text
+# that is no UTF-8, or a number of more digits than Python reads.
+MISTAKES = (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError)
 
 
 def load(preset: str, overrides: Sequence[str] = ()) -> Config:
@@ -71,6 +72,8 @@ def load(preset: str, overrides: Sequence[str] = ()) -> Config:
             raise UserError(f"{override!r} is not of the form key=value, for example train.batch=32")
         if override.endswith("=") and override.count("=") == 1:
             raise UserError(f"{override} is empty, as an unset variable of the shell leaves it; give {override}VALUE")
+        if override.endswith("=~"):
+            raise UserError(f"{override}: a ~ by itself is YAML's word for nothing; give {override}/ for your home")
     file_is, command_is = f"configuration {path.name}", "command line"
     with _blamed(file_is):
         file = _read(path)
@@ -119,6 +122,8 @@ def _blamed(source: str, family: str = Config.family, overrides: Sequence[str] =
     """Turns what a layer's reading or merging raises into a UserError that names the layer."""
     try:
         yield
+    except UserError:
+        raise
     except ConfigKeyError as error:
         key, value = error.full_key or "", ""
         for override in overrides:
@@ -273,11 +278,11 @@ def _check(config: Config) -> None:
         if value not in choices:
             raise UserError(f"{key} is {value!r}; choose one of {', '.join(map(str, choices))}")
     for key in POSITIVE:
-        if not 0 < OmegaConf.select(values, key) < math.inf:
-            raise UserError(f"{key} is {OmegaConf.select(values, key)}; it must be above 0")
+        if not 0 < OmegaConf.select(values, key) < MOST:
+            raise UserError(f"{key} is {OmegaConf.select(values, key)}; it must be above 0 and below 2^63")
     for key in NOT_NEGATIVE:
-        if not 0 <= OmegaConf.select(values, key) < math.inf:
-            raise UserError(f"{key} is {OmegaConf.select(values, key)}; it must not be negative")
+        if not 0 <= OmegaConf.select(values, key) < MOST:
+            raise UserError(f"{key} is {OmegaConf.select(values, key)}; it must not be negative, and below 2^63")
     if config.data.flip > 1:
         raise UserError(f"data.flip is {config.data.flip}; it is a probability, from 0 to 1")
     if config.train.decay > 1:
@@ -302,8 +307,8 @@ def _check_options(config: Config) -> None:
     for stage, pairs in config.train.pairs.items():
         if stage not in stages:
             raise UserError(f"train.pairs.{stage}: no stage of {family}, which has {', '.join(stages)}")
-        if pairs < 0:
-            raise UserError(f"train.pairs.{stage} is {pairs}; it must not be negative")
+        if not 0 <= pairs < MOST:
+            raise UserError(f"train.pairs.{stage} is {pairs}; it must not be negative, and below 2^63")
     if config.train.init_after and (config.train.init_after not in stages or not config.train.init):
         raise UserError(
             f"train.init_after is {config.train.init_after!r}; give one of {', '.join(stages)}, and with train.init "

@@ -169,6 +169,11 @@ def test_what_is_another_familys_is_refused(written, overrides, said, tmp_path):
         ("train.betas=[0.5,1]", "below 1"),
         ("train.betas={a: 1}", "incompatible"),
         ("run='a", "line 1, column 1"),
+        ("data.root=~", "data.root=~: a ~ by itself is YAML's word for nothing; give data.root=~/ for your home"),
+        (f"train.seed={2**63}", "it must not be negative, and below 2^63"),
+        (f"train.batch={2**63}", "it must be above 0 and below 2^63"),
+        (f"train.pairs.I={2**63}", "it must not be negative, and below 2^63"),
+        (f"train.seed={'9' * 5000}", "value has 5000 digits"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_in_one_line(override, said):
