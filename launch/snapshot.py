@@ -13,14 +13,25 @@ LIMIT = 64 * 2**20  # bytes; code is far smaller, so more than this is data that
 
 
 def take(root: Path, to: Path) -> str:
-    """Copies what git tracks, and what it neither tracks nor ignores, of PARTS in `root` to the new folder `to`.
+    """Copies the code of `root` to the new folder `to`. Returns its commit; raises UserError, as `code` does."""
+    files, commit = code(root)
+    for name, file in files.items():
+        copy = to / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
+        copy.chmod(0o400)
+    return commit
+
+
+def code(root: Path) -> tuple[dict[str, Path], str]:
+    """What git tracks, and what it neither tracks nor ignores, of PARTS in `root`.
 
     Without git: every file but caches. Links are left out: they may lead out of the checkout. Installed from a wheel,
     `root` is mscgan_tools in site-packages and lacks the package mscgan itself, which is taken from where it lies.
 
     Returns:
-        The commit, with "+changes" where the checkout differs from it; "no git" where there is none; of a wheel, its
-        version.
+        The files by their names in the copy; the commit, with "+changes" where the checkout differs from it, "no git"
+        where there is none, of a wheel its version.
 
     Raises:
         UserError: more than 64 MiB, which cannot be code.
@@ -41,12 +52,7 @@ def take(root: Path, to: Path) -> str:
             f"the code to copy to the run folder has {sum(sizes.values()) / 2**20:.0f} MiB, more than {LIMIT >> 20}; "
             f"the largest file is {largest}: move it from {', '.join(PARTS)} or name it in .gitignore"
         )
-    for name, file in files.items():
-        copy = to / name
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, copy)
-        copy.chmod(0o400)
-    return commit
+    return files, commit
 
 
 def _git_files(root: Path) -> tuple[list[str] | None, str]:

@@ -267,6 +267,7 @@ def dry_run(plan: runs.Plan, targets: list[Target], slurm_runs_it: bool, waits: 
     sys.stdout.flush()  # before the error that may follow
     for folder in [Path(plan.folder).parent, *(Path(work.run) for work in plan.works)]:
         runs.check_writable(folder)
+    snapshot.code(ROOT)
     if slurm_runs_it:
         checked(plan, targets, slurm_runs_it, waits)
         guard.check_free(plan, slurm_runs_it)

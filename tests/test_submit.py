@@ -396,6 +396,11 @@ def test_a_dry_run_says_all_that_a_start_would_refuse(checkout):
     code, output = checkout.train("run=runs/a", "--dry-run", "--on=slurm", PATH=path)
     assert code == 2 and "squeue gives no answer" in output
     commands(checkout, squeue="exit 0")
+    with open(checkout.root / "mscgan/shard.tar", "wb") as data:
+        data.truncate(snapshot.LIMIT)
+    code, output = checkout.train("run=runs/a", "--dry-run", "--on=slurm", PATH=path)
+    assert code == 2 and "the largest file is mscgan/shard.tar" in output
+    (checkout.root / "mscgan/shard.tar").unlink()
     for place in ("slurm", "here"):
         for arguments, said in (
             (["train.batch=7", "--nodes=2-4"], "batch 7 is not a multiple of 2 ranks"),
