@@ -44,7 +44,7 @@ test test-all: export OMP_NUM_THREADS ?= 1
 
 # Two processes, as many a test waits (tests/conftest.py: what shares one).
 test: install slurm chromium
-	$(RUN) -m pytest -n 2 --dist loadgroup
+	$(RUN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-all: install slurm chromium
 	$(RUN) -m pytest -m "slow or not slow"

@@ -49,7 +49,7 @@ NOT_NEGATIVE = (
     "mscgan.lambda_bg_1 mscgan.lambda_L1_2 mscgan.lambda_bg_2 pg2.lambda_bg_1 pg2.lambda_L1_2 pg2.lambda_bg_2 "
     "paf.lambda_paf"
 ).split()
-MOST = 2**63  # of what torch and numpy count with
+MOST = 2**63  # whole numbers from here on are none of torch and numpy
 
 # What reading and merging raise. TypeError: a list where keys are expected, or keys where a list is. ValueError: text
 # that is no UTF-8, or a number of more digits than Python reads.
@@ -278,11 +278,14 @@ def _check(config: Config) -> None:
         if value not in choices:
             raise UserError(f"{key} is {value!r}; choose one of {', '.join(map(str, choices))}")
     for key in POSITIVE:
-        if not 0 < OmegaConf.select(values, key) < MOST:
-            raise UserError(f"{key} is {OmegaConf.select(values, key)}; it must be above 0 and below 2^63")
+        if not 0 < OmegaConf.select(values, key) < math.inf:
+            raise UserError(f"{key} is {OmegaConf.select(values, key)}; it must be above 0")
     for key in NOT_NEGATIVE:
-        if not 0 <= OmegaConf.select(values, key) < MOST:
-            raise UserError(f"{key} is {OmegaConf.select(values, key)}; it must not be negative, and below 2^63")
+        if not 0 <= OmegaConf.select(values, key) < math.inf:
+            raise UserError(f"{key} is {OmegaConf.select(values, key)}; it must not be negative")
+    for key, value in _leaves(OmegaConf.to_container(values)).items():
+        if isinstance(value, int) and value >= MOST:
+            raise UserError(f"{key} is {value}; it must be below 2^63")
     if config.data.flip > 1:
         raise UserError(f"data.flip is {config.data.flip}; it is a probability, from 0 to 1")
     if config.train.decay > 1:
@@ -307,8 +310,8 @@ def _check_options(config: Config) -> None:
     for stage, pairs in config.train.pairs.items():
         if stage not in stages:
             raise UserError(f"train.pairs.{stage}: no stage of {family}, which has {', '.join(stages)}")
-        if not 0 <= pairs < MOST:
-            raise UserError(f"train.pairs.{stage} is {pairs}; it must not be negative, and below 2^63")
+        if pairs < 0:
+            raise UserError(f"train.pairs.{stage} is {pairs}; it must not be negative")
     if config.train.init_after and (config.train.init_after not in stages or not config.train.init):
         raise UserError(
             f"train.init_after is {config.train.init_after!r}; give one of {', '.join(stages)}, and with train.init "

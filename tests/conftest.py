@@ -1,5 +1,5 @@
 """What all tests share: a browser, and how two processes of pytest (`make test`) share the tests: a file stays whole,
-and SLURM's go to one of them.
+and SLURM's go to one of them, at once: they take a third of the time, much of it waiting.
 
 Nothing that an earlier evaluation left in the user's cache is used, but weights that are there are.
 """
@@ -20,9 +20,11 @@ os.environ["XDG_CACHE_HOME"] = CACHE.name
 
 
 def pytest_collection_modifyitems(items):
-    for item in items:
-        slurm = item.path.parent.name == "slurm"  # they share one cluster
-        item.add_marker(pytest.mark.xdist_group("slurm" if slurm else item.path.name))
+    groups = {item: "slurm" if item.path.parent.name == "slurm" else item.path.name for item in items}
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        items.sort(key=lambda item: groups[item] != "slurm")
 
 
 @pytest.fixture(scope="module")

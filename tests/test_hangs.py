@@ -29,6 +29,7 @@ for _ in range(3):
     dist.barrier()
     heartbeat.beat()
 def a_rank_that_hangs():
+    time.sleep(0.5)  # a thread of gloo's notes that the collective is over
     if sys.argv[2] == "stopped":
         os.kill(os.getpid(), signal.SIGSTOP)
     elif sys.argv[2] == "asleep":
@@ -102,7 +103,7 @@ def test_the_defaults_of_the_launcher_are_the_products():
 
 
 @pytest.mark.parametrize("how", ["asleep", "stopped"])
-def test_two_ranks_hang_and_the_verdict_names_the_one_that_does(tmp_path, monkeypatch, how):
+def test_two_ranks_hang_and_the_verdict_names_the_one_that_does(tmp_path, monkeypatch, request, how):
     """Real ranks and watchdogs, all times in the defaults' proportions."""
     monkeypatch.setattr(watchdog, "SETUP_SECONDS", heartbeat.SETUP_SECONDS * SCALE)
     plan = runs.Plan("hangs", "train", str(tmp_path / "launch"), "", "", [runs.Work(str(tmp_path), [])], here=True)
@@ -110,6 +111,7 @@ def test_two_ranks_hang_and_the_verdict_names_the_one_that_does(tmp_path, monkey
     attempt.begin(plan, 0, 0, "7")
     command = [sys.executable, "-c", RANK, tmp_path, how]
     ranks = start_ranks([command] * 2, tmp_path / "logs", **{heartbeat.HANG: str(hang_seconds)})
+    request.addfinalizer(lambda: [rank.kill() for rank in ranks])
     records = runs.ranks_folder(plan, 0, 0)
 
     def watch(rank):

@@ -134,11 +134,10 @@ def test_a_run_folder_that_is_gone_is_said_in_one_line(tmp_path):
 
 def codes_of_two_nodes(run: Path, *arguments: str, n2: tuple[str, ...] = ()) -> list[int]:
     """Runs the preflight of a rank on node n1 and a rank on n2; `n2` are arguments on the second alone."""
-    commands = []
-    for node, own in (("n1", ()), ("n2", n2)):
-        place = ["env", "LOCAL_RANK=0", "LOCAL_WORLD_SIZE=1", f"SLURMD_NODENAME={node}"]
-        commands.append([*place, sys.executable, preflight.__file__, "--run", run, *arguments, *own])
-    return exit_codes(start_ranks(commands, run / "logs"))
+    command = [sys.executable, preflight.__file__, "--run", run, *arguments]
+    place = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    places = [place | {"SLURMD_NODENAME": node} for node in ("n1", "n2")]
+    return exit_codes(start_ranks([command, [*command, *n2]], run / "logs", places))
 
 
 def test_ranks_that_are_fine_all_exit_with_0(tmp_path):
