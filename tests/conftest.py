@@ -19,6 +19,7 @@ CACHE = tempfile.TemporaryDirectory()
 os.environ["XDG_CACHE_HOME"] = CACHE.name
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist's, which reads the groups
 def pytest_collection_modifyitems(items):
     groups = {item: "slurm" if item.path.parent.name == "slurm" else item.path.name for item in items}
     for item, group in groups.items():
