@@ -87,7 +87,7 @@ def _incomplete(given: argparse.Namespace, targets: list[start.Target]) -> list[
             left.append(target)
             continue
         schedule.check(target.config, found, f"{target.folder}/checkpoints/{runs.newest_checkpoint(target.folder)}")
-        if not schedule.complete(target.config, found):
+        if not schedule.complete(target.config, found) or not runs.results_there(target.folder):
             left.append(target)
             continue
         print(schedule.ending(target.config, f"already complete: {found['pairs']} pairs in {target.folder}"), file=out)
