@@ -11,7 +11,6 @@ RUN/config.yaml keeps what this start took, with the precision that `auto` came 
 each start took, by the pairs from which it went on.
 """
 
-import argparse
 import contextlib
 import math
 import os
@@ -31,6 +30,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mscgan import asked, checkpoint, dist, heartbeat, process, trackers
+from mscgan.arguments import Parser
 from mscgan.checks import check_weights
 from mscgan.config import check_compile, load, micro_batch, save
 from mscgan.data.loader import Loader
@@ -384,7 +384,7 @@ def _restore(config: Config, state: State, start: Start) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m mscgan.train", description=__doc__.split("\n")[0])
+    parser = Parser(prog="python -m mscgan.train", description=__doc__.split("\n")[0])
     parser.add_argument("--config", required=True, help="a preset (market1501, deepfashion, demo) or a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes; mscgan/keys.py lists the keys")
     arguments = parser.parse_args()
