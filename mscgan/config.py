@@ -26,6 +26,7 @@ from mscgan.keys import PAF, SCALES, STAGES, TRACKERS, Config, MsCGAN, Train
 from mscgan.paths import expanded
 
 PRESETS = Path(__file__).parent / "configs"
+ONE_VALUE = (str, int, float)
 CHOICES = {
     "resume": ("auto", "never"),
     "data.decode": ("auto", "cpu", "mixed"),
@@ -189,14 +190,15 @@ def _refuse_others(family: str, layer: DictConfig, source: str) -> None:
 def _refuse_shapes(family: str, layer: DictConfig, defaults: object, source: str, of: str = "") -> None:
     """Says how a list is given, and what has keys of its own. of: the keys above, "train." for those of train."""
     for key, default in vars(defaults).items():
-        if key not in layer or isinstance(default, str | int | float):
+        if key not in layer or isinstance(default, ONE_VALUE):
             continue
         name, value = f"{of}{key}", layer[key]
         if isinstance(default, list):
             if not OmegaConf.is_config(value):
                 raise UserError(f"{source}: {name} is {value!r}; it is a list, so give {name}=[{value}]")
         elif not OmegaConf.is_dict(value):
-            first = STAGES[family][0] if isinstance(default, dict) else next(iter(vars(default)))
+            keys = {} if isinstance(default, dict) else vars(default)
+            first = next((key for key, one in keys.items() if isinstance(one, ONE_VALUE)), STAGES[family][0])
             raise UserError(f"{source}: {name} is {value!r}; it has keys of its own, for example {name}.{first}=VALUE")
         elif is_dataclass(default):
             _refuse_shapes(family, value, default, source, f"{name}.")

@@ -210,7 +210,7 @@ def test_loading_a_configuration_costs_no_torch():
         ("", ["family=pg2", "editoin=x"], "command line: there is no key 'editoin'; did you mean pg2.edition=x?"),
         ("", ["edition=x"], "command line: there is no key 'edition'; mscgan/keys.py lists every key"),  # of pg2
         ("", ["train.batch=many"], "command line: train.batch: Value 'many'"),
-        ("", ["train=5"], "command line: train is 5; it has keys of its own, for example train.pairs=VALUE"),
+        ("", ["train=5"], "command line: train is 5; it has keys of its own, for example train.init=VALUE"),
         ("", ["train.pairs=9"], "command line: train.pairs is 9; it has keys of its own, for example train.pairs.I=V"),
         ("", ["allow=train.lr"], "command line: allow is 'train.lr'; it is a list, so give allow=[train.lr]"),
         (
