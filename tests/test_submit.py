@@ -67,6 +67,7 @@ def test_an_evaluation_is_shared_by_all_gpus_of_its_nodes(checkout):
 
 def test_what_the_dry_run_prints_of_the_configuration_is_one_that_loads(checkout, tmp_path):
     code, printed = checkout.train("--dry-run", "family=pg2", "run=runs/a", "train.lr=3e-4")
+    assert "without --dry-run and --nodes the command runs on this machine" in printed
     assert code == 0
     lines = printed.partition("# the configuration of runs/a\n")[2].splitlines()
     (tmp_path / "mine.yaml").write_text("\n".join(line.removeprefix("# ") for line in lines))
