@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import record
 from mscgan import files
+from mscgan.arguments import Parser
 from mscgan.errors import UserError, run
 from mscgan.paths import a_path
 
@@ -156,7 +157,7 @@ def limits_of(arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=a_path, metavar="OUT", help="the folder that run_gpu_checks.sh measured into")
     add_limits(parser)
     a = parser.parse_args()

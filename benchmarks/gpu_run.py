@@ -22,6 +22,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import gpu_checks
+from mscgan.arguments import Parser
 from mscgan.errors import UserError, run
 from mscgan.paths import a_path
 
@@ -131,9 +132,7 @@ def _stop(number: int, _frame: object) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="run_gpu_checks.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="run_gpu_checks.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [part.name for part in PARTS]
     parser.add_argument("out", nargs="?", type=a_path, default=Path("runs/gpu-checks"), metavar="OUT")
     parser.add_argument("--minutes", type=float, default=9.0, help="for all of it (9)")

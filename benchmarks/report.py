@@ -12,6 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.record import read, value
+from mscgan.arguments import Parser
 from mscgan.errors import UserError, run
 from mscgan.paths import a_path
 
@@ -234,7 +235,7 @@ def put_into(page: Path, text: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("record", type=a_path, metavar="OUT/RUN", help="a run's folder or its record.json")
     parser.add_argument("--into", type=a_path, metavar="PAGE", help="a Markdown file with the marker")
     a = parser.parse_args()

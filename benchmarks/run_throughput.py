@@ -23,6 +23,7 @@ from benchmarks import compare, cost, ops, peers, plots, profiled, projection, r
 from benchmarks.needs import SHARDS, missing, skip
 from benchmarks.settings import load
 from mscgan import costs, dist
+from mscgan.arguments import Parser
 from mscgan.errors import UserError, run
 from mscgan.keys import STAGES
 from mscgan.paths import a_path
@@ -211,9 +212,9 @@ def _sizes(texts: list[str]) -> list[tuple[int, int]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument("--out", type=a_path, required=True, metavar="DIR", help="where records and shards go")
     common.add_argument("--quick", action="store_true", help="fewer repeats: minutes instead of an hour")
     common.add_argument("--rounds", type=int, default=0, help="repeats of each measurement")

@@ -77,6 +77,7 @@ class Task:
         process.open_many_files()
         for number in SIGNALS:  # in place of submitit's: it requeues from rank 0 while the others run on
             signal.signal(number, self._pass_on)
+        signal.signal(signal.SIGCONT, signal.SIG_DFL)  # submitit's writes a warning at every `fg`
         if _local():
             _end_with_parent()
             self._end_with_launcher()

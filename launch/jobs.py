@@ -19,6 +19,7 @@ from launch import runs, shown, slurm, states
 from launch.follow import SKIP, Tail, exit_code, follow_job
 from launch.states import alive, find, job_id, orphans, task_id, task_states
 from mscgan import asked, process
+from mscgan.arguments import Parser
 from mscgan.errors import UserError, of_disk, run, say
 from mscgan.paths import path_text
 
@@ -27,7 +28,7 @@ SAVE_SECONDS = 120  # that `save` waits for the checkpoint
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python launch/jobs.py", description=__doc__, allow_abbrev=False,
+    parser = Parser(prog="python launch/jobs.py", description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     commands = parser.add_subparsers(dest="command", required=True, metavar="{list,show,logs,save,stop,cancel}")
     listing = commands.add_parser("list", help="a line a job, newest last")

@@ -203,6 +203,16 @@ def facts(run: Path | str, schema: int) -> dict:
         return {}
 
 
+def results_there(run: Path | str) -> bool:
+    """Whether a complete run still has its configuration and its weights, whole; training writes those again from the
+    newest checkpoint."""
+    weights = "generator.safetensors"
+    kept, there = Path(run, "checkpoints", newest_checkpoint(run), weights), Path(run, weights)
+    if not all(path.is_file() for path in (kept, there, Path(run, "config.yaml"))):
+        return False
+    return there.stat().st_size == kept.stat().st_size
+
+
 def note(run: Path | str, **values) -> None:
     """Appends a line to RUN/attempts.jsonl: whole, or not at all, and never to half a line of before.
 

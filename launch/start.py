@@ -258,7 +258,11 @@ def dry_run(plan: runs.Plan, targets: list[Target], slurm_runs_it: bool, waits: 
         UserError: what a start would refuse, after the script.
     """
     if not slurm_runs_it and options.gpus_asked(plan.settings) is None:
-        print("note: no SLURM here that could say how many GPUs a node has; give --gpus-per-node N", file=sys.stderr)
+        print(
+            "note: no SLURM here that could say how many GPUs a node has; give --gpus-per-node N (this is a cluster's "
+            "script; without --dry-run and --nodes the command runs on this machine)",
+            file=sys.stderr,
+        )
     print(sbatch.script(plan))
     for target in targets:
         if target.config:

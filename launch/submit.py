@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from launch import endings, guard, options, runs, sbatch, start, table2_start
 from mscgan import config as configuration
 from mscgan import files, schedule
+from mscgan.arguments import Parser
 from mscgan.errors import UserError, run, say
 from mscgan.paths import expanded
 
@@ -87,7 +88,7 @@ def _incomplete(given: argparse.Namespace, targets: list[start.Target]) -> list[
             left.append(target)
             continue
         schedule.check(target.config, found, f"{target.folder}/checkpoints/{runs.newest_checkpoint(target.folder)}")
-        if not schedule.complete(target.config, found):
+        if not schedule.complete(target.config, found) or not runs.results_there(target.folder):
             left.append(target)
             continue
         print(schedule.ending(target.config, f"already complete: {found['pairs']} pairs in {target.folder}"), file=out)
@@ -96,7 +97,7 @@ def _incomplete(given: argparse.Namespace, targets: list[start.Target]) -> list[
 
 def _arguments() -> tuple[argparse.Namespace, list[str]]:
     """The launcher's own arguments, and those after `--`, which go to the program."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python launch/submit.py",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -81,7 +81,10 @@ def check_trained(run: Path) -> None:
         raise UserError(f"no run folder {str(run)!r}; {beside(run, 'config.yaml') or 'give the folder of a run'}")
     for name in ("config.yaml", "generator.safetensors"):
         if not (run / name).is_file():
-            raise UserError(f"{run} has no {name}; give the folder of a run whose training has finished or saved")
+            raise UserError(
+                f"{run} has no {name}; give the folder of a run whose training has finished or saved (where the file "
+                "was lost, the command that trained the run writes it again)"
+            )
 
 
 def check_makes_images(run: Path, config: Config) -> None:

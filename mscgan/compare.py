@@ -4,13 +4,13 @@ The second's answer minus the first's, pair by pair, so that what is easy or har
 that holds 0 means that these pairs do not tell the two apart. RUN is a run's folder or the path of an evaluation.json.
 """
 
-import argparse
 import csv
 from pathlib import Path
 
 import numpy as np
 
 from mscgan import evaluation_file, summary
+from mscgan.arguments import Parser
 from mscgan.errors import UserError
 from mscgan.evaluation import format_table
 from mscgan.paths import a_path
@@ -106,7 +106,7 @@ def _sets(document: dict, method: str) -> Sets:
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m mscgan.evaluate compare", description=__doc__.split("\n")[0])
+    parser = Parser(prog="python -m mscgan.evaluate compare", description=__doc__.split("\n")[0])
     parser.add_argument("first", type=a_path, metavar="RUN", help="a run's folder, or an evaluation.json")
     parser.add_argument("second", type=a_path, metavar="RUN", help="another, of the same pairs")
     options = parser.parse_args(arguments)

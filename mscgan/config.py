@@ -26,6 +26,7 @@ from mscgan.keys import PAF, SCALES, STAGES, TRACKERS, Config, MsCGAN, Train
 from mscgan.paths import expanded
 
 PRESETS = Path(__file__).parent / "configs"
+ONE_VALUE = (str, int, float)
 CHOICES = {
     "resume": ("auto", "never"),
     "data.decode": ("auto", "cpu", "mixed"),
@@ -85,6 +86,7 @@ def load(preset: str, overrides: Sequence[str] = ()) -> Config:
     for source, layer in ((file_is, _part_of(family, file) if path == shipped else file), (command_is, command)):
         with _blamed(source):
             _refuse_others(family, layer, source)
+            _refuse_shapes(family, layer, Config(), source)
             if layer.get("variant"):
                 variant = _read(_named("variant", layer.variant))
                 if variant.get("family", family) != family:
@@ -188,6 +190,23 @@ def _refuse_others(family: str, layer: DictConfig, source: str) -> None:
             raise UserError(
                 f"{source}: {keys} is of the family {other}, and this run's is {family}; set family={other}"
             )
+
+
+def _refuse_shapes(family: str, layer: DictConfig, defaults: object, source: str, of: str = "") -> None:
+    """Says how a list is given, and what has keys of its own. of: the keys above, "train." for those of train."""
+    for key, default in vars(defaults).items():
+        if key not in layer or isinstance(default, ONE_VALUE):
+            continue
+        name, value = f"{of}{key}", layer[key]
+        if isinstance(default, list):
+            if not OmegaConf.is_config(value):
+                raise UserError(f"{source}: {name} is {value!r}; it is a list, so give {name}=[{value}]")
+        elif not OmegaConf.is_dict(value):
+            keys = {} if isinstance(default, dict) else vars(default)
+            first = next((key for key, one in keys.items() if isinstance(one, ONE_VALUE)), STAGES[family][0])
+            raise UserError(f"{source}: {name} is {value!r}; it has keys of its own, for example {name}.{first}=VALUE")
+        elif is_dataclass(default):
+            _refuse_shapes(family, value, default, source, f"{name}.")
 
 
 def text(config: Config) -> str:

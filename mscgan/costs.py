@@ -6,7 +6,6 @@ A family's own step runs on the meta device, where tensors have a shape and no c
 2 FLOPs a multiply-add of convolutions and fully connected layers.
 """
 
-import argparse
 import contextlib
 from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mscgan.arguments import Parser
 from mscgan.keys import STAGES, Config
 from mscgan.layers.convolution import Layer
 from mscgan.models import FAMILIES
@@ -139,7 +139,7 @@ def _parameters(module: nn.Module) -> int:
 def main() -> None:
     from mscgan.config import load  # with packages that counting does without
 
-    parser = argparse.ArgumentParser(prog="python -m mscgan.costs", description="Print the networks' tables.")
+    parser = Parser(prog="python -m mscgan.costs", description="Print the networks' tables.")
     parser.add_argument("--config", default="market1501", help="preset, or path of a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     given = parser.parse_args()

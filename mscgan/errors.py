@@ -66,6 +66,10 @@ def run(main: Callable[[], int | None]) -> NoReturn:
             time.sleep(RANK_0_FIRST)
         say(f"error: {where}{' '.join(str(error).split())}")  # a cause quoted in it may have lines
         _end(MISTAKE)
+    except KeyboardInterrupt:  # Python tidies up and ends by that signal, so that a shell's loop or `make` ends too
+        say("stopped by Ctrl-C")
+        sys.excepthook = lambda *_: None
+        raise
     except BrokenPipeError:  # `… | head` has seen enough
         _end(FAILED)
     except OSError as error:

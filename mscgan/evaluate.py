@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from mscgan import compare, dist, evaluate_folder, evaluation, trained
+from mscgan.arguments import Parser
 from mscgan.checks import check_apart, check_makes_images, check_place
 from mscgan.data.read import choose_pairs, open_shards
 from mscgan.data.shards import ShardSet
@@ -152,7 +153,7 @@ def main() -> None:
         return evaluate_folder.main(sys.argv[2:])
     if sys.argv[1:2] == ["compare"]:
         return compare.main(sys.argv[2:])
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m mscgan.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--run", type=a_path, required=True, help="the run's folder")

@@ -15,6 +15,7 @@ import argparse
 from pathlib import Path
 
 from mscgan import evaluation, image_folder
+from mscgan.arguments import Parser
 from mscgan.checks import check_apart, check_place
 from mscgan.errors import say
 from mscgan.estimators import ESTIMATORS
@@ -62,7 +63,7 @@ def evaluate_folder(
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m mscgan.evaluate folder",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

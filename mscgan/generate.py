@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from mscgan import trained
+from mscgan.arguments import Parser
 from mscgan.checks import check_apart, check_makes_images, check_place, check_together
 from mscgan.data.read import choose_pairs, open_shards
 from mscgan.errors import UserError, run
@@ -57,7 +58,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m mscgan.generate", description="Makes pictures with a trained run.")
+    parser = Parser(prog="python -m mscgan.generate", description="Makes pictures with a trained run.")
     parser.add_argument("--run", type=a_path, required=True, help="the run's folder")
     parser.add_argument("--image", type=a_path, help="a photograph of a person")
     parser.add_argument(

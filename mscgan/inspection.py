@@ -11,13 +11,14 @@ import shutil
 from pathlib import Path
 
 from mscgan import checkpoint, files
+from mscgan.arguments import Parser
 from mscgan.checks import check_place
 from mscgan.errors import DONE, FAILED, UserError
 from mscgan.paths import a_path
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m mscgan.checkpoint", description="A run's checkpoints.")
+    parser = Parser(prog="python -m mscgan.checkpoint", description="A run's checkpoints.")
     parser.add_argument("what", choices=sorted(COMMANDS), help="see the head of mscgan/inspection.py")
     parser.add_argument("run", type=a_path, metavar="RUN", help="the run's folder")
     parser.add_argument("at", type=int, nargs="*", metavar="PAIRS", help="positions; the newest, where none is given")

@@ -3,7 +3,6 @@
 `python -m mscgan.pictures RUN` draws RUN/losses.png from RUN/metrics.jsonl and prints its path.
 """
 
-import argparse
 import colorsys
 import math
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from mscgan import curve, files
+from mscgan.arguments import Parser
 from mscgan.errors import UserError, run
 from mscgan.losses import meaning
 from mscgan.paths import a_path
@@ -182,7 +182,7 @@ def _font(title: str, width: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFon
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m mscgan.pictures", description="Plots the losses of a run.")
+    parser = Parser(prog="python -m mscgan.pictures", description="Plots the losses of a run.")
     parser.add_argument("run", type=a_path, help="the run's folder")
     folder = parser.parse_args().run
     loss_plots(folder / "metrics.jsonl", folder / "losses.png")

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from mscgan import files, poses_folder, poses_score
+from mscgan.arguments import Parser
 from mscgan.checks import check_apart, check_place, check_together
 from mscgan.errors import UserError, run, say
 from mscgan.estimators import Person, in_photo, open_estimator, rescaled
@@ -31,7 +32,7 @@ SHOWN = 512  # pixels of the longer side of an image in the picture
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m mscgan.poses", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(

@@ -11,7 +11,6 @@ RUN/config.yaml keeps what this start took, with the precision that `auto` came 
 each start took, by the pairs from which it went on.
 """
 
-import argparse
 import contextlib
 import math
 import os
@@ -31,6 +30,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mscgan import asked, checkpoint, dist, heartbeat, process, trackers
+from mscgan.arguments import Parser
 from mscgan.checks import check_weights
 from mscgan.config import check_compile, load, micro_batch, save
 from mscgan.data.loader import Loader
@@ -75,6 +75,8 @@ def train(config: Config) -> int:
     allowed = check(config, start.facts, str(start.path), shards.fingerprint) if start.path else []
     if complete(config, start.facts):
         dist.on_rank_0(partial(checkpoint.export_again, folder, start.document))
+        if dist.all_any(not (folder / "config.yaml").is_file())[0]:
+            _keep(_for_this_machine(config, ranks, start.facts), start.facts["pairs"])
         if ranks.rank == 0:
             say(ending(config, f"already complete: {start.facts['pairs']} pairs"))
         code = DONE
@@ -137,7 +139,7 @@ def _train(
     left = math.ceil((total - pairs) / config.train.batch)
     heartbeat.start(folder, ranks.rank, ranks.device.type, left, dist.collectives)
     samples, title = _samples(shards) if ranks.rank == 0 else (None, "")
-    changed = dist.on_rank_0(lambda: save(replace(config, data=replace(config.data, staged="")), folder, pairs)) or []
+    changed = _keep(config, pairs)
     history, code, compiled = History(ranks.world), DONE, ""
     still_own = lease.check if lease else _nothing
     log = config.log
@@ -197,6 +199,12 @@ def _train(
     if ranks.rank == 0:
         _end(config, folder, code, f"{pairs} pairs, {steps} steps")
     return code
+
+
+def _keep(config: Config, pairs: int) -> list[str]:
+    """Writes the configuration into the run's folder; which keys changed, on rank 0. Called by every rank."""
+    kept = replace(config, data=replace(config.data, staged=""))
+    return dist.on_rank_0(lambda: save(kept, Path(config.run), pairs)) or []
 
 
 def _end(config: Config, folder: Path, code: int, where: str) -> None:
@@ -376,7 +384,7 @@ def _restore(config: Config, state: State, start: Start) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m mscgan.train", description=__doc__.split("\n")[0])
+    parser = Parser(prog="python -m mscgan.train", description=__doc__.split("\n")[0])
     parser.add_argument("--config", required=True, help="a preset (market1501, deepfashion, demo) or a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes; mscgan/keys.py lists the keys")
     arguments = parser.parse_args()

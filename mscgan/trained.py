@@ -80,7 +80,10 @@ def load(folder: Path) -> Trained:
             networks.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
             stage = (file.metadata() or {}).get("stage", "none").partition(":")[0]  # I:352000
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{folder / 'generator.safetensors'} cannot be read ({error}); copy it again") from error
+        raise UserError(
+            f"{folder / 'generator.safetensors'} cannot be read ({error}); copy it again, or give the command that "
+            "trained the run, which writes it again from the checkpoint"
+        ) from error
     except RuntimeError as error:  # what load_state_dict raises for other names or shapes
         reason = str(error).strip().splitlines()[-1].strip()
         why = f"{folder / 'generator.safetensors'} does not fit config.yaml beside it: {reason}"

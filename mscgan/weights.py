@@ -10,7 +10,6 @@ A safetensors file of the same stem is taken where the table's own file is not t
 is published for it: whether its numbers are the right ones is for whoever converted it, and a line says so.
 """
 
-import argparse
 import hashlib
 import io
 import os
@@ -26,6 +25,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from mscgan import files
+from mscgan.arguments import Parser
 from mscgan.download import Unreachable, download
 from mscgan.errors import DONE, MISTAKE, UserError, run, say
 from mscgan.metrics import Unavailable
@@ -267,7 +267,7 @@ def show() -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m mscgan.weights", description="Weights that are not ours.")
+    parser = Parser(prog="python -m mscgan.weights", description="Weights that are not ours.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="what there is, from where, on which terms, and what is in the folder")
     names = commands.add_parser("fetch", help="download files into the folder and verify them")

@@ -31,6 +31,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports below needs no traceback
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from mscgan.arguments import Parser
 from mscgan.checks import check_together
 from mscgan.errors import UserError, run
 from mscgan.paths import a_path, path_text
@@ -97,9 +98,9 @@ def _folder(a: argparse.Namespace) -> Plan | None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument("--out", type=a_path, required=True, metavar="DIR", help="the folder to make")
     common.add_argument(
         "--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (as many as cores)"

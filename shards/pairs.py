@@ -17,6 +17,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mscgan import files
+from mscgan.arguments import Parser
 from mscgan.checks import check_apart, check_together
 from mscgan.data.annotations import Annotation, read
 from mscgan.errors import UserError, run
@@ -60,7 +61,7 @@ def usable(rows: list[Annotation], dataset) -> tuple[list[Annotation], list[str]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=DATASETS)
     parser.add_argument("--annotations", type=a_path, required=True, metavar="CSV")
     parser.add_argument("--sample", type=int, metavar="N", help="draw N of the pairs (all, in order)")

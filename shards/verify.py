@@ -19,6 +19,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mscgan import files
+from mscgan.arguments import Parser
 from mscgan.data.manifest import read_manifest
 from mscgan.data.tables import image_record, image_table, pair_table
 from mscgan.errors import UserError, run
@@ -131,7 +132,7 @@ def _check_pairs(root: Path, split: dict, persons: list[str], places: list[str])
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=a_path, metavar="DIR")
     parser.add_argument(
         "--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (as many as cores)"

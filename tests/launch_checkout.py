@@ -59,8 +59,8 @@ class Checkout:
         shutil.copytree(ROOT / "launch", root / "launch", ignore=shutil.ignore_patterns("__pycache__"))
         (root / "mscgan/data").mkdir(parents=True)
         names = (
-            "__init__ asked checks config errors evaluation_file files heartbeat keys lease owner paths process rates "
-            "schedule step table2 tolerance data/manifest"
+            "__init__ arguments asked checks config errors evaluation_file files heartbeat keys lease owner paths "
+            "process rates schedule step table2 tolerance data/manifest"
         )
         for name in names.split():
             shutil.copy(ROOT / f"mscgan/{name}.py", root / f"mscgan/{name}.py")

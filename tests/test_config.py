@@ -214,7 +214,14 @@ def test_loading_a_configuration_costs_no_torch():
         ("", ["family=pg2", "editoin=x"], "command line: there is no key 'editoin'; did you mean pg2.edition=x?"),
         ("", ["edition=x"], "command line: there is no key 'edition'; mscgan/keys.py lists every key"),  # of pg2
         ("", ["train.batch=many"], "command line: train.batch: Value 'many'"),
-        ("", ["train=5"], "command line: Merge error"),
+        ("", ["train=5"], "command line: train is 5; it has keys of its own, for example train.init=VALUE"),
+        ("", ["train.pairs=9"], "command line: train.pairs is 9; it has keys of its own, for example train.pairs.I=V"),
+        ("", ["allow=train.lr"], "command line: allow is 'train.lr'; it is a list, so give allow=[train.lr]"),
+        (
+            "log: {trackers: wandb}",
+            [],
+            "configuration mine.yaml: log.trackers is 'wandb'; it is a list, so give log.trackers=[",
+        ),
         ("", ["train.pairs.I.x=1"], "command line: train.pairs.I"),
         ("", ["run=${x}"], "command line: run: "),
         ("", ["variant=${x}"], "command line: Interpolation key 'x' not found"),

@@ -137,3 +137,9 @@ def test_a_full_disk_is_one_line_and_an_error_that_may_pass_is_a_crash():
         "error: a: No space left on device; make room there, or let this user write there, and run again\n"
     )
     assert stale.returncode == 1
+
+
+def test_ctrl_c_is_one_line_and_the_signal_that_a_shells_loop_ends_by():
+    main = "import signal; from mscgan.errors import run; run(lambda: signal.raise_signal(signal.SIGINT))"
+    ended = subprocess.run([sys.executable, "-c", main], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, "stopped by Ctrl-C\n")

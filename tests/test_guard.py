@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -266,8 +267,11 @@ def test_a_run_that_is_being_trained_here_is_refused_under_any_name(checkout):
     checkout.wait_for("runs/a/launch-*/ranks/0-0/rank-00001.json")
     (checkout.root / "link").symlink_to("runs/a")
     results = [checkout.train(run) for run in ("run=runs/a", "run=link")]
+    os.killpg(first.pid, signal.SIGCONT)  # as `fg` sends; submitit's handler would warn of it
+    time.sleep(0.5)
     os.killpg(first.pid, signal.SIGINT)
     first.communicate(timeout=60)
+    assert "SIGCONT" not in "".join(log.read_text() for log in checkout.root.glob("runs/a/launch-*/*_log.*"))
     for code, output in results:
         assert code == 2 and f"runs/a is being trained by job local-{first.pid}; stop it with" in output
     assert json.loads(next(checkout.root.glob("runs/a/launch-*/job.json")).read_text())["machine"] == process.machine()

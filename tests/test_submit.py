@@ -67,6 +67,7 @@ def test_an_evaluation_is_shared_by_all_gpus_of_its_nodes(checkout):
 
 def test_what_the_dry_run_prints_of_the_configuration_is_one_that_loads(checkout, tmp_path):
     code, printed = checkout.train("--dry-run", "family=pg2", "run=runs/a", "train.lr=3e-4")
+    assert "without --dry-run and --nodes the command runs on this machine" in printed
     assert code == 0
     lines = printed.partition("# the configuration of runs/a\n")[2].splitlines()
     (tmp_path / "mine.yaml").write_text("\n".join(line.removeprefix("# ") for line in lines))
@@ -729,6 +730,8 @@ def write_checkpoint(run, found, schema=schedule.SCHEMA):
     folder = run / f"checkpoints/pairs-{found['pairs']:09d}"
     folder.mkdir(parents=True)
     (folder / "state.json").write_text(json.dumps({"schema": schema, "state": found}))
+    for file in (folder / "generator.safetensors", run / "generator.safetensors", run / "config.yaml"):
+        file.write_text("as training leaves it")
 
 
 def test_a_run_that_is_complete_is_said_to_be_so_before_anything_starts(checkout):
@@ -740,11 +743,21 @@ def test_a_run_that_is_complete_is_said_to_be_so_before_anything_starts(checkout
         "    python -m mscgan.generate --run 'runs/a b' --pairs 8",
         "    python -m mscgan.report 'runs/a b'    # writes 'runs/a b/report.html'",
     ])  # fmt: skip
-    assert [path.name for path in (checkout.root / "runs/a b").iterdir()] == ["checkpoints"]
+    left = {path.name for path in (checkout.root / "runs/a b").iterdir()}
+    assert left == {"checkpoints", "config.yaml", "generator.safetensors"}
     code, output = checkout.train("run=runs/a b", "train.seed=7")
     assert code == 2 and "pairs-000026000 was made with train.seed 0, now it is 7" in output
     code, output = checkout.train("run=runs/a b", "train.pairs.I=30000")
     assert code == 2 and "is in stage joint" in output and output.count("\n") == 1
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "generator.safetensors"])
+def test_a_complete_run_that_lost_what_others_read_goes_to_training_which_writes_it_again(file, checkout):
+    write_checkpoint(checkout.root / "runs/a", facts(config.load("demo"), 26_000))
+    lost = checkout.root / "runs/a" / file
+    lost.write_text("") if file == "generator.safetensors" else lost.unlink()
+    code, output = checkout.train("run=runs/a")
+    assert code == 0 and "rank 0 of" in output and "already complete" not in output
 
 
 def test_a_checkpoint_of_an_older_version_is_left_for_training_to_refuse(checkout):

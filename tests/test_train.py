@@ -404,8 +404,13 @@ def test_no_step_waits_for_the_gpu(mask):
 
 
 def test_a_finished_run_is_not_trained_further_and_never_means_never(undisturbed, shards):
+    lost = [undisturbed / name for name in ("config.yaml", "generator.safetensors")]
+    before = [file.read_bytes() for file in lost]
+    for file in lost:
+        file.unlink()
     codes, said, pairs = start(2, undisturbed, shards)
     assert codes == [0, 0] and not pairs and said.startswith("already complete: 72 pairs; next:\n")
+    assert [file.read_bytes() for file in lost] == before
     codes, error, _ = start(1, undisturbed, shards, "train.pairs.I=60")
     assert codes == [2] and "pairs-000000072 is in stage II, which with the train.pairs given now" in error
     codes, error, _ = start(1, undisturbed, shards, "resume=never")

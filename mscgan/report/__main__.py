@@ -4,7 +4,6 @@
 nothing for says why, and what to do. Prints the path; everything in the page is in that one file.
 """
 
-import argparse
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from mscgan import files
+from mscgan.arguments import Parser
 from mscgan.checks import check_place
 from mscgan.errors import UserError, run
 from mscgan.paths import a_path
@@ -45,7 +45,7 @@ def page(runs: list[Run]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m mscgan.report", description="Writes a page on runs.")
+    parser = Parser(prog="python -m mscgan.report", description="Writes a page on runs.")
     parser.add_argument(
         "runs", type=a_path, nargs="+", metavar="RUN", help="a run's folder; several stand side by side"
     )

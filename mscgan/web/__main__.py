@@ -4,7 +4,6 @@ It listens on 127.0.0.1 alone, and prints the address to open. From another mach
 then the same address there. Ctrl-C ends it.
 """
 
-import argparse
 import contextlib
 import errno
 import socket
@@ -13,6 +12,7 @@ import sys
 import torch
 
 from mscgan import trained
+from mscgan.arguments import Parser
 from mscgan.errors import UserError, run
 from mscgan.estimators import ESTIMATORS
 from mscgan.paths import a_path, path_text
@@ -22,7 +22,7 @@ PORT = 8008
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m mscgan.web", description="Serves a page to play with a run.")
+    parser = Parser(prog="python -m mscgan.web", description="Serves a page to play with a run.")
     parser.add_argument("--run", type=a_path, required=True, help="the run's folder")
     parser.add_argument("--port", type=int, default=PORT, help="of 127.0.0.1; 0: one that is free")
     parser.add_argument(
