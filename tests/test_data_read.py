@@ -45,6 +45,8 @@ def test_shards_that_do_not_fit_are_refused_by_name(data, tmp_path):
         open_shards(data, "test", str(alone))
     with pytest.raises(UserError, match="--data DIR"):
         open_shards(Data(height=64, width=32), "test")
+    with pytest.raises(UserError, match="not at .*/gone, its data.root; .* with --data DIR"):
+        open_shards(Data(root=str(tmp_path / "gone"), height=64, width=32), "test")
     broken = write_shards(tmp_path / "broken", persons=1, views=2, images={1: b"no jpeg"})
     with pytest.raises(UserError, match="test-00001.tar:test_0000_000001 cannot be decoded: not a JPEG"):
         read_images(open_shards(data, "test", str(broken)), np.array([0, 1]))

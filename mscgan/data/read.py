@@ -18,6 +18,10 @@ def open_shards(data: Data, split: str, root: str = "") -> ShardSet:
     """
     if not (root or data.root):
         raise UserError("the run's config.yaml names no shards (data.root is empty); give them with --data DIR")
+    if not root and not Path(data.root).is_dir():
+        raise UserError(
+            f"the run's shards are not at {data.root}, its data.root; evaluate and generate take others with --data DIR"
+        )
     shards = ShardSet(Path(root or data.root), split)
     shards.check_size(data.height, data.width)
     if not len(shards.pairs):
