@@ -44,9 +44,9 @@ def test_another_family_brings_its_own_heatmaps_rates_and_edition():
 def test_a_preset_wins_over_its_family_and_a_change_over_both():
     """The demo has a rate of its own for either family; its family's heatmaps stay."""
     demo = config.load("demo", ["family=pg2"])
-    assert (demo.train.lr, demo.pg2.base, demo.data.heatmap) == (2e-3, 16, "disc_pg2")
-    assert demo.train.pairs == {"I": 19_000, "II": 0} and demo.train.stage_lr == {"II": 5e-4}
-    assert config.load("demo", ["train.pairs.I=0"]).train.pairs == {"I": 0, "II": 0, "joint": 7_000}
+    assert (demo.train.lr, demo.pg2.base, demo.data.heatmap) == (3e-3, 16, "disc_pg2")
+    assert demo.train.pairs == {"I": 15_000, "II": 0} and demo.train.stage_lr == {"II": 5e-4}
+    assert config.load("demo", ["train.pairs.I=0"]).train.pairs == {"I": 0, "II": 0, "joint": 6_500}
 
 
 @pytest.mark.parametrize("preset", ["market1501", "deepfashion", "demo"])

@@ -59,7 +59,7 @@ def test_provenance_has_the_digests_of_what_lies_there_and_the_scored_pairs(run)
         == hashlib.sha256((run / "generator.safetensors").read_bytes()).hexdigest()
     )
     assert told["fingerprint of the shards scored on"] == one.evaluation.shards_fingerprint
-    assert told["training"] == "not complete: 400 of 26,000 pairs in 40 steps of the optimisers, stage II; 0.4 minutes"
+    assert told["training"] == "not complete: 400 of 21,500 pairs in 40 steps of the optimisers, stage II; 0.4 minutes"
     assert told["commit"] == "not known: the run was started without launch/submit.py"
     assert one.stale == ""
 

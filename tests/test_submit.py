@@ -173,7 +173,7 @@ def test_the_sbatch_files_refuse_at_once_what_submit_refuses(checkout):
         code, output = checkout.train("--prepare", "run=runs/a", **JOB, **more, PATH=path)
         assert code == 2 and said in output and output.count("\n") == 1, output
     commands(checkout, scontrol="exit 1")
-    write_checkpoint(checkout.root / "runs/b", facts(config.load("demo"), 26_000))
+    write_checkpoint(checkout.root / "runs/b", facts(config.load("demo"), 21_500))
     code, output = checkout.train("--prepare", "run=runs/b", "train.seed=7", **JOB, PATH=path)
     assert code == 2 and "was made with train.seed 0" in output
     environment = checkout.env | JOB | {"SLURM_SUBMIT_DIR": str(checkout.root), "MSCGAN_PYTHON": sys.executable}
@@ -181,7 +181,7 @@ def test_the_sbatch_files_refuse_at_once_what_submit_refuses(checkout):
         ["bash", checkout.root / "launch/train.sbatch", "--config=demo", "run=runs/b"],
         env=environment | {"PATH": path}, capture_output=True, text=True,
     )  # fmt: skip
-    assert (done.returncode, done.stdout) == (0, "") and done.stderr.startswith("already complete: 26000 pairs")
+    assert (done.returncode, done.stdout) == (0, "") and done.stderr.startswith("already complete: 21500 pairs")
     assert not (checkout.root / "runs/a").exists() and not list(checkout.root.glob("runs/b/launch-*"))
 
 
@@ -428,7 +428,7 @@ def test_a_dry_run_says_all_that_a_start_would_refuse(checkout):
 
 
 def test_a_reader_that_has_seen_enough_ends_it_quietly(checkout):
-    write_checkpoint(checkout.root / "runs/done", facts(config.load("demo"), 26_000))
+    write_checkpoint(checkout.root / "runs/done", facts(config.load("demo"), 21_500))
     environment = checkout.env | {"PYTHONUNBUFFERED": ""}
     for what in ("--dry-run | head -1", "run=runs/done | true"):  # more than fits into a pipe, and less
         command = f"{sys.executable} launch/submit.py --config demo {what}"
@@ -722,7 +722,7 @@ def test_several_nodes_without_a_cluster_are_refused_before_any_folder_is_made(c
     assert checkout.train("run=runs/a", "--nodes=4", "--dry-run")[0] == 0
 
 
-def facts(config_, pairs, stage="joint", began=19_000, ends=26_000):
+def facts(config_, pairs, stage="joint", began=15_000, ends=21_500):
     return {"pairs": pairs, "stage": stage, "began": began, "ends": ends, "made_with": schedule.made_with(config_)}
 
 
@@ -735,10 +735,10 @@ def write_checkpoint(run, found, schema=schedule.SCHEMA):
 
 
 def test_a_run_that_is_complete_is_said_to_be_so_before_anything_starts(checkout):
-    write_checkpoint(checkout.root / "runs/a b", facts(config.load("demo"), 26_000))
+    write_checkpoint(checkout.root / "runs/a b", facts(config.load("demo"), 21_500))
     code, output = checkout.train("run=runs/a b")
     assert (code, output.splitlines()) == (0, [
-        "already complete: 26000 pairs in runs/a b; next:",
+        "already complete: 21500 pairs in runs/a b; next:",
         "    python -m mscgan.evaluate --run 'runs/a b'",
         "    python -m mscgan.generate --run 'runs/a b' --pairs 8",
         "    python -m mscgan.report 'runs/a b'    # writes 'runs/a b/report.html'",
@@ -746,14 +746,14 @@ def test_a_run_that_is_complete_is_said_to_be_so_before_anything_starts(checkout
     left = {path.name for path in (checkout.root / "runs/a b").iterdir()}
     assert left == {"checkpoints", "config.yaml", "generator.safetensors"}
     code, output = checkout.train("run=runs/a b", "train.seed=7")
-    assert code == 2 and "pairs-000026000 was made with train.seed 0, now it is 7" in output
+    assert code == 2 and "pairs-000021500 was made with train.seed 0, now it is 7" in output
     code, output = checkout.train("run=runs/a b", "train.pairs.I=30000")
     assert code == 2 and "is in stage joint" in output and output.count("\n") == 1
 
 
 @pytest.mark.parametrize("file", ["config.yaml", "generator.safetensors"])
 def test_a_complete_run_that_lost_what_others_read_goes_to_training_which_writes_it_again(file, checkout):
-    write_checkpoint(checkout.root / "runs/a", facts(config.load("demo"), 26_000))
+    write_checkpoint(checkout.root / "runs/a", facts(config.load("demo"), 21_500))
     lost = checkout.root / "runs/a" / file
     lost.write_text("") if file == "generator.safetensors" else lost.unlink()
     code, output = checkout.train("run=runs/a")
@@ -761,13 +761,13 @@ def test_a_complete_run_that_lost_what_others_read_goes_to_training_which_writes
 
 
 def test_a_checkpoint_of_an_older_version_is_left_for_training_to_refuse(checkout):
-    write_checkpoint(checkout.root / "runs/a", {"pairs": 25_000, "stage": "II", "made_with": {}}, schema=3)
+    write_checkpoint(checkout.root / "runs/a", {"pairs": 20_000, "stage": "II", "made_with": {}}, schema=3)
     code, output = checkout.train("run=runs/a")
     assert code == 0 and "rank 0 of" in output
 
 
 def test_a_run_that_is_not_complete_goes_on(checkout):
-    write_checkpoint(checkout.root / "runs/a", facts(config.load("demo"), 24_000))
+    write_checkpoint(checkout.root / "runs/a", facts(config.load("demo"), 17_000))
     code, output = checkout.train("run=runs/a")
     assert code == 0 and "rank 0 of" in output and "already complete" not in output
 

@@ -282,7 +282,7 @@ def test_a_run_that_was_made_otherwise_is_refused(tmp_path):
     state = {"schema": schedule.SCHEMA, "state": found | {"made_with": schedule.made_with(config)}}
     (folder / "state.json").write_text(json.dumps(state))
     assert table2.complete(config)
-    with pytest.raises(UserError, match="was made with train.lr 0.002, now it is 0.001"):
+    with pytest.raises(UserError, match="was made with train.lr 0.003, now it is 0.001"):
         table2.parts(table2.ask("demo", [f"run={tmp_path}", "train.lr=1e-3"]))
 
 

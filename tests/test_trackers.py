@@ -155,7 +155,7 @@ def test_mlflow_gets_the_same_and_goes_on_in_the_same_run(tmp_path):
     for name, steps in board(tmp_path).items():
         assert [point.step for point in client.get_metric_history(identity, name)] == steps == [100, 200, 300, 400]
     assert set(run.data.metrics) == set(board(tmp_path)) and run.info.status == "FINISHED"
-    assert run.data.params["train.lr"] == "0.002" and run.info.run_name == tmp_path.name
+    assert run.data.params["train.lr"] == "0.003" and run.info.run_name == tmp_path.name
     pictures = [file.path for file in client.list_artifacts(identity, "samples")]
     assert pictures == ["samples/pairs-000000300.png", "samples/pairs-000000400.png"]
     kept = client.download_artifacts(identity, "config.yaml", str(tmp_path))

@@ -208,16 +208,16 @@ def test_what_the_run_is_may_change_with_leave_only_and_all_changes_are_said(sha
     codes, error, _ = start(1, run, shards, strike="0 SIGUSR1 24")
     assert codes == [85] and f"starts at 0 pairs: {run} has no checkpoint" in error
     codes, error, _ = start(1, run, shards, "train.lr=1e-3", "mscgan.lambda_bg_1=2")
-    assert codes == [2] and "was made with train.lr 0.002, now it is 0.001; with mscgan.lambda_bg_1 1.0, now" in error
+    assert codes == [2] and "was made with train.lr 0.003, now it is 0.001; with mscgan.lambda_bg_1 1.0, now" in error
     assert "or allow=[train.lr,mscgan.lambda_bg_1] to go on all the same" in error
     changes = ("train.lr=1e-3", "allow=[train.lr]", "log.every=24", "train.zero=2", "train.pairs.II=0")
     codes, error, _ = start(1, run, shards, *changes)
     assert codes == [0], error
-    assert "changed with leave (allow): train.lr 0.002, now it is 0.001" in error
+    assert "changed with leave (allow): train.lr 0.003, now it is 0.001" in error
     assert "changed since the last start: allow [] -> ['train.lr'], " in error and "log.every 12 -> 24" in error
     assert "zero 1 -> 2: sums are taken in another order, so losses agree to rounding, not bit for bit" in error
     kept = {path.name: load(str(path)).train.lr for path in run.glob("config-*.yaml")}
-    assert kept == {"config-000000000.yaml": 2e-3, "config-000000024.yaml": 1e-3}
+    assert kept == {"config-000000000.yaml": 3e-3, "config-000000024.yaml": 1e-3}
 
 
 def test_other_numbers_of_ranks_follow_the_undisturbed_curve_and_lose_no_pair(undisturbed, shards, tmp_path):
