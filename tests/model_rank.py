@@ -29,7 +29,7 @@ WEIGHTS = {
 def config(family: str, *overrides: str) -> Config:
     """The smallest of the family: images of 32x32, width 8."""
     small = "data.height=32 data.width=32 data.sigma=2 data.radius=2 train.batch=8 train.precision=fp32".split()
-    rates = "train.lr=1e-3 train.tuned_batch=8 train.decay=0".split()
+    rates = "train.lr=1e-3 train.tuned_batch=8 train.decay=0 train.warmup=0".split()
     found = load("demo", [f"family={family}", f"{family}.base=8", *small, *rates, *WEIGHTS[family], *overrides])
     found.train.stage_lr.clear()
     return found
