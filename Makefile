@@ -42,7 +42,7 @@ lint: .venv/linters
 # Tests start many processes at once; the demo takes all cores there are.
 test test-all: export OMP_NUM_THREADS ?= 1
 
-# Two processes, as many a test waits (tests/conftest.py: what shares one).
+# Two processes, as many a test waits (tests/conftest.py: what shares one, and the order).
 test: install slurm chromium
 	$(RUN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 

@@ -50,7 +50,7 @@ NOT_NEGATIVE = (
     "mscgan.lambda_bg_1 mscgan.lambda_L1_2 mscgan.lambda_bg_2 pg2.lambda_bg_1 pg2.lambda_L1_2 pg2.lambda_bg_2 "
     "paf.lambda_paf"
 ).split()
-MOST = 2**63  # whole numbers from here on are none of torch and numpy
+MOST = 2**63  # torch and numpy have no whole numbers from here on
 
 # What reading and merging raise. TypeError: a list where keys are expected, or keys where a list is. ValueError: text
 # that is no UTF-8, or a number of more digits than Python reads.

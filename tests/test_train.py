@@ -34,7 +34,7 @@ from tests.test_lease import written
 TINY = (
     "data.height=32 data.width=32 data.threads=1 data.sigma=2 data.radius=2 mscgan.base=8 train.batch=12 "
     "train.pairs.I=36 train.pairs.II=36 train.pairs.joint=0 train.precision=fp32 train.ema_halflife=24 log.every=12 "
-    "log.samples=36 log.checkpoint=24 log.checkpoint_minutes=0 train.zero=1"
+    "log.samples=36 log.checkpoint=24 log.checkpoint_minutes=0 train.zero=1 train.warmup=0"
 ).split()
 
 

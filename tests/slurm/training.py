@@ -15,7 +15,7 @@ SUBMIT = [sys.executable, str(ROOT / "launch/submit.py")]
 TINY = (
     "--config demo data.height=32 data.width=32 data.threads=1 data.sigma=2 data.radius=2 mscgan.base=8 "
     "train.batch=8 train.pairs.I=400 train.pairs.II=400 train.pairs.joint=0 train.precision=fp32 train.backend=ddp "
-    "log.every=8 log.checkpoint=32 log.checkpoint_minutes=0 log.samples=2000"
+    "train.warmup=0 log.every=8 log.checkpoint=32 log.checkpoint_minutes=0 log.samples=2000"
 ).split()
 SECONDS = 240  # patience with one phase of a job, on a busy machine
 
