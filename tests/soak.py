@@ -37,6 +37,7 @@ from tests.shard_factory import write_shards
 SETTINGS = (
     "data.height=32 data.width=32 data.threads=1 data.sigma=2 data.radius=2 mscgan.base=8 train.batch=12 "
     "train.pairs.I=48 train.pairs.II=48 train.pairs.joint=0 train.precision=fp32 train.ema_halflife=24 log.every=12 "
+    "train.warmup=0 "
     "log.samples=48 log.checkpoint=12 log.checkpoint_minutes=0 log.keep=3"
 ).split()
 BACKENDS = {"zero1": ["train.zero=1"], "ddp": ["train.backend=ddp"]}
