@@ -1,6 +1,6 @@
 """What a run says while it trains: a progress bar, metrics.jsonl, TensorBoard, trackers, and the GPU's own meters.
 
-Only rank 0 speaks. The other ranks count their steps, for `log`, which every rank calls: the slowest of them sets the
+Only rank 0 speaks. The other ranks count their steps, for `pace`, which every rank calls: the slowest of them sets the
 pace of all, so it is its figures that are told. Loss terms must be the mean over ranks already. What cannot be written
 stops no training: it is said once (mscgan/tolerance.py), and numbers are kept and written when that works.
 Each line of metrics.jsonl is one JSON object:
@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pynvml
@@ -41,6 +42,13 @@ FIRST_SECONDS = 1  # after the start, the first step's end is worth a line of it
 KEPT_BYTES = 16 << 20  # of what could not be written, of each kind; with a full disk for long, the newest is dropped
 # launch/local.py sets it where it shows this process's log on a terminal: how wide that is. The bar goes into the log.
 COLUMNS = "MSCGAN_COLUMNS"
+
+
+class Pace(NamedTuple):
+    """How fast the steps since the last `Telemetry.pace` were."""
+
+    seconds: float  # since then, on this rank
+    slowest: dict[str, dist.Largest]  # data_wait and step_seconds of the rank where it is largest
 
 
 class Telemetry:
@@ -138,29 +146,36 @@ class Telemetry:
             own = f"data wait {min(self._wait / elapsed, 1.0):.0%}"
             self._progress(self._at, stage, self._pairs / elapsed, self._slowest or own, now)
 
-    def log(self, pairs: int, epoch: int, stage: str, terms: dict[str, float], replaced_pairs: int = 0) -> None:
-        """Writes one line on the steps since the last call, in which `replaced_pairs` were replaced; `pairs` is those
-        seen so far. A term that is not finite becomes null, since JSON has no NaN. Every rank calls it."""
+    def pace(self) -> Pace:
+        """Ends the steps that the next line of `log` is on. Every rank calls it."""
         now = time.monotonic()
         elapsed = max(now - self._since, 1e-9)
         slowest = dist.largest(
             {"data_wait": min(self._wait / elapsed, 1.0), "step_seconds": self._busy / max(self._count_since, 1)}
         )
         self._since, self._wait, self._busy, self._count_since = now, 0.0, 0.0, 0
+        return Pace(elapsed, slowest)
+
+    def log(
+        self, pace: Pace, pairs: int, epoch: int, stage: str, terms: dict[str, float], replaced_pairs: int = 0
+    ) -> None:
+        """Writes one line on the steps of `pace`, in which `replaced_pairs` were replaced; `pairs` is those seen so
+        far. A term that is not finite becomes null, since JSON has no NaN."""
         if not self.speaks:
             return
+        now = self._since
         terms = {name: float(value) for name, value in terms.items()}
         meters = {
-            "pairs_per_second": self._pairs / elapsed,
-            "data_wait": slowest["data_wait"].value,
-            "step_seconds": slowest["step_seconds"].value,
+            "pairs_per_second": self._pairs / pace.seconds,
+            "data_wait": pace.slowest["data_wait"].value,
+            "step_seconds": pace.slowest["step_seconds"].value,
             "replaced_pairs": replaced_pairs,
             "seconds": self._seconds_before + now - self._start,
             "memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         } | _read_gpu(self._gpu)
         self._pairs = 0
         named: dict[str, int | str] = {}
-        for name, one in slowest.items():
+        for name, one in pace.slowest.items():
             if one.rank is not None:
                 named |= {f"{name}_rank": one.rank, f"{name}_host": one.host}
 
@@ -172,12 +187,12 @@ class Telemetry:
         self._write("TensorBoard", board.scalars(points, pairs))
         self._wake_trackers()
         self._losses = ", " + " ".join(f"{name} {value:.3g}" for name, value in terms.items())
-        self._slowest = _said(slowest)
+        self._slowest = _said(pace.slowest)
         self._progress(pairs, stage, meters["pairs_per_second"], self._slowest, now)
 
-    def pictures(self, pairs: int, grid: Image.Image) -> None:
-        """Writes a grid to RUN/samples/pairs-000012345.png and to TensorBoard."""
-        if not self.speaks:
+    def pictures(self, pairs: int, grid: Image.Image | None) -> None:
+        """Writes a grid to RUN/samples/pairs-000012345.png and to TensorBoard; nothing where none could be made."""
+        if not self.speaks or grid is None:
             return
         with self._tolerance.trying("a picture"):
             save_png(grid, self.run / "samples" / f"pairs-{pairs:09d}.png")

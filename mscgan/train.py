@@ -93,14 +93,16 @@ def _nothing() -> None:
     """What the other ranks do while rank 0 looks at the lease."""
 
 
-def _looked(still_own: Callable[[], None]) -> Callable[[], None]:
-    """The same, passing over a disk that does not answer: nothing gets its name before it has been looked at again."""
+def _publish(still_own: Callable[[], None], write: Callable[..., None], *what) -> None:
+    """Looks at the lease and writes, on rank 0, with nothing between that waits for other ranks. A disk that does not
+    answer is passed over: `write` does so too, and nothing else gets its name before the lease was looked at again."""
 
-    def look() -> None:
+    def look_and_write() -> None:
         with contextlib.suppress(OSError):
             still_own()
+        write(*what)
 
-    return look
+    dist.on_rank_0(look_and_write)
 
 
 def _own(folder: Path) -> Lease:
@@ -179,8 +181,8 @@ def _train(
             shows = over or _due(pairs, config.train.batch, log.samples)
             if saves or shows or _due(pairs, config.train.batch, log.every):
                 means, replaced = history.means(loader.corrupt)
-                dist.on_rank_0(_looked(still_own))
-                telemetry.log(pairs, (pairs - 1) // len(shards.pairs), stage.name, means, replaced)
+                now = telemetry.pace(), pairs, (pairs - 1) // len(shards.pairs), stage.name, means, replaced
+                _publish(still_own, telemetry.log, *now)
             if saves:
                 own = {"pairs": pairs, "steps": steps, "began": stage.start, "ends": stage.end}
                 if wish.save:
@@ -189,9 +191,7 @@ def _train(
                 saver.save(state, own | made, last=stop or leaves or pairs >= total)
             if shows:
                 grid = _pictures(telemetry, pairs, state, samples, title) if samples else None
-                dist.on_rank_0(_looked(still_own))  # making them took a while
-                if grid is not None:
-                    telemetry.pictures(pairs, grid)
+                _publish(still_own, telemetry.pictures, pairs, grid)
             if (stop or leaves) and pairs < total:
                 code = AGAIN if stop else STOPPED
     if last_word := tar_check.last_word():

@@ -25,7 +25,7 @@ def test_a_line_holds_position_terms_and_meters_as_soon_as_it_is_logged(tmp_path
     meter = Telemetry(tmp_path, 0, 1000, 0, start_steps=5)
     meter.step(32, 0.5, "I", 1.0)
     meter.step(32, 0.5, "I", 2.0)
-    meter.log(64, 0, "I", {"L1_1": 0.25, "bg_1": float("nan")}, replaced_pairs=3)
+    meter.log(meter.pace(), 64, 0, "I", {"L1_1": 0.25, "bg_1": float("nan")}, replaced_pairs=3)
     (line,) = lines(tmp_path)
     assert line.pop("memory_bytes") > 1e6
     assert {name: line[name] for name in ("pairs", "steps", "epoch", "stage", "L1_1", "bg_1", "replaced_pairs")} == {
@@ -39,14 +39,14 @@ def test_a_line_holds_position_terms_and_meters_as_soon_as_it_is_logged(tmp_path
 def test_a_restart_drops_the_lines_beyond_it_and_goes_on_with_the_seconds(tmp_path):
     first = Telemetry(tmp_path, 0, 1000, 0)
     for pairs in (100, 200, 300):
-        first.log(pairs, 0, "I", {"L1_1": pairs / 1000})
+        first.log(first.pace(), pairs, 0, "I", {"L1_1": pairs / 1000})
     first.close()
     before = lines(tmp_path)[:2]
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"pairs": 400, "ep')  # killed while writing
     second = Telemetry(tmp_path, 0, 1000, 250)
     assert lines(tmp_path) == before
-    second.log(300, 0, "I", {"L1_1": 7.0})
+    second.log(second.pace(), 300, 0, "I", {"L1_1": 7.0})
     second.close()
     after = lines(tmp_path)
     assert after[:2] == before and after[2]["pairs"] == 300 and after[2]["L1_1"] == 7.0
@@ -57,10 +57,10 @@ def test_a_restart_drops_the_lines_beyond_it_and_goes_on_with_the_seconds(tmp_pa
 def test_tensorboard_shows_one_curve_over_a_restart_and_the_pictures(tmp_path):
     first = Telemetry(tmp_path, 0, 1000, 0)
     for pairs in (100, 200, 300):
-        first.log(pairs, 0, "I", {"L1_1": 1.0})
+        first.log(first.pace(), pairs, 0, "I", {"L1_1": 1.0})
     first.close()
     second = Telemetry(tmp_path, 0, 1000, 200)
-    second.log(300, 0, "I", {"L1_1": 2.0})
+    second.log(second.pace(), 300, 0, "I", {"L1_1": 2.0})
     second.pictures(300, Image.new("RGB", (8, 6), (10, 20, 30)))
     second.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"))
@@ -76,7 +76,7 @@ def test_tensorboard_shows_one_curve_over_a_restart_and_the_pictures(tmp_path):
 def test_other_ranks_write_and_say_nothing(tmp_path, capfd):
     meter = Telemetry(tmp_path / "run", 1, 1000, 0)
     meter.step(32, 0.1, "I")
-    meter.log(32, 0, "I", {"L1_1": 1.0})
+    meter.log(meter.pace(), 32, 0, "I", {"L1_1": 1.0})
     meter.say("compiling")
     meter.pictures(32, Image.new("RGB", (8, 8)))
     meter.close()
@@ -89,7 +89,7 @@ def test_a_file_gets_plain_lines_now_and_then_and_always_the_last(tmp_path, capf
     meter = Telemetry(tmp_path, 0, 1000, 0)
     for pairs in (100, 200, 300):
         meter.step(100, 0.0, "I")
-        meter.log(pairs, 0, "I", {"L1_1": 0.5})
+        meter.log(meter.pace(), pairs, 0, "I", {"L1_1": 0.5})
     meter.close()
     said = capfd.readouterr().err
     assert "\r" not in said
@@ -137,7 +137,7 @@ def test_what_is_left_is_counted_in_steps_of_the_batch_there_is_now(tmp_path, ca
     meter = Telemetry(tmp_path, 0, 10_010, 4_000, start_steps=500, batch=20)
     clock[0] += 4.0
     meter.step(20, 0.0, "I")
-    meter.log(4020, 0, "I", {})
+    meter.log(meter.pace(), 4020, 0, "I", {})
     assert "4020/10010 pairs, step 501 of 801, " in capfd.readouterr().err
     assert lines(tmp_path)[0]["steps"] == 501
 
@@ -161,7 +161,7 @@ def test_the_slowest_rank_is_told_not_rank_0(tmp_path, capfd, clock, monkeypatch
     meter = Telemetry(tmp_path, 0, 1000, 0)
     clock[0] += 8.0
     meter.step(16, 2.0, "I", 2.0)
-    meter.log(16, 0, "I", {"L1_1": 1.0})
+    meter.log(meter.pace(), 16, 0, "I", {"L1_1": 1.0})
     meter.close()
     assert said in capfd.readouterr().err
     (line,) = lines(tmp_path)
@@ -182,7 +182,7 @@ def test_a_terminal_gets_one_bar_with_losses_and_the_share_of_waiting(tmp_path, 
     monkeypatch.setattr(sys, "stderr", terminal)
     meter = Telemetry(tmp_path, 0, 1000, 400)
     meter.step(100, 0.0, "II")
-    meter.log(500, 0, "II", {"L1_2": 0.125})
+    meter.log(meter.pace(), 500, 0, "II", {"L1_2": 0.125})
     meter.close()
     bar = terminal.getvalue().split("\r")[-1]
     assert "stage II" in bar and "500/1.00k" in bar and "L1_2 0.125" in bar and "data wait 0%" in bar
@@ -194,7 +194,7 @@ def test_the_launchers_terminal_gets_a_bar_of_its_width_through_the_log(tmp_path
     meter = Telemetry(tmp_path, 0, 1000, 0, batch=100)
     meter.step(100, 0.0, "I")
     meter.say("a line of its own")
-    meter.log(100, 0, "I", {"L1_1": 0.5})
+    meter.log(meter.pace(), 100, 0, "I", {"L1_1": 0.5})
     meter.close()
     said = capfd.readouterr().err
     assert "\ra line of its own\n" in said.replace(" " * 150, "").replace("\r\r", "\r")
@@ -219,8 +219,8 @@ def test_nvml_that_is_missing_is_said_once_and_stops_nothing(tmp_path, capfd, mo
     monkeypatch.setattr(telemetry.torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(pynvml, "nvmlInit", missing)
     meter = Telemetry(tmp_path, 0, 1000, 0)
-    meter.log(100, 0, "I", {})
-    meter.log(200, 0, "I", {})
+    meter.log(meter.pace(), 100, 0, "I", {})
+    meter.log(meter.pace(), 200, 0, "I", {})
     meter.close()
     assert capfd.readouterr().err.count("no NVML (NVML Shared Library Not Found)") == 1
     assert "power_watts" not in lines(tmp_path)[0]

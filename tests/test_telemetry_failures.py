@@ -30,7 +30,7 @@ def disk(tmp_path):
 
 def log(meter, *pairs):
     for seen in pairs:
-        meter.log(seen, 0, "I", {"L1_1": seen / 1000})
+        meter.log(meter.pace(), seen, 0, "I", {"L1_1": seen / 1000})
 
 
 def pairs_of(run):
@@ -138,7 +138,8 @@ def test_a_log_on_a_full_disk_ends_no_training(tmp_path):
         "import sys\n"
         "from mscgan.telemetry import Telemetry\n"
         "meter = Telemetry(sys.argv[1], 0, 1000, 0)\n"
-        "for pairs in (10, 20): meter.step(10, 0.0, 'I'); meter.say('hello'); meter.log(pairs, 0, 'I', {})\n"
+        "for pairs in (10, 20):\n"
+        "    meter.step(10, 0.0, 'I'); meter.say('hello'); meter.log(meter.pace(), pairs, 0, 'I', {})\n"
         "meter.close()\n"
     )
     with open("/dev/full", "w") as full_log:

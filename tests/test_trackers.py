@@ -42,7 +42,7 @@ def meter(run, *names: str, start: int = 0) -> Telemetry:
 
 def log(one: Telemetry, *pairs: int) -> None:
     for seen in pairs:
-        one.log(seen, 0, "I", {"L1_1": seen / 1000})
+        one.log(one.pace(), seen, 0, "I", {"L1_1": seen / 1000})
 
 
 def board(run) -> dict[str, list[int]]:

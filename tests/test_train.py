@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mscgan import asked, dist
+from mscgan import asked, dist, process
 from mscgan.config import check_compile, load, micro_batch
 from mscgan.data.batch import Batch
 from mscgan.data.order import permutation
@@ -301,11 +301,15 @@ def test_a_run_that_another_process_trains_is_refused_once_and_left_as_it_is(sha
 def test_a_training_that_was_taken_for_dead_publishes_nothing_more(shards, tmp_path):
     run, logs = tmp_path / "run", tmp_path / "logs"
     command = [sys.executable, "-m", "mscgan.train", "--config", "demo", f"data.root={shards}", f"run={run}", *TINY]
-    ranks = start_ranks([[*command, "train.pairs.I=360000"]] * 2, logs, CUDA_VISIBLE_DEVICES="")
+    # Ten steps between what is published: not stopped just between its look at the lease and what it writes.
+    command += ["train.pairs.I=360000", "log.every=120", "log.samples=120", "log.checkpoint=120"]
+    ranks = start_ranks([command] * 2, logs, CUDA_VISIBLE_DEVICES="")
     while not list(run.glob("checkpoints/pairs-*")):
         assert ranks[0].poll() is None, (logs / "0.err").read_text()
         time.sleep(0.05)
     ranks[0].send_signal(signal.SIGSTOP)
+    while not process.stopped(ranks[0].pid):
+        time.sleep(0.01)
     (run / "lease").unlink()
     written(run)
     before = published(run)
