@@ -14,11 +14,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args, get_type_hints
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from mscgan import files
 from mscgan.errors import UserError
@@ -27,6 +27,7 @@ from mscgan.paths import expanded
 
 PRESETS = Path(__file__).parent / "configs"
 ONE_VALUE = (str, int, float)
+IN_WORDS = {int: "a whole number, in digits alone", float: "a number", bool: "true or false", str: "a text"}
 CHOICES = {
     "resume": ("auto", "never"),
     "data.decode": ("auto", "cpu", "mixed"),
@@ -135,12 +136,22 @@ def _blamed(source: str, family: str = Config.family, overrides: Sequence[str] =
         meant = _meant(key, family)
         hint = f" did you mean {meant}{value}?" if meant else ""
         raise UserError(f"{source}: there is no key {key!r};{hint} mscgan/keys.py lists every key") from error
+    except ValidationError as error:
+        value = "null" if error.value is None else repr(error.value)
+        raise UserError(f"{source}: {error.full_key} is {value}; give {IN_WORDS[_type_of(error)]}") from error
     except MISTAKES as error:
         text = str(error).split("\n")[0] if isinstance(error, OmegaConfBaseException) else str(error)
         reason = " ".join(text.split())
         if where := getattr(error, "full_key", None):
             reason = f"{where}: {reason}"
         raise UserError(f"{source}: {reason}; mscgan/keys.py lists every key") from error
+
+
+def _type_of(error: ValidationError) -> type:
+    """The type of the value that the key, or the item of a list or of keys, would take."""
+    if is_dataclass(error.object_type):
+        return get_type_hints(error.object_type)[error.key]
+    return get_args(error.ref_type)[-1]
 
 
 def _meant(key: str, family: str) -> str:
