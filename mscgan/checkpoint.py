@@ -38,7 +38,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mscgan import files
-from mscgan.errors import PASSING, UserError
+from mscgan.errors import UserError
 from mscgan.pieces import Piece, not_finite
 from mscgan.schedule import SCHEMA
 
@@ -159,9 +159,9 @@ def document(path: Path) -> dict:
     """The document of a checkpoint, checked against itself and against the folder's name.
 
     Raises:
-        Damaged: it is not there, cannot be read, or does not agree.
+        Damaged: it is not there, or does not agree.
         UserError: another version of this format.
-        OSError: a failure that may pass.
+        OSError: it cannot be read now.
     """
     try:
         _regular(path / DOCUMENT)
@@ -186,7 +186,7 @@ def verify(path: Path, names: Iterable[str], found: dict) -> None:
 
     Raises:
         Damaged: a file is not there, not as it was written, or holds a number that is not finite.
-        OSError: a failure that may pass.
+        OSError: it cannot be read now.
     """
     for name in names:
         expected = found["files"][name]
@@ -210,7 +210,7 @@ def load(path: Path, found: dict) -> dict[str, Tensor]:
 
     Raises:
         Damaged: a tensor is not there, or not wholly.
-        OSError: a failure that may pass.
+        OSError: it cannot be read now.
     """
     try:
         shares = [load_file(path / name) for name in found["files"] if name != GENERATOR]
@@ -299,10 +299,9 @@ def _older(path: Path, schema: int | None = None) -> str:
 
 
 def _unreadable(error: OSError, name: str) -> Exception:
-    """What a failed read means: the failure itself where it may pass, else a damaged checkpoint."""
-    if error.errno in PASSING:
-        return error
-    return Damaged(f"{name} is not there" if error.errno == errno.ENOENT else f"{name} cannot be read ({error})")
+    """What a failed read means: a damaged checkpoint where there is no such file, else the failure itself. It may pass,
+    or be mended, as a lost right to read can, and says nothing about what was written."""
+    return Damaged(f"{name} is not there") if error.errno in (errno.ENOENT, errno.ENOTDIR) else error
 
 
 def _remove(path: Path) -> str:

@@ -31,7 +31,7 @@ def choose(run: Path, ranks: dist.Ranks) -> Start:
 
     Raises:
         UserError: there are checkpoints, and none is whole; or they are of another version.
-        RuntimeError: the disk failed in a way that may pass.
+        RuntimeError: one cannot be read now.
     """
     seen = [[str(path) for path in paths] for paths in (checkpoint.all_of(run), checkpoint.set_aside_in(run))]
     names, aside = dist.from_rank_0(seen)  # a shared file system may show ranks different states

@@ -1,6 +1,7 @@
 """Which checkpoint a start goes on from: the newest that verifies; the others are named and kept."""
 
 import errno
+import os
 
 import pytest
 
@@ -46,15 +47,16 @@ def test_where_none_is_whole_it_refuses_at_every_start(alone, tmp_path):
     assert names(tmp_path) == ["damaged-pairs-000000008", "damaged-pairs-000000016"]
 
 
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.ENOSPC, errno.EACCES])
 @pytest.mark.parametrize("reads", ["_digest", "load_file"])
-def test_a_failure_that_may_pass_sets_nothing_aside(reads, alone, tmp_path, monkeypatch):
+def test_a_read_that_fails_sets_nothing_aside(reads, number, alone, tmp_path, monkeypatch):
     save(tmp_path, 16)
 
     def fails(path):
-        raise OSError(errno.ESTALE, "Stale file handle")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(checkpoint, reads, fails)
-    with pytest.raises(RuntimeError, match="cannot be read now .*Stale file handle") as caught:
+    with pytest.raises(RuntimeError, match=f"cannot be read now .*{os.strerror(number)}") as caught:
         choose(tmp_path, alone)
     assert not isinstance(caught.value, UserError)
     assert names(tmp_path) == ["pairs-000000016"]
