@@ -17,12 +17,11 @@ demo demo-fast: install
 	$(RUN) shards/build.py synthetic --out runs/$@/shards $(PEOPLE) --poses everyday --turn 120 \
 	  --validation 16 --height 64 --width 32
 	$(RUN) launch/submit.py --config demo run=runs/$@ data.root=runs/$@/shards $(SHORTER) --follow
-	$(RUN) -m mscgan.evaluate --run runs/$@
+	$(RUN) launch/submit.py --job evaluate run=runs/$@ --follow
 	$(RUN) -m mscgan.generate --run runs/$@ --pairs 8
-	$(RUN) -m mscgan.pictures runs/$@
 	$(RUN) -m mscgan.report runs/$@
-	@echo "pictures: runs/$@/pairs-test.png, runs/$@/losses.png; scores: runs/$@/evaluation.json"
-	@echo "all of it on one page, for a browser: runs/$@/report.html"
+	@echo "pictures: runs/$@/pairs-test.png; scores: runs/$@/evaluation.json"
+	@echo "all of it and the curves on one page, for a browser: runs/$@/report.html"
 	@echo "to play with it, with your own pictures and poses: $(RUN) -m mscgan.web --run runs/$@"
 
 # The rows of the paper's table 2 on the same people, with shorter schedules, one after another; it can be stopped, and
