@@ -1,6 +1,5 @@
-"""A minute of `make soak` (tests/soak.py), and that it can fail."""
+"""The beginning of `make soak` (tests/soak.py), and that it can fail."""
 
-import os
 import random
 
 import pytest
@@ -10,16 +9,16 @@ from safetensors.torch import save_file
 from tests import soak
 from tests.soak import Reference, Trial, wrong
 
-SECONDS = 45
+SECONDS = 25
 HARMLESS = {"faults", "trials", "checkpoints passed over"}
 
 
-def test_a_minute_of_random_faults_change_no_bit(tmp_path, monkeypatch, capsys):
+def test_faults_change_no_bit(tmp_path, monkeypatch, capsys):
+    """The same faults each time; `make soak` is where others are looked for."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    seed = int(os.environ.get("SOAK_SEED", random.randrange(10_000)))
-    counts = soak.soak(10_000, seed, tmp_path, SECONDS)
+    counts = soak.soak(10_000, 0, tmp_path, SECONDS)
     said = capsys.readouterr().out
-    assert counts.keys() <= HARMLESS, f"SOAK_SEED={seed}\n{said}"
+    assert counts.keys() <= HARMLESS, said
     assert counts["faults"] >= 1
 
 
