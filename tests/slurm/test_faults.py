@@ -165,16 +165,3 @@ def test_a_time_limit(cluster, shards, tmp_path):
     weights = training.completes(seconds=10 * SECONDS)
     assert training.outcomes().count("saved") >= 1
     assert weights == undisturbed.completes(seconds=10 * SECONDS)
-
-
-@pytest.mark.slow
-def test_plain_sbatch_goes_on_after_the_signal_before_its_time_limit(cluster, shards, undisturbed, tmp_path):
-    batch = ["sbatch", "--parsable", "--nodes=2", "--gpus-per-node=0", "--ntasks-per-node=1", "--cpus-per-task=1"]
-    run = tmp_path / "run"
-    what = [f"{ROOT}/launch/train.sbatch", *TINY, f"data.root={shards}", f"run={run}"]
-    job = cluster.run(*batch, f"--output={tmp_path}/log", *what, cwd=ROOT)
-    training = Training(cluster, run, job)
-    # SLURM sends this one to the batch script alone
-    training.is_struck_by(lambda training: cluster.run("scancel", "--batch", "--signal=USR1", job))
-    assert_same_training(training, undisturbed)
-    assert training.outcomes() == ["saved", "done"]
