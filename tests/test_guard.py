@@ -252,13 +252,15 @@ def test_of_three_submits_at_once_one_trains(checkout):
     checkout.wait_for("runs/a/launch-*/ranks/0-0/rank-00000.json")
     (winner,) = [submit for submit in submits if submit.poll() is None]
     os.killpg(winner.pid, signal.SIGINT)
-    said = {submit: submit.communicate(timeout=60)[0] for submit in submits}
+    said = {submit.pid: submit.communicate(timeout=60)[0] for submit in submits}
     assert [submit.returncode for submit in submits if submit is not winner] == [2, 2]
-    assert all(
-        f"process {winner.pid} " in said[one] or f"local-{winner.pid}" in said[one]
-        for one in submits
-        if one is not winner
-    )
+    # Each is refused because of one that was before it: the winner, or the other loser, which was still asking.
+    named = {
+        pid: [other for other in said if other != pid and (f"process {other} " in text or f"local-{other}" in text)]
+        for pid, text in said.items()
+        if pid != winner.pid
+    }
+    assert all(named.values()) and [winner.pid] in named.values(), said
     assert len(list(checkout.root.glob("runs/a/launch-*"))) == 1
 
 
