@@ -14,7 +14,7 @@ HARMLESS = {"faults", "trials", "checkpoints passed over"}
 
 
 def test_faults_change_no_bit(tmp_path, monkeypatch, capsys):
-    """The same faults each time; `make soak` is where others are looked for."""
+    """The same faults each time, as many as fit; `make soak` is where others are looked for."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     counts = soak.soak(10_000, 0, tmp_path, SECONDS)
     said = capsys.readouterr().out
